@@ -1,0 +1,110 @@
+# TAS sockets.  `make help` lists the targets.  Variables: O=build folder, CC=gcc|clang, SAN=address,undefined | thread, V=1
+O ?= build
+CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
+AR := ar
+PREFIX ?= /usr/local
+DESTDIR ?=
+SAN ?=
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' "$(1)" "$(2)";)
+
+MAKEFLAGS += --no-builtin-rules
+ifeq ($(filter -j%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc)
+endif
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wundef
+BASE := -std=gnu11 -g -O2 -fno-strict-aliasing -fno-omit-frame-pointer -pthread -D_GNU_SOURCE $(WARN)
+ifneq ($(SAN),)
+BASE += -fsanitize=$(SAN) -fno-sanitize-recover=all
+LDSAN := -fsanitize=$(SAN)
+endif
+INC_FP := -Ifastpath
+INC_CL := -Ifastpath -Iinterpose/client
+
+DPDK_CFLAGS = $(shell pkg-config --cflags libdpdk)
+DPDK_LIBS = $(shell pkg-config --libs libdpdk)
+
+# ---- sources: every .c in its folder belongs to that part ----
+TCP_SRC := $(sort $(wildcard fastpath/tcp/*.c))
+TAS_SRC := $(sort $(wildcard fastpath/fast/*.c fastpath/slow/*.c fastpath/service/*.c))
+LOW_SRC := $(sort $(wildcard interpose/client/lowlevel/*.c))
+SOCK_SRC := $(sort $(wildcard interpose/client/sockets/*.c))
+PRE_SRC := $(sort $(wildcard interpose/preload/*.c interpose/preload/*.S))
+FP_TESTS := $(sort $(wildcard fastpath/tests/test_*.c))
+CL_TESTS := $(sort $(wildcard interpose/tests/test_*.c))
+APPS := $(sort $(wildcard apps/*.c))
+
+objs = $(patsubst %,$(O)/obj/%.o,$(basename $(1)))
+picobjs = $(patsubst %,$(O)/pic/%.o,$(basename $(1)))
+
+.PHONY: all
+all: $(O)/tas $(O)/libtas.so $(O)/libtas_sockets.so $(O)/libtas_interpose.so apps
+
+# ---- compile ----
+$(O)/obj/fastpath/tcp/%.o: fastpath/tcp/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) $(INC_FP) -MMD -MP -c $< -o $@
+$(O)/obj/fastpath/tests/%.o: fastpath/tests/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) $(INC_CL) -MMD -MP -c $< -o $@
+$(O)/obj/fastpath/%.o: fastpath/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) $(INC_FP) $(DPDK_CFLAGS) -MMD -MP -c $< -o $@
+$(O)/obj/apps/%.o: apps/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) -MMD -MP -c $< -o $@
+$(O)/obj/interpose/tests/%.o: interpose/tests/%.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) $(INC_CL) -MMD -MP -c $< -o $@
+$(O)/pic/%.o: %.c
+	$(call say,CC,$<)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) -fPIC -fvisibility=hidden -ftls-model=initial-exec $(INC_CL) -MMD -MP -c $< -o $@
+$(O)/pic/%.o: %.S
+	$(call say,AS,$<)
+	$(Q)mkdir -p $(@D); $(CC) -g -fPIC -MMD -MP -c $< -o $@
+
+# ---- link ----
+$(O)/libtastcp.a: $(call objs,$(TCP_SRC))
+	$(call say,AR,$@)
+	$(Q)rm -f $@; $(AR) rcs $@ $^
+$(O)/tas: $(call objs,$(TAS_SRC)) $(O)/libtastcp.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) -pthread -o $@ $^ $(DPDK_LIBS)
+$(O)/libtas.so: $(call picobjs,$(LOW_SRC))
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas.so -o $@ $^
+$(O)/libtas_sockets.so: $(call picobjs,$(SOCK_SRC)) $(O)/libtas.so
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_sockets.so -Wl,-rpath,'$$ORIGIN' -o $@ $(call picobjs,$(SOCK_SRC)) -L$(O) -ltas
+# The interposer is one object: it contains the client libraries, so that nothing else has to be found at run time.
+$(O)/libtas_interpose.so: $(call picobjs,$(LOW_SRC) $(SOCK_SRC) $(PRE_SRC)) interpose/preload/exports.map
+	$(call say,LINK,$@)
+	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_interpose.so -Wl,-z,now -Wl,--version-script=interpose/preload/exports.map -o $@ $(filter %.o,$^) -ldl
+$(O)/%: $(O)/obj/apps/%.o
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDSAN) -pthread -o $@ $< -lm
+.PHONY: apps
+apps: $(patsubst apps/%.c,$(O)/%,$(APPS))
+
+# ---- unit tests (cmocka) ----
+$(O)/tests/fp_%: $(O)/obj/fastpath/tests/%.o $(O)/libtastcp.a
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka -lm
+$(O)/tests/cl_%: $(O)/obj/interpose/tests/%.o $(call picobjs,$(LOW_SRC) $(SOCK_SRC))
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka
+UNITS := $(patsubst fastpath/tests/%.c,$(O)/tests/fp_%,$(FP_TESTS)) $(patsubst interpose/tests/%.c,$(O)/tests/cl_%,$(CL_TESTS))
+.PHONY: units
+units: $(UNITS)
+	$(Q)for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
+
+.PHONY: clean
+clean:
+	$(Q)rm -rf $(O)
+
+-include $(shell test -d $(O) && find $(O)/obj $(O)/pic -name '*.d' 2>/dev/null)
