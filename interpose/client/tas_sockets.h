@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libtas_sockets: POSIX sockets, poll, select and epoll over TAS.
+ *
+ * Every function takes the arguments of the libc function of its name and returns its result, or -errno (it never touches
+ * errno).  Descriptors are real kernel descriptors; a function may be called with any descriptor of the process: what is
+ * not a TAS socket goes to the kernel by a raw system call.  (The interposer calls these only for numbers that
+ * tas_fd_is_kernel() does not rule out, so that kernel descriptors take libc's own path.)
+ *
+ * A TAS socket begins as a kernel TCP socket and becomes one of TAS at connect() or listen(), when the address is TAS's.
+ * Environment: TAS_SOCKET (path of the control socket), TAS_REQUIRE=1 (an error instead of falling back to the kernel),
+ * TAS_LOG=1 (say on stderr why a socket fell back).
+ */
+#ifndef TAS_SOCKETS_H
+#define TAS_SOCKETS_H
+
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#define TAS_PUBLIC __attribute__((visibility("default")))
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- number table ----
+ * One byte of knowledge per descriptor number.  In a process without the interposer numbers can change behind the table's
+ * back, so tas_table_trust(false) (the default) makes every lookup verify the socket's identity. */
+enum tas_fd_state {
+	TAS_FD_UNKNOWN = 0,  /* not looked at yet (inherited, received): the first use asks */
+	TAS_FD_KERNEL = 1,   /* none of ours */
+	TAS_FD_PLAIN = 2,    /* kernel TCP socket that may become TAS (not connected, not listening) */
+	TAS_FD_TAS = 3,      /* TAS listener or connection */
+	TAS_FD_EPOLL = 4,    /* epoll set that may have TAS members */
+	TAS_FD_INTERNAL = 5, /* the library's own: the program may not close or use it */
+};
+#define TAS_FD_TABLE_MAX (1u << 20)
+extern TAS_PUBLIC uint8_t *tas_fd_states; /* TAS_FD_TABLE_MAX entries; numbers beyond are kernel's */
+
+/* True: fd is certainly not TAS's business, for read, write, poll and the like.  The hot check: two instructions and a load. */
+static inline bool tas_fd_is_kernel(int fd)
+{
+	return (unsigned)fd >= TAS_FD_TABLE_MAX || __atomic_load_n(&tas_fd_states[fd], __ATOMIC_RELAXED) == TAS_FD_KERNEL;
+}
+
+/* Called once, early; safe to call again.  The interposer passes trust = true: it sees every close, and calls the
+ * tas_note_* functions. */
+TAS_PUBLIC void tas_init(bool trust);
+
+/* ---- sockets ---- */
+TAS_PUBLIC int tas_socket(int domain, int type, int protocol);
+TAS_PUBLIC int tas_bind(int fd, const struct sockaddr *addr, socklen_t len);
+TAS_PUBLIC int tas_listen(int fd, int backlog);
+TAS_PUBLIC int tas_accept4(int fd, struct sockaddr *addr, socklen_t *len, int flags);
+TAS_PUBLIC int tas_connect(int fd, const struct sockaddr *addr, socklen_t len);
+TAS_PUBLIC int tas_shutdown(int fd, int how);
+TAS_PUBLIC int tas_close(int fd);
+TAS_PUBLIC int tas_close_range(unsigned first, unsigned last, int flags);
+TAS_PUBLIC int tas_getsockname(int fd, struct sockaddr *addr, socklen_t *len);
+TAS_PUBLIC int tas_getpeername(int fd, struct sockaddr *addr, socklen_t *len);
+TAS_PUBLIC int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len);
+TAS_PUBLIC int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len);
+
+TAS_PUBLIC ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len);
+TAS_PUBLIC ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len);
+TAS_PUBLIC ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags);
+TAS_PUBLIC ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags);
+TAS_PUBLIC int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout);
+TAS_PUBLIC int tas_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags);
+/* read, write and relatives: flags as for recvmsg, but a socket write (SIGPIPE included) */
+TAS_PUBLIC ssize_t tas_read(int fd, void *buf, size_t n);
+TAS_PUBLIC ssize_t tas_write(int fd, const void *buf, size_t n);
+TAS_PUBLIC ssize_t tas_readv(int fd, const struct iovec *iov, int n);
+TAS_PUBLIC ssize_t tas_writev(int fd, const struct iovec *iov, int n);
+TAS_PUBLIC ssize_t tas_sendfile(int out, int in, off64_t *off, size_t n);
+
+TAS_PUBLIC int tas_dup(int fd);
+TAS_PUBLIC int tas_dup2(int fd, int to);
+TAS_PUBLIC int tas_dup3(int fd, int to, int flags);
+TAS_PUBLIC int tas_fcntl(int fd, int cmd, unsigned long arg);
+TAS_PUBLIC int tas_ioctl(int fd, unsigned long request, void *arg);
+
+/* ---- waiting ---- */
+TAS_PUBLIC int tas_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask);
+TAS_PUBLIC int tas_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask);
+TAS_PUBLIC int tas_epoll_create1(int flags);
+TAS_PUBLIC int tas_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+TAS_PUBLIC int tas_epoll_pwait2(int ep, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask);
+
+/* ---- for the interposer ---- */
+/* A descriptor that fd holds was dropped without tas_close (libc's own close in fclose, freopen, daemon …): call before. */
+TAS_PUBLIC void tas_note_close(int fd);
+/* Number fd may now be anything (received, made by a call we do not know). */
+TAS_PUBLIC void tas_note_unknown(int fd);
+/* fork is handled by pthread_atfork.  Before vfork, posix_spawn, system, popen: every TAS socket of this process may reach
+ * another program; tells the service to watch their last close.  Cheap when there are none. */
+TAS_PUBLIC void tas_before_spawn(void);
+/* Around execve in a process of our own (never in a vfork child).  After a failed exec call tas_exec_failed(). */
+TAS_PUBLIC void tas_before_exec(void);
+TAS_PUBLIC void tas_exec_failed(void);
+/* True if the process holds a TAS socket that would survive an exec. */
+TAS_PUBLIC bool tas_exec_keeps_sockets(void);
+/* True once the process has attached to a service. */
+TAS_PUBLIC bool tas_attached(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
