@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside the stack: processes, memory sets and sockets as the service knows them.  Private to fast/ and slow/.
+ *
+ * Ownership: a process belongs to one memory set; a set owns chunks; a socket (listener or connection) belongs to one set, in
+ * whose memory its block and extents lie.  A set lives while it has processes, or sockets that still need its memory
+ * (lingering closes).  Everything here is touched by core 0's thread only.
+ */
+#ifndef TAS_STACK_H
+#define TAS_STACK_H
+
+#include <sys/types.h>
+
+#include "abi/tas_abi.h"
+#include "abi/tas_bitmap.h"
+#include "abi/tas_msg.h"
+#include "fast/core.h"
+
+struct tas_sock;
+
+/* ---- memory sets: slow/memory.c ---- */
+struct tas_chunk {
+	int fd;        /* sealed memfd */
+	uint8_t *map;  /* service's mapping */
+	void *buddy;   /* private bookkeeping */
+	uint32_t used; /* bytes allocated */
+};
+
+struct tas_set {
+	uint32_t id;
+	uid_t uid;
+	gid_t gid;
+	uint32_t n_procs; /* attached processes, those between two images included */
+	uint32_t n_socks; /* sockets with memory in this set */
+	uint32_t n_chunks;
+	struct tas_chunk *chunk[TAS_CHUNKS_MAX];
+	struct tas_set *next;
+};
+
+struct tas_set *tas__set_new(uid_t uid, gid_t gid); /* NULL: no memory */
+/* Call when n_procs or n_socks fell: frees the set when both are 0. */
+void tas__set_put(struct tas_set *s);
+/* Memory of a power-of-two length between 512 bytes (aligned to its size) and 8 MiB.  0: none (limits, no memory); offset 0
+ * is never given out.  Contents are undefined. */
+tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len);
+void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len);
+static inline void *tas__mem_ptr(const struct tas_set *s, tas_off_t off)
+{
+	return s->chunk[TAS_OFF_CHUNK(off)]->map + TAS_OFF_BYTE(off);
+}
+uint64_t tas__mem_used(void); /* bytes, all sets */
+uint32_t tas__mem_chunks(void);
+uint32_t tas__mem_sets(void);
+
+/* ---- processes: slow/process.c ---- */
+struct tas_proc {
+	uint32_t slot;
+	pid_t pid; /* 0: a forked child that has not said anything yet */
+	uid_t uid;
+	gid_t gid;
+	char comm[20];
+	struct tas_set *set;
+	struct tas_region *region; /* mapped at a fixed place per slot */
+	struct tas_pollable ctl, pidfd, doorbell; /* fd -1: none */
+	bool exec_pending; /* TAS_MSG_EXEC_BEGIN seen */
+	bool between;      /* the old image is gone, the next has not attached */
+	bool polled;       /* its hints are looked at every round; else it rings its doorbell */
+	uint64_t hinted;   /* time of its last hint */
+	int ws_efd[TAS_WS_MAX]; /* eventfds of open wait sets, -1: closed */
+	uint32_t n_ws;
+	struct tas_proc *next_polled;
+};
+
+extern struct tas_proc *tas__procs[TAS_PROC_MAX];
+extern uint32_t tas__n_procs; /* upper bound of slots in use: loop [0, tas__n_procs) */
+
+/* Does any process (attached or between images) of the socket's set claim it? */
+bool tas__claimed(const struct tas_sock *s);
+
+/* Identity of a backing socket, read by the service from a descriptor that an application sent. */
+struct tas_ident {
+	uint64_t cookie; /* SO_COOKIE */
+	uint64_t ino;
+	uint64_t netns; /* SO_NETNS_COOKIE */
+	int domain;     /* AF_INET or AF_INET6 */
+};
+
+/* ---- last-close watch: slow/watch.c.  When the kernel says IN_CLOSE it calls tas__sock_last_close(). ---- */
+int tas__watch_add(struct tas_sock *s, int fd); /* 0 or -errno; fd stays the caller's */
+void tas__watch_del(struct tas_sock *s);        /* idempotent */
+uint32_t tas__watch_count(void);
+
+/* ---- sockets: fast/sock.c ---- */
+enum tas_sock_kind { TAS_K_FREE = 0, TAS_K_LISTENER, TAS_K_LINK, TAS_K_LOCAL };
+
+enum { TAS_SUBS_MORE_MAX = 64 };
+
+struct tas_sock_base { /* first member of every struct tas_sock (which fast/ defines) */
+	uint32_t id;
+	uint32_t gen;
+	uint8_t kind; /* enum tas_sock_kind */
+	bool watched; /* the kernel's last close decides, not claims */
+	bool closed;  /* last close has happened; lingering */
+	int wd;       /* inotify watch descriptor, -1: none */
+	struct tas_set *set;
+	struct tas_block *b;
+	tas_off_t block;
+	struct tas_ident ident; /* cookie 0: not announced */
+	struct tas_addr local, peer;
+	uint64_t netns;
+	struct tas_sock_base *by_cookie; /* hash chain */
+	uint32_t *more_subs;             /* wait sets beyond tas_lock_line.subs: slot << 16 | index + 1 */
+	uint32_t n_more_subs;
+};
+
+/* NULL unless id is in use (and gen matches, gen 0: any). */
+struct tas_sock_base *tas__sock(uint32_t id, uint32_t gen);
+struct tas_sock_base *tas__sock_by_cookie(uint64_t cookie);
+/* Remember the backing object's identity (RESOLVE finds it from then on). */
+void tas__sock_identify(struct tas_sock_base *s, const struct tas_ident *i);
+/* A claim on it went away (hint, death, exec): closes it when nobody claims it and it is not watched. */
+void tas__sock_unclaimed(struct tas_sock_base *s);
+/* The last close is certain. */
+void tas__sock_last_close(struct tas_sock_base *s);
+/* The process will do nothing more: give back locks and subscriptions that it may hold in s (whose claim it had). */
+void tas__sock_forget_proc(struct tas_sock_base *s, const struct tas_proc *p);
+/* Extra subscriptions (TAS_MSG_SUBSCRIBE).  0 or -errno. */
+int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws);
+void tas__sock_unsubscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws);
+
+/* Requests of applications; ident describes the backing descriptor that came along.  Return 0, -errno or TAS_FALLBACK and
+ * fill the reply's union.  They set the caller's claim bit where a number now refers to the socket. */
+int tas__op_bind(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
+int tas__op_listen(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
+int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req);
+int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
+int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+
+/* Hints of process p: called by tas_core_poll() for polled processes, by control.c when a doorbell rings (after which the
+ * process is polled again). */
+unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p);
+void tas__proc_poll_start(struct tas_proc *p); /* it rang: look at its hints every round for a while */
+void tas__proc_poll_stop(struct tas_proc *p);  /* it is going away */
+
+/* Gauges and listing for admin.c. */
+struct tas_sock_gauges {
+	uint32_t sockets, listeners, embryos, time_waits, ports;
+};
+void tas__sock_gauges(struct tas_sock_gauges *g);
+/* Describes the first socket with id ≥ *id as a JSON object (no newline) into buf; sets *id to the next to ask for.  Returns
+ * length, 0 at the end, -ENOSPC if it does not fit. */
+int tas__sock_json(uint32_t *id, char *buf, size_t room);
+
+/* Set-up and end of fast/'s part: called by tas_stack_init() and tas_stack_exit() in slow/control.c. */
+int tas__socks_init(void);
+void tas__socks_exit(void);
+
+#endif
