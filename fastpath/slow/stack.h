@@ -16,7 +16,7 @@
 #include "abi/tas_msg.h"
 #include "fast/core.h"
 
-struct tas_sock;
+struct tas_sock_base;
 
 /* ---- memory sets: slow/memory.c ---- */
 struct tas_chunk {
@@ -75,7 +75,7 @@ extern struct tas_proc *tas__procs[TAS_PROC_MAX];
 extern uint32_t tas__n_procs; /* upper bound of slots in use: loop [0, tas__n_procs) */
 
 /* Does any process (attached or between images) of the socket's set claim it? */
-bool tas__claimed(const struct tas_sock *s);
+bool tas__claimed(const struct tas_sock_base *s);
 
 /* Identity of a backing socket, read by the service from a descriptor that an application sent. */
 struct tas_ident {
@@ -86,8 +86,8 @@ struct tas_ident {
 };
 
 /* ---- last-close watch: slow/watch.c.  When the kernel says IN_CLOSE it calls tas__sock_last_close(). ---- */
-int tas__watch_add(struct tas_sock *s, int fd); /* 0 or -errno; fd stays the caller's */
-void tas__watch_del(struct tas_sock *s);        /* idempotent */
+int tas__watch_add(struct tas_sock_base *s, int fd); /* 0 or -errno; fd stays the caller's */
+void tas__watch_del(struct tas_sock_base *s);        /* idempotent */
 uint32_t tas__watch_count(void);
 
 /* ---- sockets: fast/sock.c ---- */
