@@ -80,8 +80,10 @@ struct tas_msg_sock {
 	uint32_t id;
 	uint32_t gen;
 	tas_off_t block;
-	uint32_t flags; /* of the reply to RESOLVE: reserved */
-	uint32_t reserved;
+	uint32_t flags; /* reserved */
+	/* Reply to RESOLVE: memory set that the block lies in.  Not the set known so far: the process was moved there (it
+	 * held no socket), and chunks that it has mapped belong to nobody it talks to. */
+	uint32_t set_id;
 };
 
 struct tas_msg {

@@ -8,6 +8,8 @@
 
 #include "abi/tas_abi.h"
 
+#define TAS_VERSION "0.1.0"
+
 enum tas_link_kind { TAS_LINK_NONE, TAS_LINK_TAP, TAS_LINK_AF_PACKET };
 
 struct tas_prefix {
@@ -32,6 +34,7 @@ struct tas_config {
 	unsigned socket_mode;
 	int ready_fd; /* -1: none */
 	bool quiet;
+	bool exit_idle; /* --exit-when-unused: end when the last session and the last process are gone */
 
 	unsigned fp_cores_max;
 	bool fp_no_ints, fp_no_xsumoffload, fp_no_autoscale, fp_no_hugepages;

@@ -74,7 +74,8 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 /* Largest TCP payload that one tas_net_send_tcp() may carry: 0: one MSS; larger where the port segments (TSO). */
 uint32_t tas_net_tso_max(void);
 
-/* Descriptors in the loop of core 0.  fn runs in the loop's thread when fd is ready; p stays the caller's. */
+/* Descriptors in the loop of core 0.  fn runs in the loop's thread when fd is ready; p stays the caller's.  After
+ * tas_loop_del(p) fn is not called for p again, not even for an event of the same round: the caller may free p. */
 struct tas_pollable {
 	int fd;
 	void (*fn)(struct tas_pollable *p, uint32_t epoll_events);

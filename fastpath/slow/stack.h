@@ -61,7 +61,8 @@ struct tas_proc {
 	char comm[20];
 	struct tas_set *set;
 	struct tas_region *region; /* mapped at a fixed place per slot */
-	struct tas_pollable ctl, pidfd, doorbell; /* fd -1: none */
+	struct tas_session *session; /* its control socket (slow/control.c); NULL: hung up */
+	struct tas_pollable pidfd, doorbell; /* fd -1: none */
 	bool exec_pending; /* TAS_MSG_EXEC_BEGIN seen */
 	bool between;      /* the old image is gone, the next has not attached */
 	bool polled;       /* its hints are looked at every round; else it rings its doorbell */
