@@ -101,7 +101,11 @@ TAS_PUBLIC int tas_epoll_pwait2(int ep, struct epoll_event *ev, int max, const s
 TAS_PUBLIC void tas_note_close(int fd);
 /* Number fd may now be anything (received, made by a call we do not know). */
 TAS_PUBLIC void tas_note_unknown(int fd);
-/* fork is handled by pthread_atfork.  Before vfork, posix_spawn, system, popen: every TAS socket of this process may reach
+/* fork is handled by pthread_atfork.  These are what its handlers do, for processes made without them (clone, _Fork). */
+TAS_PUBLIC void tas_fork_prepare(void);
+TAS_PUBLIC void tas_fork_parent(void);
+TAS_PUBLIC void tas_fork_child(void);
+/* Before vfork, posix_spawn, system, popen: every TAS socket of this process may reach
  * another program; tells the service to watch their last close.  Cheap when there are none. */
 TAS_PUBLIC void tas_before_spawn(void);
 /* Around execve in a process of our own (never in a vfork child).  After a failed exec call tas_exec_failed(). */
