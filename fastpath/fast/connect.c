@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests to connect: where they go, and from which port.
+ *
+ * Own ephemeral ports lie outside Linux's default ip_local_port_range (32768–60999), so that they do not meet the kernel's.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "fast/sock.h"
+
+enum { EPH_HIGH_FROM = 61000, EPH_HIGH_TO = 65535, EPH_LOW_FROM = 10240, EPH_LOW_TO = 32767 };
+
+/* Is the 4-tuple in use, or does a listener sit on the port? */
+static bool taken(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	for (struct tas_sock *o = tas__port_first(tas__port(local)); o; o = o->port_next) {
+		if (o->base.kind == TAS_K_LISTENER)
+			return true;
+		if (o->base.peer.port == peer->port && tas__addr_same_ip(&o->base.peer, peer) &&
+		    tas__addr_same_ip(&o->base.local, local))
+			return true;
+	}
+	return false;
+}
+
+/* The same, for a port that the program chose: only the 4-tuple counts. */
+static bool tuple_taken(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	for (struct tas_sock *o = tas__port_first(tas__port(local)); o; o = o->port_next)
+		if (o->base.kind != TAS_K_LISTENER && o->base.peer.port == peer->port &&
+		    tas__addr_same_ip(&o->base.peer, peer) && tas__addr_same_ip(&o->base.local, local))
+			return true;
+	return false;
+}
+
+static int ephemeral(struct tas_addr *local, const struct tas_addr *peer)
+{
+	static uint32_t at;
+	const uint32_t high = EPH_HIGH_TO - EPH_HIGH_FROM + 1, low = EPH_LOW_TO - EPH_LOW_FROM + 1;
+
+	for (uint32_t n = 0; n < high + low; n++, at = (at + 1) % (high + low)) {
+		uint32_t port = at < high ? EPH_HIGH_FROM + at : EPH_LOW_FROM + (at - high);
+
+		local->port = __builtin_bswap16((uint16_t)port);
+		if (!taken(local, peer)) {
+			at = (at + 1) % (high + low);
+			return 0;
+		}
+	}
+	return -EADDRNOTAVAIL;
+}
+
+static void loopback(struct tas_addr *a)
+{
+	memset(a->ip, 0, sizeof a->ip);
+	if (a->family == AF_INET6)
+		a->ip[15] = 1;
+	else
+		a->ip[0] = 127, a->ip[3] = 1;
+}
+
+struct plan {
+	struct tas_sock *listener; /* NULL: over the link */
+	struct tas_addr local, peer;
+};
+
+/* Where does it go?  0, -errno or TAS_FALLBACK. */
+static int plan_route(struct plan *pl, const struct tas_ident *i)
+{
+	bool own, loop;
+	struct tas_route r;
+
+	if (tas__addr_any(&pl->peer))
+		loopback(&pl->peer); /* Linux: connecting to the wildcard address means this host */
+	loop = tas__addr_loopback(&pl->peer);
+	tas_net_route(&pl->peer, &r);
+	own = !loop && r.kind == TAS_ROUTE_OWN;
+	if (!loop && r.kind == TAS_ROUTE_NONE)
+		return TAS_FALLBACK;
+	if (loop || own) {
+		uint32_t mix = pl->local.port ^ (uint32_t)tas_cores[0].now;
+
+		pl->listener = tas__listener_find(&pl->peer, i->netns, own, mix);
+		if (!pl->listener) /* a kernel server may be on loopback; nobody else is on our own addresses */
+			return loop ? TAS_FALLBACK : -ECONNREFUSED;
+	}
+	if (pl->local.family != pl->peer.family || tas__addr_any(&pl->local)) {
+		uint16_t port = pl->local.port;
+
+		pl->local = pl->peer;
+		if (loop)
+			loopback(&pl->local);
+		else if (!own)
+			pl->local = r.src;
+		pl->local.port = port;
+		pl->local.scope = 0;
+	} else if (!pl->listener) {
+		struct tas_route mine;
+
+		tas_net_route(&pl->local, &mine);
+		if (mine.kind != TAS_ROUTE_OWN)
+			return TAS_FALLBACK; /* bound to an address of the kernel's */
+	}
+	return 0;
+}
+
+int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep)
+{
+	struct plan pl = { .local = tas__addr_unmap(&req->u.connect.local), .peer = tas__addr_unmap(&req->u.connect.peer) };
+	struct tas_core *c = &tas_cores[0];
+	struct tas_sock_base *old;
+	struct tas_sock *s;
+	int err;
+
+	if (!pl.peer.port || (pl.peer.family != AF_INET && pl.peer.family != AF_INET6))
+		return TAS_FALLBACK; /* the kernel knows the right error */
+	if (pl.local.family == AF_INET6 && pl.peer.family == AF_INET && !tas__addr_any(&pl.local))
+		return TAS_FALLBACK;
+	err = plan_route(&pl, i);
+	if (err) {
+		if (err == TAS_FALLBACK)
+			tas_count(c, TAS_CTR_fallbacks, 1);
+		return err;
+	}
+	if (pl.local.port) {
+		if (tuple_taken(&pl.local, &pl.peer))
+			return -EADDRNOTAVAIL;
+	} else if (ephemeral(&pl.local, &pl.peer) < 0) {
+		return -EADDRNOTAVAIL;
+	}
+	/* an earlier, failed connect of the same backing socket */
+	old = tas__sock_by_cookie(i->cookie);
+	if (old && (old->set != p->set || !tas__of(old)->dead))
+		return -EISCONN;
+	if (old) {
+		tas_claim_clear(p->region->claims, old->id);
+		tas__sock_last_close(old);
+	}
+	s = tas__sock_new(c, pl.listener ? TAS_K_LOCAL : TAS_K_LINK);
+	if (!s)
+		return -ENOBUFS;
+	s->base.local = pl.local;
+	s->base.peer = pl.peer;
+	s->base.netns = i->netns;
+	s->reuse = req->u.connect.flags & TAS_BIND_REUSEADDR;
+	err = tas__sock_place(s, p->set, i->domain);
+	if (err) {
+		tas__sock_free(s);
+		return err;
+	}
+	atomic_store_explicit(&s->base.b->a.opts, req->u.connect.opts, memory_order_relaxed);
+	tas__sock_publish(s, TAS_S_SYN_SENT);
+	tas__sock_identify(&s->base, i);
+	tas__port_add(s);
+	err = pl.listener ? tas__local_connect(s, pl.listener) : tas__link_connect(s, req->u.connect.opts);
+	if (err) {
+		tas__sock_free(s);
+		return err;
+	}
+	tas_claim_set(p->region->claims, s->base.id);
+	rep->u.sock = (struct tas_msg_sock){ .id = s->base.id, .gen = s->base.gen, .block = s->base.block };
+	return 0;
+}
+
+int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	struct tas_sock_base *b = tas__sock(req->u.sock.id, req->u.sock.gen);
+	struct tas_sock *s;
+	struct tcp_stats st;
+
+	if (!b || b->set != p->set)
+		return -EINVAL;
+	s = tas__of(b);
+	memset(&rep->u.info, 0, sizeof rep->u.info);
+	rep->u.info.state = atomic_load_explicit(&b->b->s.state, memory_order_relaxed);
+	rep->u.info.bytes_acked = rep->u.info.bytes_sent = s->acked;
+	rep->u.info.bytes_received = s->delivered;
+	rep->u.info.rcv_space = s->rcv_buf;
+	rep->u.info.pmtu = rep->u.info.snd_mss = rep->u.info.rcv_mss = rep->u.info.advmss = 65483;
+	rep->u.info.snd_cwnd = 10;
+	rep->u.info.snd_ssthresh = 0x7fffffff;
+	if (b->kind == TAS_K_LISTENER) {
+		rep->u.info.unacked = tas__accept_queued(s); /* Linux: length of the accept queue */
+		return 0;
+	}
+	if (b->kind != TAS_K_LINK)
+		return 0;
+	tcp_get_stats(&s->u.tcp, &st);
+	rep->u.info.rtt_us = (uint32_t)(st.srtt_ns / 1000);
+	rep->u.info.rttvar_us = (uint32_t)(st.rttvar_ns / 1000);
+	rep->u.info.rto_us = (uint32_t)(st.rto_ns / 1000);
+	rep->u.info.min_rtt_us = (uint32_t)(st.min_rtt_ns / 1000);
+	rep->u.info.snd_mss = st.snd_mss;
+	rep->u.info.rcv_mss = st.rcv_mss;
+	rep->u.info.advmss = st.rcv_mss;
+	rep->u.info.pmtu = st.snd_mss + 40u;
+	rep->u.info.snd_cwnd = st.snd_mss ? st.cwnd / st.snd_mss : 0;
+	rep->u.info.snd_ssthresh = st.snd_mss && st.ssthresh < 0x7fffffff ? st.ssthresh / st.snd_mss : 0x7fffffff;
+	rep->u.info.retransmits = st.retransmits;
+	rep->u.info.total_retrans = st.total_retrans;
+	rep->u.info.unacked = st.snd_mss ? (st.unacked_bytes + st.snd_mss - 1u) / st.snd_mss : 0;
+	rep->u.info.snd_wnd = st.snd_wnd;
+	rep->u.info.options = (st.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (st.sack ? TCPI_OPT_SACK : 0) |
+			      (st.wscale_ok ? TCPI_OPT_WSCALE : 0);
+	rep->u.info.snd_wscale = st.snd_wscale;
+	rep->u.info.rcv_wscale = st.rcv_wscale;
+	rep->u.info.segs_in = st.segs_in;
+	rep->u.info.segs_out = st.segs_out;
+	rep->u.info.bytes_sent = s->sent_high + st.bytes_retrans;
+	rep->u.info.bytes_retrans = st.bytes_retrans;
+	return 0;
+}

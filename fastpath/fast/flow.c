@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of link connections by 4-tuple, and what happens to segments that meet none.
+ *
+ * Chained hash keyed with a random number (a flood of chosen ports cannot build one long chain).
+ */
+#include <string.h>
+#include <sys/random.h>
+
+#include "fast/link.h"
+
+enum { BUCKETS = 1 << 16, EMBRYOS_MAX = 4096, TIME_WAITS_MAX = 65536 };
+
+static struct tas_sock *flows[BUCKETS];
+static uint64_t flow_key;
+
+static uint32_t hash(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	uint64_t a, b, h;
+
+	if (!flow_key && getrandom(&flow_key, sizeof flow_key, GRND_NONBLOCK) != sizeof flow_key)
+		flow_key = (uintptr_t)&flow_key | 1;
+	memcpy(&a, local->ip, 8);
+	memcpy(&b, peer->ip, 8);
+	h = flow_key ^ (a * 0x9e3779b97f4a7c15ull) ^ (b * 0xc2b2ae3d27d4eb4full);
+	h ^= ((uint64_t)local->port << 16 | peer->port) * 0x165667b19e3779f9ull;
+	h ^= h >> 32;
+	h *= 0xd6e8feb86659fd93ull;
+	return (uint32_t)(h >> 32);
+}
+
+uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	return hash(local, peer);
+}
+
+struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	struct tas_sock *s;
+
+	for (s = flows[hash(local, peer) % BUCKETS]; s; s = s->flow_next)
+		if (s->base.local.port == local->port && s->base.peer.port == peer->port &&
+		    tas__addr_same_ip(&s->base.local, local) && tas__addr_same_ip(&s->base.peer, peer))
+			return s;
+	return NULL;
+}
+
+void tas__flow_add(struct tas_sock *s)
+{
+	struct tas_sock **head = &flows[hash(&s->base.local, &s->base.peer) % BUCKETS];
+
+	s->flow_next = *head;
+	if (*head)
+		(*head)->flow_pprev = &s->flow_next;
+	s->flow_pprev = head;
+	*head = s;
+}
+
+void tas__flow_del(struct tas_sock *s)
+{
+	if (!s->flow_pprev)
+		return;
+	*s->flow_pprev = s->flow_next;
+	if (s->flow_next)
+		s->flow_next->flow_pprev = s->flow_pprev;
+	s->flow_pprev = NULL;
+}
+
+/* A SYN for a listener begins an embryo: a connection without id and memory. */
+static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tcp_seg *seg, const struct tas_addr *local,
+			 const struct tas_addr *peer)
+{
+	struct tas_sock *s;
+
+	if (!tas__accept_room(l) || l->u.lis.embryos >= EMBRYOS_MAX) {
+		tas_count(c, TAS_CTR_tcp_listen_overflow, 1);
+		return;
+	}
+	s = tas__sock_new(c, TAS_K_LINK);
+	if (!s)
+		return;
+	s->base.local = *local;
+	s->base.peer = *peer;
+	s->base.netns = l->base.netns;
+	s->reuse = l->reuse;
+	s->listener = l;
+	l->u.lis.embryos++;
+	tas__n_embryos++;
+	tas__link_passive(s, seg);
+	tas__flow_add(s);
+	tas__port_add(s);
+	tas__output_soon(s);
+	tas__timer_set(s, tcp_deadline(&s->u.tcp));
+}
+
+static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local,
+			  const struct tas_addr *peer)
+{
+	struct tas_sock *l;
+
+	if ((seg->flags & (TCP_F_SYN | TCP_F_ACK | TCP_F_RST)) == TCP_F_SYN) {
+		l = tas__listener_find(local, 0, true, hash(local, peer));
+		if (l) {
+			passive_open(c, l, seg, local, peer);
+			return;
+		}
+		tas_count(c, TAS_CTR_tcp_no_listener, 1);
+	}
+	tas__link_reset(c, seg, local, peer);
+}
+
+void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
+		       const struct tas_addr *peer)
+{
+	struct tas_sock *s = tas__flow_find(local, peer);
+
+	if (s && tcp_state(&s->u.tcp) == TCP_S_TIME_WAIT && s->base.id == UINT32_MAX &&
+	    tcp_time_wait_reusable(&s->u.tcp, seg)) {
+		tas__link_forget(s); /* RFC 6191: a new connection may take its place */
+		s = NULL;
+	}
+	if (s)
+		tas__link_input(s, seg, payload);
+	else
+		no_connection(c, seg, local, peer);
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Connections over the link: the engine (tcp/) on one side, stream memory and applications on the other.
+ *
+ * Memory follows need: an embryo has none; id, block and extents come with the acknowledgement of our SYN and go when the
+ * application has closed and every byte is acknowledged.  What is left in FIN_WAIT2, LAST_ACK or TIME_WAIT is this struct.
+ */
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "fast/link.h"
+
+enum { RCV_FIRST = 65536, OUTPUT_BUDGET = 64 };
+
+uint32_t tas__n_time_wait, tas__n_embryos;
+
+static uint8_t isn_key[16];
+
+static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
+{
+	struct tas_route r;
+
+	tas_net_route(&s->base.peer, &r);
+	*cfg = (struct tcp_config){
+		.mss = (uint16_t)((r.mtu ? r.mtu : 1500) - 40),
+		.rcv_wnd_max = tas_config.tcp_rxbuf_len,
+		.timestamps = true,
+		.sack = true,
+		.syn_timeout = tas_config.tcp_handshake_timeout,
+		.syn_retries = (uint8_t)tas_config.tcp_handshake_retries,
+		.cc = (uint8_t)tas_config.cc,
+	};
+	if (getrandom(&cfg->ts_offset, sizeof cfg->ts_offset, GRND_NONBLOCK) < 0)
+		cfg->ts_offset = (uint32_t)s->core->now;
+}
+
+static uint32_t isn_for(const struct tas_sock *s)
+{
+	struct {
+		struct tas_addr local, peer;
+	} tuple = { s->base.local, s->base.peer };
+	static bool keyed;
+
+	if (!keyed)
+		keyed = getrandom(isn_key, sizeof isn_key, 0) == sizeof isn_key;
+	return tcp_isn(isn_key, &tuple, sizeof tuple, s->core->now);
+}
+
+static void settle(struct tas_sock *s)
+{
+	tas__output_soon(s);
+	tas__timer_set(s, tcp_deadline(&s->u.tcp));
+}
+
+static void options(struct tas_sock *s)
+{
+	struct tcp_opts o = {
+		.nodelay = s->opts_seen & TAS_O_NODELAY,
+		.cork = s->opts_seen & TAS_O_CORK,
+		.keepalive = s->opts_seen & TAS_O_KEEPALIVE,
+		.quickack = s->opts_seen & TAS_O_QUICKACK,
+		.keep_idle = s->keep_seen[0],
+		.keep_intvl = s->keep_seen[1],
+		.keep_cnt = s->keep_seen[2],
+		.user_timeout = s->keep_seen[3],
+	};
+
+	tcp_app_options(&s->u.tcp, &o, s->core->now);
+}
+
+void tas__link_passive(struct tas_sock *s, const struct tcp_seg *syn)
+{
+	struct tcp_config cfg;
+
+	config_for(s, &cfg);
+	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
+	s->rcv_limit = s->rcv_buf;
+	tcp_open_passive(&s->u.tcp, &cfg, isn_for(s), syn, s->rcv_limit, s->core->now);
+	s->opts_seen = s->listener->u.lis.opts;
+	options(s);
+}
+
+/* s is placed, with both addresses.  0 or -errno. */
+int tas__link_connect(struct tas_sock *s, uint32_t opts)
+{
+	struct tcp_config cfg;
+
+	if (tas__tx_first(s) < 0)
+		return -ENOBUFS;
+	config_for(s, &cfg);
+	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
+	s->rcv_limit = s->rcv_buf;
+	tcp_open_active(&s->u.tcp, &cfg, isn_for(s), s->rcv_limit, s->core->now);
+	s->opts_seen = opts;
+	options(s);
+	tas__flow_add(s);
+	settle(s);
+	return 0;
+}
+
+/* The embryo becomes a connection that an application can see. */
+static bool promote(struct tas_sock *s)
+{
+	struct tas_sock *l = s->listener;
+
+	if (!tas__accept_room(l)) {
+		tas_count(s->core, TAS_CTR_tcp_listen_overflow, 1);
+		return false;
+	}
+	if (tas__sock_place(s, l->base.set, l->base.ident.domain) < 0 || tas__tx_first(s) < 0) {
+		tas__sock_unplace(s);
+		tas_count(s->core, TAS_CTR_tcp_no_memory, 1);
+		return false;
+	}
+	atomic_store_explicit(&s->base.b->a.opts, s->opts_seen, memory_order_relaxed);
+	tas__sock_publish(s, TAS_S_SYN_RECV);
+	return true;
+}
+
+static void embryo_gone(struct tas_sock *s)
+{
+	if (!s->listener)
+		return;
+	s->listener->u.lis.embryos--;
+	s->listener = NULL;
+	tas__n_embryos--;
+}
+
+static void connected(struct tas_sock *s)
+{
+	struct tas_sock *l = s->listener;
+
+	if (l) {
+		embryo_gone(s);
+		tas_count(s->core, TAS_CTR_conn_passive, 1);
+		tas__sock_state(s, TAS_S_ESTABLISHED);
+		atomic_store_explicit(&s->base.b->s.mss, tcp_mss(&s->u.tcp), memory_order_relaxed);
+		tas__accept_push(l, s);
+		return;
+	}
+	tas_count(s->core, TAS_CTR_conn_active, 1);
+	tas__sock_state(s, TAS_S_ESTABLISHED);
+	tas__wake(s, TAS_WAKE_OUT);
+}
+
+static void time_wait(struct tas_sock *s, bool in)
+{
+	if (s->in_time_wait == in)
+		return;
+	s->in_time_wait = in;
+	tas__n_time_wait += in ? 1 : -1u;
+}
+
+void tas__link_forget(struct tas_sock *s)
+{
+	time_wait(s, false);
+	embryo_gone(s);
+	tas__sock_free(s);
+}
+
+/* True: s is gone. */
+static bool finished(struct tas_sock *s)
+{
+	enum tcp_state st = tcp_state(&s->u.tcp);
+
+	time_wait(s, st == TCP_S_TIME_WAIT);
+	if (st == TCP_S_CLOSE) {
+		if (s->listener || s->base.closed) {
+			tas__link_forget(s);
+			return true;
+		}
+		tas__flow_del(s);
+		tas__port_del(s);
+		return false;
+	}
+	if (s->base.closed && s->base.b && s->acked == s->written)
+		tas__sock_unplace(s);
+	return false;
+}
+
+static void failed(struct tas_sock *s, int error)
+{
+	s->dead = true;
+	tas__sock_error(s, error);
+	tas__sock_flags(s, TAS_F_RESET | TAS_F_TX_EOF);
+}
+
+/* What the engine says happened → what the application sees. */
+void tas__link_result(struct tas_sock *s, const struct tcp_result *res)
+{
+	unsigned wake = 0;
+
+	if (!res->events)
+		return;
+	if (res->events & TCP_EV_CONNECTED && s->base.b)
+		connected(s);
+	if (res->delivered > s->delivered && s->base.b && !s->base.closed) {
+		tas_count(s->core, TAS_CTR_bytes_in, res->delivered - s->delivered);
+		s->delivered = res->delivered;
+		atomic_store_explicit(&s->base.b->s.rx_delivered, s->delivered, memory_order_release);
+		wake |= TAS_WAKE_IN;
+	}
+	if (res->events & TCP_EV_FIN) {
+		s->rx_eof = true;
+		tas__sock_flags(s, TAS_F_RX_EOF);
+		wake |= TAS_WAKE_IN;
+	}
+	if (res->events & TCP_EV_ERROR && !s->dead) {
+		failed(s, res->error);
+		wake |= TAS_WAKE_IN | TAS_WAKE_OUT;
+	}
+	tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));
+	if (res->acked > s->acked)
+		tas__tx_acked(s, res->acked);
+	if (res->events & TCP_EV_CLOSED)
+		wake |= TAS_WAKE_IN | TAS_WAKE_OUT;
+	if (wake)
+		tas__wake(s, wake);
+}
+
+void tas__link_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
+{
+	struct tcp_result res = { 0 };
+	struct tcp_rx_want want;
+
+	if (s->listener && !s->base.b && (seg->flags & TCP_F_ACK) && !(seg->flags & (TCP_F_SYN | TCP_F_RST)) && !promote(s))
+		return;
+	if (seg->len && s->base.b && !s->base.closed) {
+		want = tcp_rx_want(&s->u.tcp, seg);
+		if (want.len && !tas__rx_reserve(s, want.off, want.len, tcp_rx_high(&s->u.tcp))) {
+			tas_count(s->core, TAS_CTR_tcp_no_memory, 1);
+			return;
+		}
+	}
+	tcp_input(&s->u.tcp, seg, s->core->now, &res);
+	if (res.rx_len && s->base.b && !s->base.closed)
+		tas__rx_write(s, res.rx_off, payload + res.rx_skip, res.rx_len);
+	if (res.reset_reply)
+		tas__link_reset(s->core, seg, &s->base.local, &s->base.peer);
+	tas__link_result(s, &res);
+	if (!finished(s))
+		settle(s);
+}
+
+void tas__link_timer(struct tas_sock *s)
+{
+	struct tcp_result res = { 0 };
+
+	if (tcp_deadline(&s->u.tcp) > s->core->now) {
+		tas__timer_set(s, tcp_deadline(&s->u.tcp));
+		return;
+	}
+	tcp_timer(&s->u.tcp, s->core->now, &res);
+	tas__link_result(s, &res);
+	if (!finished(s))
+		settle(s);
+}
+
+void tas__link_output(struct tas_sock *s)
+{
+	uint32_t tso = tas_net_tso_max(), mss = tcp_mss(&s->u.tcp);
+	struct tcp_seg seg;
+	uint64_t off;
+	int n = 0;
+
+	while (n < OUTPUT_BUDGET && tcp_output(&s->u.tcp, s->core->now, tso > mss ? tso : mss, &seg, &off)) {
+		if (seg.len && off < s->sent_high)
+			tas_count(s->core, TAS_CTR_tcp_retrans, 1);
+		if (off + seg.len > s->sent_high)
+			s->sent_high = off + seg.len;
+		tas__segment_send(s->core, s, &seg, off, &s->base.local, &s->base.peer);
+		n++;
+	}
+	if (n == OUTPUT_BUDGET)
+		tas__output_soon(s);
+	if (!finished(s)) {
+		tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));
+		tas__timer_set(s, tcp_deadline(&s->u.tcp));
+	}
+}
+
+void tas__link_hint(struct tas_sock *s, int changed)
+{
+	if (changed & TAS_CH_OPTS)
+		options(s);
+	if (changed & TAS_CH_WRITTEN)
+		tcp_app_written(&s->u.tcp, s->written);
+	if (changed & TAS_CH_CONSUMED)
+		tcp_app_window(&s->u.tcp, s->rcv_limit);
+	if (changed & TAS_CH_SHUT) {
+		tcp_app_shutdown(&s->u.tcp, s->core->now);
+		tas__sock_flags(s, TAS_F_TX_EOF);
+	}
+	if (changed)
+		settle(s);
+}
+
+void tas__link_close(struct tas_sock *s, bool abort_it)
+{
+	if (s->dead && !s->base.closed)
+		return;
+	if (abort_it) {
+		tcp_app_abort(&s->u.tcp, s->core->now);
+		if (!s->base.closed) { /* the application still holds it: counters made no sense */
+			failed(s, ECONNRESET);
+			tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+		} else {
+			s->acked = s->written; /* nothing needs the memory any more */
+		}
+	} else {
+		tcp_app_written(&s->u.tcp, s->written);
+		tcp_app_close(&s->u.tcp, s->core->now);
+	}
+	settle(s); /* the RST or FIN goes out with this round; then finished() */
+}
+
+void tas__link_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer)
+{
+	struct tcp_seg rst;
+
+	if (tcp_reset_for(seg, &rst))
+		tas__segment_send(c, NULL, &rst, 0, local, peer);
+}
+
+/* The listener is gone: half-open connections go without a word, as on Linux. */
+void tas__link_reset_embryos(struct tas_sock *l)
+{
+	struct tas_sock *s, *next;
+
+	for (s = tas__port_first(tas__port(&l->base.local)); s; s = next) {
+		next = s->port_next;
+		if (s->base.kind == TAS_K_LINK && s->listener == l)
+			tas__link_forget(s);
+	}
+}
+
+void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const struct tas_addr *dst, const uint8_t *tcp8,
+			 int error, bool hard, unsigned mtu)
+{
+	struct tas_addr local = *src, peer = *dst;
+	struct tcp_result res = { 0 };
+	struct tas_sock *s;
+	uint32_t seq;
+
+	memcpy(&local.port, tcp8, 2);
+	memcpy(&peer.port, tcp8 + 2, 2);
+	memcpy(&seq, tcp8 + 4, 4);
+	seq = __builtin_bswap32(seq);
+	s = tas__flow_find(&local, &peer);
+	if (!s)
+		return;
+	(void)c;
+	if (mtu) {
+		if (mtu >= 576)
+			tcp_path_mtu(&s->u.tcp, seq, (uint16_t)(mtu - 40), s->core->now);
+	} else {
+		tcp_icmp_error(&s->u.tcp, seq, error, hard, s->core->now, &res);
+		tas__link_result(s, &res);
+	}
+	if (!finished(s))
+		settle(s);
+}

@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Local connections: two applications of one service.  Never segments: bytes are copied from the writer's transmit extents to the
+ * reader's receive extents, FIN and RST are flags.  Semantics (states, errors, order) are those of Linux over loopback.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "abi/tas_extent.h"
+#include "fast/sock.h"
+
+enum { RCV_FIRST = 65536, PUMP_BUDGET = 512 * 1024 };
+static const uint64_t retry_ns = 5 * 1000 * 1000, connect_timeout_ns = 127ull * 1000 * 1000 * 1000;
+
+static void show_state(struct tas_sock *s)
+{
+	bool out = s->app_fin && s->acked == s->written, in = s->rx_eof;
+
+	tas__sock_state(s, out && in ? TAS_S_CLOSE : out ? TAS_S_FIN_WAIT2 : in ? TAS_S_CLOSE_WAIT : TAS_S_ESTABLISHED);
+}
+
+static void part(struct tas_sock *s)
+{
+	if (s->u.local.peer)
+		s->u.local.peer->u.local.peer = NULL;
+	s->u.local.peer = NULL;
+}
+
+/* s learns that its connection is no more.  Frees it if the application has closed it. */
+static void reset(struct tas_sock *s)
+{
+	part(s);
+	if (s->base.closed) {
+		tas__sock_free(s);
+		return;
+	}
+	if (s->dead)
+		return;
+	s->dead = true;
+	/* Linux tcp_reset(): EPIPE in CLOSE_WAIT, else ECONNRESET */
+	tas__sock_error(s, s->rx_eof && !s->app_fin ? EPIPE : ECONNRESET);
+	tas__sock_flags(s, TAS_F_RESET | TAS_F_TX_EOF);
+	tas__sock_state(s, TAS_S_CLOSE);
+	tas__port_del(s);
+	tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+}
+
+/* Copies up to len bytes; returns how many there was memory for. */
+static uint32_t copy(struct tas_sock *from, struct tas_sock *to, uint32_t len)
+{
+	uint32_t done = 0;
+
+	if (!tas__rx_reserve(to, to->delivered, len, to->delivered))
+		return 0;
+	while (done < len) {
+		struct tas_span src = tas__tx_data(from, from->acked + done, from->acked + len);
+		struct tas_span dst = tas__rx_space(to, to->delivered + done, to->delivered + len);
+		uint32_t n = src.len < dst.len ? src.len : dst.len;
+
+		if (!n)
+			break;
+		memcpy(tas__mem_ptr(to->base.set, dst.off), tas__mem_ptr(from->base.set, src.off), n);
+		done += n;
+	}
+	return done;
+}
+
+/* Moves what can be moved.  True: from is gone. */
+static bool pump(struct tas_sock *from)
+{
+	struct tas_sock *to = from->u.local.peer;
+	uint64_t n = from->written - from->acked, room;
+
+	if (!to)
+		return false;
+	if (to->base.closed) {
+		if (n) { /* data for a closed socket is answered by RST */
+			part(from);
+			reset(from);
+			return true;
+		}
+	} else if (n) {
+		room = to->rcv_limit - to->delivered;
+		n = n < room ? n : room;
+		n = n < PUMP_BUDGET ? n : PUMP_BUDGET;
+		if (n) {
+			uint32_t moved = copy(from, to, (uint32_t)n);
+
+			if (!moved) {
+				tas_count(from->core, TAS_CTR_tcp_no_memory, 1);
+				tas__timer_set(from, from->core->now + retry_ns);
+				return false;
+			}
+			tas_count(from->core, TAS_CTR_bytes_local, moved);
+			to->delivered += moved;
+			atomic_store_explicit(&to->base.b->s.rx_delivered, to->delivered, memory_order_release);
+			tas__tx_acked(from, from->acked + moved);
+			if (from->acked != from->written && to->rcv_limit != to->delivered)
+				tas__output_soon(from);
+			if (from->acked != from->written || !from->app_fin)
+				tas__wake(to, TAS_WAKE_IN);
+		}
+	}
+	if (from->app_fin && from->acked == from->written && !to->rx_eof) {
+		to->rx_eof = true;
+		tas__sock_flags(to, TAS_F_RX_EOF);
+		show_state(to);
+		show_state(from);
+		tas__wake(to, TAS_WAKE_IN | (to->app_fin ? TAS_WAKE_OUT : 0));
+		if (to->app_fin)
+			tas__wake(from, TAS_WAKE_IN | TAS_WAKE_OUT);
+	}
+	if (from->base.closed && from->acked == from->written) {
+		part(from);
+		tas__sock_free(from);
+		return true;
+	}
+	return false;
+}
+
+void tas__local_output(struct tas_sock *s)
+{
+	pump(s);
+}
+
+void tas__local_timer(struct tas_sock *s)
+{
+	if (s->listener) {
+		tas__listener_unpend(s->listener, s);
+		tas__local_abandon(s, ETIMEDOUT);
+		return;
+	}
+	pump(s);
+}
+
+void tas__local_hint(struct tas_sock *s, int changed)
+{
+	if (changed & TAS_CH_SHUT)
+		tas__sock_flags(s, TAS_F_TX_EOF);
+	if (s->listener) /* still waiting for a place in the accept queue */
+		return;
+	if (changed & (TAS_CH_WRITTEN | TAS_CH_SHUT)) {
+		if (!s->u.local.peer && !s->dead) {
+			if (changed & TAS_CH_WRITTEN) {
+				reset(s); /* the peer has closed and is gone */
+				return;
+			}
+			show_state(s);
+			tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+		} else if (pump(s)) {
+			return;
+		}
+	}
+	if ((changed & TAS_CH_CONSUMED) && s->u.local.peer)
+		pump(s->u.local.peer);
+}
+
+void tas__local_close(struct tas_sock *s, bool abort_it)
+{
+	struct tas_sock *peer = s->u.local.peer;
+
+	if (s->listener) {
+		tas__listener_unpend(s->listener, s);
+		tas__sock_free(s);
+		return;
+	}
+	if (abort_it && peer && !peer->dead) {
+		part(s);
+		reset(peer);
+		peer = NULL;
+	}
+	if (!s->base.closed) { /* counters made no sense: the application still holds it */
+		reset(s);
+		return;
+	}
+	if (!peer || s->dead) {
+		part(s);
+		tas__sock_free(s);
+		return;
+	}
+	s->app_fin = true;
+	bool unread = peer->written != peer->acked; /* sent to us, never read */
+
+	bool gone = pump(s); /* if not, it lingers until the reader has room */
+
+	if (unread) {
+		if (!gone) {
+			part(s);
+			tas__sock_free(s);
+		}
+		reset(peer);
+	}
+}
+
+void tas__local_abandon(struct tas_sock *s, int error)
+{
+	if (s->base.closed) {
+		tas__sock_free(s);
+		return;
+	}
+	s->dead = true;
+	tas__sock_error(s, error);
+	tas__sock_flags(s, TAS_F_RESET | TAS_F_TX_EOF);
+	tas__sock_state(s, TAS_S_CLOSE);
+	tas__port_del(s);
+	tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+}
+
+static void stream_start(struct tas_sock *s)
+{
+	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
+	s->rcv_limit = s->rcv_buf;
+}
+
+int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
+{
+	struct tas_sock *b = tas__sock_new(a->core, TAS_K_LOCAL);
+
+	if (!b)
+		return -ENOMEM;
+	b->base.local = a->base.peer;
+	b->base.peer = a->base.local;
+	b->base.netns = l->base.netns;
+	b->reuse = l->reuse;
+	if (tas__sock_place(b, l->base.set, l->base.ident.domain) < 0 || tas__tx_first(b) < 0) {
+		tas__sock_free(b);
+		return -ENOBUFS;
+	}
+	stream_start(b);
+	atomic_store_explicit(&b->base.b->a.opts, l->u.lis.opts, memory_order_relaxed);
+	a->u.local.peer = b;
+	b->u.local.peer = a;
+	atomic_store_explicit(&b->base.b->s.mss, 65483, memory_order_relaxed);
+	atomic_store_explicit(&a->base.b->s.mss, 65483, memory_order_relaxed);
+	atomic_fetch_or_explicit(&b->base.b->s.flags, TAS_F_LOCAL, memory_order_relaxed);
+	tas__sock_publish(b, TAS_S_ESTABLISHED);
+	tas__port_add(b);
+	tas__accept_push(l, b);
+	tas__sock_state(a, TAS_S_ESTABLISHED);
+	tas_count(a->core, TAS_CTR_conn_local, 1);
+	tas__wake(a, TAS_WAKE_OUT);
+	return 0;
+}
+
+/* a is placed and published in SYN_SENT.  0: established, or waiting for room in the accept queue as Linux's SYN would. */
+int tas__local_connect(struct tas_sock *a, struct tas_sock *l)
+{
+	if (tas__tx_first(a) < 0)
+		return -ENOBUFS;
+	stream_start(a);
+	tas__sock_flags(a, TAS_F_LOCAL);
+	if (tas__accept_room(l))
+		return tas__local_establish(a, l);
+	tas_count(a->core, TAS_CTR_tcp_listen_overflow, 1);
+	tas__listener_pend(l, a);
+	tas__timer_set(a, a->core->now + connect_timeout_ns);
+	return 0;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* Packets to segments and back: the only file of the connection part that touches mbufs. */
+#include <rte_mbuf.h>
+
+#include "fast/link.h"
+
+void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta)
+{
+	const uint8_t *p = rte_pktmbuf_mtod(m, const uint8_t *);
+	struct tas_addr local = meta->dst, peer = meta->src;
+	struct tcp_seg seg;
+
+	tas_count(c, TAS_CTR_tcp_in, 1);
+	if (tcp_parse(p, rte_pktmbuf_pkt_len(m), &seg) < 0) {
+		tas_count(c, TAS_CTR_rx_malformed, 1);
+	} else {
+		local.port = __builtin_bswap16(seg.dport);
+		peer.port = __builtin_bswap16(seg.sport);
+		tas__flow_segment(c, &seg, p + seg.hdr_len, &local, &peer);
+	}
+	rte_pktmbuf_free(m);
+}
+
+bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *seg, uint64_t off, const struct tas_addr *local,
+		       const struct tas_addr *peer)
+{
+	struct rte_mbuf *m = tas_net_alloc(c);
+	uint8_t *p;
+	unsigned hdr;
+
+	if (!m)
+		return false;
+	seg->sport = tas__port(local);
+	seg->dport = tas__port(peer);
+	p = (uint8_t *)rte_pktmbuf_append(m, TCP_HDR_MAX);
+	hdr = tcp_build(p, seg);
+	rte_pktmbuf_trim(m, (uint16_t)(TCP_HDR_MAX - hdr));
+	if (seg->len) {
+		p = (uint8_t *)rte_pktmbuf_append(m, (uint16_t)seg->len);
+		if (!p) {
+			rte_pktmbuf_free(m);
+			return false;
+		}
+		tas__tx_read(s, off, p, seg->len);
+		tas_count(c, TAS_CTR_bytes_out, seg->len);
+	}
+	if (seg->flags & TCP_F_RST)
+		tas_count(c, TAS_CTR_tcp_rst_out, 1);
+	tas_count(c, TAS_CTR_tcp_out, 1);
+	tas_net_send_tcp(c, m, local, peer);
+	return true;
+}

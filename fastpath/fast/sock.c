@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of sockets: ids, generations, blocks, ports, identities; claims and the last close.
+ *
+ * An id names a block that applications can see.  Connections that applications do not know yet (embryos) or any more
+ * (lingering, TIME_WAIT) have none.  Ids are reused last in, first out, so that hint bitmaps stay dense; a generation tells
+ * users apart.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fast/sock.h"
+
+enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17 };
+
+static struct tas_sock *table[TAS_SOCK_MAX];
+static uint32_t generation[TAS_SOCK_MAX];
+static uint32_t *free_ids;
+static uint32_t n_free, next_id;
+static struct tas_sock_base *by_cookie[COOKIE_BUCKETS];
+static struct tas_sock *by_port[65536];
+static uint32_t n_ports, n_listeners, n_placed;
+
+static struct tas_sock_base **cookie_bucket(uint64_t cookie)
+{
+	return &by_cookie[(cookie * 0x9e3779b97f4a7c15ull) >> 50];
+}
+
+int tas__socks_init(void)
+{
+	free_ids = malloc(TAS_SOCK_MAX * sizeof *free_ids);
+	return free_ids ? 0 : -ENOMEM;
+}
+
+void tas__socks_exit(void)
+{
+	free(free_ids);
+	free_ids = NULL;
+}
+
+static uint32_t id_get(void)
+{
+	if (n_free)
+		return free_ids[--n_free];
+	return next_id < TAS_SOCK_MAX ? next_id++ : UINT32_MAX;
+}
+
+struct tas_sock *tas__sock_new(struct tas_core *c, enum tas_sock_kind kind)
+{
+	struct tas_sock *s = calloc(1, sizeof *s);
+
+	if (!s)
+		return NULL;
+	s->base.kind = kind;
+	s->base.id = UINT32_MAX;
+	s->base.wd = -1;
+	s->core = c;
+	return s;
+}
+
+int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family)
+{
+	uint32_t max = tas_config.max_socks_per_set ? tas_config.max_socks_per_set : SOCKS_PER_SET;
+	tas_off_t off;
+	uint32_t id;
+
+	if (set->n_socks >= max)
+		return -ENOBUFS;
+	id = id_get();
+	if (id == UINT32_MAX)
+		return -ENOBUFS;
+	off = tas__mem_alloc(set, TAS_BLOCK_SIZE);
+	if (!off) {
+		free_ids[n_free++] = id;
+		return -ENOBUFS;
+	}
+	if (!++generation[id])
+		generation[id] = 1;
+	s->base.id = id;
+	s->base.gen = generation[id];
+	s->base.set = set;
+	s->base.block = off;
+	s->base.b = tas__mem_ptr(set, off);
+	s->base.ident.domain = family;
+	memset((void *)s->base.b, 0, sizeof *s->base.b);
+	set->n_socks++;
+	n_placed++;
+	if (s->base.kind == TAS_K_LISTENER)
+		n_listeners++;
+	table[id] = s;
+	return 0;
+}
+
+static void forget_cookie(struct tas_sock_base *b)
+{
+	struct tas_sock_base **p;
+
+	if (!b->ident.cookie)
+		return;
+	for (p = cookie_bucket(b->ident.cookie); *p; p = &(*p)->by_cookie) {
+		if (*p == b) {
+			*p = b->by_cookie;
+			break;
+		}
+	}
+	b->ident.cookie = 0;
+}
+
+void tas__sock_unplace(struct tas_sock *s)
+{
+	struct tas_sock_base *b = &s->base;
+
+	if (b->id == UINT32_MAX)
+		return;
+	tas__watch_del(b);
+	forget_cookie(b);
+	free(b->more_subs);
+	b->more_subs = NULL;
+	b->n_more_subs = 0;
+	tas__streams_free(s);
+	atomic_store_explicit(&b->b->s.gen, 0, memory_order_release);
+	tas__mem_free(b->set, b->block, TAS_BLOCK_SIZE);
+	table[b->id] = NULL;
+	free_ids[n_free++] = b->id;
+	n_placed--;
+	if (b->kind == TAS_K_LISTENER)
+		n_listeners--;
+	b->id = UINT32_MAX;
+	b->b = NULL;
+	b->set->n_socks--;
+	tas__set_put(b->set);
+	b->set = NULL;
+}
+
+void tas__sock_free(struct tas_sock *s)
+{
+	tas__timer_del(s);
+	tas__output_forget(s);
+	tas__port_del(s);
+	tas__flow_del(s);
+	tas__sock_unplace(s);
+	free(s);
+}
+
+struct tas_sock_base *tas__sock(uint32_t id, uint32_t gen)
+{
+	struct tas_sock *s = id < TAS_SOCK_MAX ? table[id] : NULL;
+
+	return s && (!gen || s->base.gen == gen) ? &s->base : NULL;
+}
+
+struct tas_sock_base *tas__sock_by_cookie(uint64_t cookie)
+{
+	struct tas_sock_base *b;
+
+	for (b = *cookie_bucket(cookie); b; b = b->by_cookie)
+		if (b->ident.cookie == cookie)
+			return b;
+	return NULL;
+}
+
+void tas__sock_identify(struct tas_sock_base *b, const struct tas_ident *i)
+{
+	struct tas_sock_base **head, *old;
+
+	if (b->ident.cookie == i->cookie)
+		return;
+	forget_cookie(b);
+	/* a descriptor names one socket: a listener that registers again replaces what it was */
+	old = tas__sock_by_cookie(i->cookie);
+	if (old)
+		forget_cookie(old);
+	b->ident = *i;
+	head = cookie_bucket(i->cookie);
+	b->by_cookie = *head;
+	*head = b;
+}
+
+/* ---- ports ---- */
+struct tas_sock *tas__port_first(uint16_t port)
+{
+	return by_port[port];
+}
+
+void tas__port_add(struct tas_sock *s)
+{
+	struct tas_sock **head = &by_port[tas__port(&s->base.local)];
+
+	if (!*head)
+		n_ports++;
+	s->port_next = *head;
+	if (*head)
+		(*head)->port_pprev = &s->port_next;
+	s->port_pprev = head;
+	*head = s;
+}
+
+void tas__port_del(struct tas_sock *s)
+{
+	if (!s->port_pprev)
+		return;
+	*s->port_pprev = s->port_next;
+	if (s->port_next)
+		s->port_next->port_pprev = s->port_pprev;
+	if (!by_port[tas__port(&s->base.local)])
+		n_ports--;
+	s->port_pprev = NULL;
+}
+
+/* ---- what the application is told ---- */
+void tas__sock_state(struct tas_sock *s, enum tas_sock_state st)
+{
+	if (s->base.b)
+		atomic_store_explicit(&s->base.b->s.state, st, memory_order_release);
+}
+
+void tas__sock_error(struct tas_sock *s, int error)
+{
+	uint32_t seq;
+
+	if (!s->base.b)
+		return;
+	seq = (atomic_load_explicit(&s->base.b->s.error, memory_order_relaxed) >> 16) + 1;
+	atomic_store_explicit(&s->base.b->s.error, (seq & 0xffff) << 16 | (uint32_t)error, memory_order_release);
+}
+
+void tas__sock_flags(struct tas_sock *s, uint32_t set)
+{
+	if (s->base.b)
+		atomic_fetch_or_explicit(&s->base.b->s.flags, set, memory_order_release);
+}
+
+void tas__sock_publish(struct tas_sock *s, enum tas_sock_state st)
+{
+	struct tas_service_line *a = &s->base.b->s;
+	int family = s->base.ident.domain;
+
+	a->id = s->base.id;
+	a->core = (uint16_t)s->core->index;
+	a->family = (uint16_t)family;
+	a->local = tas__addr_as(&s->base.local, family);
+	a->peer = tas__addr_as(&s->base.peer, family);
+	atomic_store_explicit(&a->state, st, memory_order_relaxed);
+	atomic_store_explicit(&a->gen, s->base.gen, memory_order_release);
+}
+
+uint32_t tas__app_opts(const struct tas_sock *s)
+{
+	return s->base.b ? atomic_load_explicit(&s->base.b->a.opts, memory_order_relaxed) : s->opts_seen;
+}
+
+/* ---- claims and closing ---- */
+void tas__sock_unclaimed(struct tas_sock_base *b)
+{
+	if (b->closed || b->watched || tas__claimed(b))
+		return;
+	/* a connection that waits in an accept queue belongs to its listener (an acceptor may have died with its claim on
+	 * it set, before it took it out) */
+	if (tas__of(b)->listener || tas__accept_waiting(tas__of(b)))
+		return;
+	tas__sock_last_close(b);
+}
+
+void tas__sock_last_close(struct tas_sock_base *b)
+{
+	struct tas_sock *s = tas__of(b);
+	uint32_t shut;
+
+	if (b->closed)
+		return;
+	b->closed = true;
+	tas__watch_del(b);
+	forget_cookie(b);
+	if (b->kind == TAS_K_LISTENER) {
+		tas__listener_close(s);
+		return;
+	}
+	if (!s->dead && tas__app_read(s) < 0) {
+		tas__sock_nonsense(s);
+		return;
+	}
+	shut = atomic_load_explicit(&b->b->a.shut, memory_order_relaxed);
+	/* Linux: close with unread data answers with RST (tcp_close, RFC 2525 §2.17) */
+	bool abort_it = (shut & TAS_ABORT) || s->delivered != s->consumed;
+
+	if (b->kind == TAS_K_LINK)
+		tas__link_close(s, abort_it);
+	else
+		tas__local_close(s, abort_it);
+}
+
+void tas__sock_forget_proc(struct tas_sock_base *b, const struct tas_proc *p)
+{
+	struct tas_lock_line *c = &b->b->c;
+	_Atomic uint32_t *locks[] = { &c->lock_rx, &c->lock_tx };
+
+	for (int i = 0; i < 2; i++) {
+		uint32_t v = atomic_load_explicit(locks[i], memory_order_relaxed);
+
+		if (((v >> 20) & 0x7ff) == p->slot + 1 && atomic_compare_exchange_strong(locks[i], &v, 0))
+			tas__futex_wake(locks[i]);
+	}
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t v = atomic_load_explicit(&c->subs[i], memory_order_relaxed);
+
+		if (v && v >> 16 == p->slot)
+			atomic_compare_exchange_strong(&c->subs[i], &v, 0);
+	}
+	for (uint32_t i = 0; i < b->n_more_subs;) {
+		if (b->more_subs[i] >> 16 == p->slot)
+			b->more_subs[i] = b->more_subs[--b->n_more_subs];
+		else
+			i++;
+	}
+}
+
+int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws)
+{
+	uint32_t v = p->slot << 16 | (ws + 1);
+	uint32_t *more;
+
+	if (ws >= TAS_WS_MAX)
+		return -EINVAL;
+	for (uint32_t i = 0; i < b->n_more_subs; i++)
+		if (b->more_subs[i] == v)
+			return 0;
+	more = realloc(b->more_subs, (b->n_more_subs + 1) * sizeof *more);
+	if (!more)
+		return -ENOMEM;
+	b->more_subs = more;
+	more[b->n_more_subs++] = v;
+	return 0;
+}
+
+void tas__sock_unsubscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws)
+{
+	uint32_t v = p->slot << 16 | (ws + 1);
+
+	for (uint32_t i = 0; i < b->n_more_subs; i++) {
+		if (b->more_subs[i] == v) {
+			b->more_subs[i] = b->more_subs[--b->n_more_subs];
+			return;
+		}
+	}
+}
+
+void tas__sock_nonsense(struct tas_sock *s)
+{
+	tas_count(s->core, TAS_CTR_app_bad_counters, 1);
+	if (s->base.kind == TAS_K_LINK)
+		tas__link_close(s, true);
+	else if (s->base.kind == TAS_K_LOCAL)
+		tas__local_close(s, true);
+}
+
+void tas__sock_gauges(struct tas_sock_gauges *g)
+{
+	*g = (struct tas_sock_gauges){
+		.sockets = n_placed,
+		.listeners = n_listeners,
+		.embryos = tas__n_embryos,
+		.time_waits = tas__n_time_wait,
+		.ports = n_ports,
+	};
+}

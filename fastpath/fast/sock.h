@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets as fast/ keeps them.  A socket is service-private and trusted; its block in shared memory is only what the
+ * application is told and what it tells.
+ *
+ * Life of a connection over the link:  embryo (no id, no memory) → queued (id, block) → claimed by an acceptor → last close →
+ * lingering without id once all bytes are acknowledged → TIME_WAIT → freed.
+ */
+#ifndef TAS_SOCK_H
+#define TAS_SOCK_H
+
+#include "slow/stack.h"
+#include "tcp/tcp.h"
+#include "tcp/tcp_conn.h"
+
+/* One direction's ring as the service trusts it. */
+struct tas_ring {
+	uint64_t base; /* stream offset of its first byte */
+	tas_off_t off;
+	uint32_t len;
+	uint32_t gen;   /* 0: no memory */
+	uint32_t epoch; /* transmit: last rebase adopted */
+	bool active;    /* transmit: the writer answered; receive: always with gen != 0 */
+};
+
+enum { TAS_LISTEN_PENDING_MAX = 4096 };
+
+struct tas_sock {
+	struct tas_sock_base base; /* first */
+	struct tas_core *core;
+
+	/* lists */
+	struct tas_sock *port_next, **port_pprev; /* by local port; NULL pprev: not listed */
+	struct tas_sock *flow_next, **flow_pprev; /* by 4-tuple (link only) */
+	struct tas_sock *out_next;                /* output due this round */
+	bool out_queued;
+	bool reuse;     /* SO_REUSEADDR at bind, inherited by accept */
+	bool reuseport;
+	uint32_t heap_at;  /* position in the timer heap + 1; 0: none */
+	uint64_t heap_key; /* when it will fire */
+
+	/* streams: absolute offsets, trusted */
+	uint64_t consumed, delivered; /* receive: taken by the application, published */
+	uint64_t acked, written;      /* transmit: acknowledged, written by the application */
+	uint64_t rcv_limit;           /* bytes below this are accepted */
+	uint64_t grow_mark;           /* consumed at the last growth of rcv_buf */
+	uint32_t rcv_buf;             /* offered beyond consumed */
+	uint32_t ext_gen;             /* last extent generation given */
+	struct tas_ring rx[TAS_EXT_SLOTS], tx[TAS_EXT_SLOTS];
+	uint8_t rx_cur, tx_cur;       /* newest slot */
+	bool tx_full;                 /* the writer saw little room: tell it when there is some */
+	bool app_fin;                 /* the application has shut its sending side */
+	bool rx_eof;                  /* stream ended at delivered */
+	bool in_time_wait;
+	uint64_t sent_high;           /* link: end of what was ever sent */
+	bool dead;                    /* reset or timed out; nothing moves any more */
+	uint32_t opts_seen;
+	uint32_t keep_seen[4];
+
+	struct tas_sock *listener; /* embryo or pending local connect: who will accept it */
+	uint32_t aq_listener, aq_gen; /* put into this listener's accept queue, */
+	uint64_t aq_at;               /* as entry number */
+
+	union {
+		struct tcp_conn tcp; /* TAS_K_LINK */
+		struct {             /* TAS_K_LOCAL */
+			struct tas_sock *peer; /* NULL: gone */
+			struct tas_sock *wait_next; /* SYN_SENT: accept queue of listener was full */
+		} local;
+		struct { /* TAS_K_LISTENER */
+			uint64_t queued;    /* connections ever queued = block's rx_delivered */
+			uint32_t limit;     /* entries in use at most */
+			uint32_t embryos;
+			uint32_t opts;
+			bool v6only;
+			bool owns_link;     /* receives from the link (first binder of the port) */
+			struct tas_sock *pending; /* local connects that wait for room */
+			uint32_t n_pending;
+		} lis;
+	} u;
+};
+
+static inline struct tas_sock *tas__of(struct tas_sock_base *b)
+{
+	return (struct tas_sock *)b;
+}
+
+static inline uint16_t tas__port(const struct tas_addr *a)
+{
+	return __builtin_bswap16(a->port);
+}
+
+/* ---- addresses: sock.c ---- */
+struct tas_addr tas__addr_unmap(const struct tas_addr *a); /* ::ffff:a.b.c.d → IPv4; others unchanged */
+bool tas__addr_any(const struct tas_addr *a);
+bool tas__addr_loopback(const struct tas_addr *a);
+bool tas__addr_same_ip(const struct tas_addr *a, const struct tas_addr *b);
+/* As a socket of this family sees it: an IPv4 address becomes v4-mapped for AF_INET6. */
+struct tas_addr tas__addr_as(const struct tas_addr *a, int family);
+
+/* ---- table and lifetimes: sock.c ---- */
+struct tas_sock *tas__sock_new(struct tas_core *c, enum tas_sock_kind kind); /* no id, no block; NULL: no memory */
+/* Gives s an id and a block in set's memory (published by the caller through tas__sock_publish).  0 or -errno. */
+int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family);
+void tas__sock_unplace(struct tas_sock *s); /* frees id, block, extents, watch; idempotent */
+void tas__sock_free(struct tas_sock *s);
+void tas__port_add(struct tas_sock *s); /* by base.local.port */
+void tas__port_del(struct tas_sock *s);
+struct tas_sock *tas__port_first(uint16_t port); /* host order */
+void tas__sock_state(struct tas_sock *s, enum tas_sock_state st);
+void tas__sock_error(struct tas_sock *s, int error); /* pending SO_ERROR */
+void tas__sock_flags(struct tas_sock *s, uint32_t set);
+/* Writes line A of a fresh block. */
+void tas__sock_publish(struct tas_sock *s, enum tas_sock_state st);
+
+/* ---- events: wake.c ---- */
+enum { TAS_WAKE_IN = 1, TAS_WAKE_OUT = 2 };
+void tas__wake(struct tas_sock *s, unsigned what);
+void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
+
+/* ---- stream memory: stream.c ---- */
+int tas__tx_first(struct tas_sock *s); /* offers the first transmit extent; 0 or -ENOMEM */
+/* Memory for receive bytes [off, off + len).  high: end of the highest byte present.  false: none, drop. */
+bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t high);
+void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32_t len);
+struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end);
+struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t end);
+void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len);
+void tas__tx_acked(struct tas_sock *s, uint64_t acked); /* publishes, frees an emptied extent, wakes a waiting writer */
+/* Reads the application's counters once.  Returns bits of what changed, or -EPROTO when they make no sense. */
+enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8 };
+int tas__app_read(struct tas_sock *s);
+void tas__streams_free(struct tas_sock *s);
+
+/* ---- listeners and the accept queue: listen.c ---- */
+struct tas_sock *tas__listener_find(const struct tas_addr *dst, uint64_t netns, bool link, uint32_t hash);
+bool tas__accept_room(struct tas_sock *l);
+void tas__accept_push(struct tas_sock *l, struct tas_sock *conn); /* conn is placed and published */
+void tas__listener_hint(struct tas_sock *l);
+void tas__listener_close(struct tas_sock *l);
+void tas__listener_timer(struct tas_sock *l);
+void tas__listener_pend(struct tas_sock *l, struct tas_sock *conn);
+void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn);
+uint32_t tas__accept_queued(struct tas_sock *l);
+bool tas__accept_waiting(const struct tas_sock *conn); /* still in an accept queue */
+
+/* ---- link connections: flow.c ---- */
+struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_addr *peer);
+int tas__link_connect(struct tas_sock *s, uint32_t opts);
+void tas__link_hint(struct tas_sock *s, int changed);
+void tas__link_close(struct tas_sock *s, bool abort_it);
+void tas__link_timer(struct tas_sock *s);
+void tas__link_output(struct tas_sock *s);
+void tas__link_reset_embryos(struct tas_sock *l);
+void tas__flow_del(struct tas_sock *s);
+extern uint32_t tas__n_time_wait, tas__n_embryos;
+
+/* ---- local connections: local.c ---- */
+int tas__local_connect(struct tas_sock *a, struct tas_sock *l);
+void tas__local_hint(struct tas_sock *s, int changed);
+void tas__local_close(struct tas_sock *s, bool abort_it);
+void tas__local_abandon(struct tas_sock *s, int error); /* a pending connect whose listener went away */
+void tas__local_timer(struct tas_sock *s);
+void tas__local_output(struct tas_sock *s);
+/* A pending connect to a listener that has room now. */
+int tas__local_establish(struct tas_sock *a, struct tas_sock *l);
+
+/* ---- timers and output: poll.c, timer.c ---- */
+void tas__timer_set(struct tas_sock *s, uint64_t when); /* UINT64_MAX: none */
+void tas__timer_del(struct tas_sock *s);
+void tas__timers_run(struct tas_core *c, unsigned *work);
+uint64_t tas__timer_next(const struct tas_core *c);
+void tas__output_soon(struct tas_sock *s);
+void tas__output_forget(struct tas_sock *s);
+
+/* A shared counter made no sense: reset this connection. */
+void tas__sock_nonsense(struct tas_sock *s);
+/* Opts and keep-alive values as the application set them. */
+uint32_t tas__app_opts(const struct tas_sock *s);
+
+#endif

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Stream memory: extents of both directions as the service trusts them (docs/internals.md, "Counters").
+ *
+ * Receive: no memory until the first byte, then a small ring, then (in the other slot) one that holds all that is offered.  An
+ * idle ring begins again at its first byte, so that small messages stay in the same cache lines.
+ * Transmit: the service offers rings, the writer answers from which offset it uses them.  Shared words are read once and
+ * range-checked here; everything else works on the private copies.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "abi/tas_extent.h"
+#include "fast/sock.h"
+
+enum { RX_FIRST = 4096, TX_FIRST = 16384 };
+
+static uint32_t pow2_up(uint64_t n)
+{
+	return n <= 4096 ? 4096 : 1u << (64 - __builtin_clzll(n - 1));
+}
+
+static void publish(struct tas_extent *e, const struct tas_ring *r)
+{
+	atomic_store_explicit(&e->base, r->base, memory_order_relaxed);
+	atomic_store_explicit(&e->off, r->off, memory_order_relaxed);
+	atomic_store_explicit(&e->len, r->len, memory_order_relaxed);
+	e->kind = TAS_EXT_SERVICE;
+	/* pairs with the acquire loads in tas_rx_span() and in the writer's look for a new extent */
+	atomic_store_explicit(&e->gen, r->gen, memory_order_release);
+}
+
+static int ring_new(struct tas_sock *s, struct tas_ring *r, struct tas_extent *e, uint32_t len, uint64_t base)
+{
+	tas_off_t off = tas__mem_alloc(s->base.set, len);
+
+	if (!off)
+		return -ENOMEM;
+	if (!++s->ext_gen)
+		s->ext_gen = 1;
+	*r = (struct tas_ring){ .base = base, .off = off, .len = len, .gen = s->ext_gen };
+	publish(e, r);
+	return 0;
+}
+
+static void ring_drop(struct tas_sock *s, struct tas_ring *r, struct tas_extent *e)
+{
+	if (!r->gen)
+		return;
+	atomic_store_explicit(&e->gen, 0, memory_order_release);
+	tas__mem_free(s->base.set, r->off, r->len);
+	*r = (struct tas_ring){ 0 };
+}
+
+void tas__streams_free(struct tas_sock *s)
+{
+	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
+		ring_drop(s, &s->rx[i], &s->base.b->x.rx[i]);
+		ring_drop(s, &s->tx[i], &s->base.b->x.tx[i]);
+	}
+}
+
+/* ---- receive ---- */
+/* The slot that covers offset at: the largest base not beyond it. */
+static const struct tas_ring *ring_at(const struct tas_ring r[TAS_EXT_SLOTS], uint64_t at, uint64_t *limit)
+{
+	const struct tas_ring *best = NULL;
+
+	for (int i = 0; i < TAS_EXT_SLOTS; i++)
+		if (r[i].active && r[i].base <= at && (!best || r[i].base > best->base))
+			best = &r[i];
+	for (int i = 0; i < TAS_EXT_SLOTS; i++)
+		if (r[i].active && r[i].base > at && r[i].base < *limit)
+			*limit = r[i].base;
+	return best;
+}
+
+/* Frees the older receive ring once everything in it has been consumed. */
+static void rx_retire(struct tas_sock *s)
+{
+	struct tas_ring *cur = &s->rx[s->rx_cur], *old = &s->rx[!s->rx_cur];
+
+	if (old->gen && s->consumed >= cur->base)
+		ring_drop(s, old, &s->base.b->x.rx[!s->rx_cur]);
+}
+
+static bool rx_grow(struct tas_sock *s, uint64_t base, uint64_t end)
+{
+	unsigned slot = s->rx[s->rx_cur].gen ? !s->rx_cur : s->rx_cur;
+	uint64_t need = end - base;
+	uint32_t len;
+
+	if (s->rx[slot].gen)
+		return false;
+	if (!s->rx[s->rx_cur].gen && need <= RX_FIRST)
+		len = RX_FIRST;
+	else
+		len = pow2_up(need > s->rcv_buf ? need : s->rcv_buf);
+	if (ring_new(s, &s->rx[slot], &s->base.b->x.rx[slot], len, base) < 0)
+		return false;
+	s->rx[slot].active = true;
+	s->rx_cur = (uint8_t)slot;
+	return true;
+}
+
+bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t high)
+{
+	struct tas_ring *cur = &s->rx[s->rx_cur];
+	uint64_t end = off + len, from;
+
+	if (cur->gen) {
+		uint64_t consumed = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
+
+		if (consumed < s->consumed || consumed > s->delivered)
+			return false; /* the hint that follows resets the connection */
+		s->consumed = consumed;
+		rx_retire(s);
+		if (consumed == s->delivered && high == s->delivered && off == high && !s->rx[!s->rx_cur].gen &&
+		    cur->base != off) {
+			cur->base = off; /* nobody reads: all is consumed */
+			atomic_store_explicit(&s->base.b->x.rx[s->rx_cur].base, off, memory_order_relaxed);
+		}
+		from = consumed > cur->base ? consumed : cur->base;
+		if (end <= from || end - from <= cur->len)
+			return true;
+	}
+	from = s->delivered > high ? s->delivered : high;
+	return rx_grow(s, from, end > from ? end : from + 1);
+}
+
+struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end)
+{
+	uint64_t limit = end;
+	const struct tas_ring *r = ring_at(s->rx, off, &limit);
+
+	return r ? tas_extent_span(r->off, r->base, r->len, off, limit) : (struct tas_span){ 0, 0 };
+}
+
+void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32_t len)
+{
+	while (len) {
+		struct tas_span p = tas__rx_space(s, off, off + len);
+
+		if (!p.len)
+			return; /* cannot be: tas__rx_reserve() said yes */
+		memcpy(tas__mem_ptr(s->base.set, p.off), from, p.len);
+		off += p.len;
+		from += p.len;
+		len -= p.len;
+	}
+}
+
+/* ---- transmit ---- */
+int tas__tx_first(struct tas_sock *s)
+{
+	uint32_t len = TX_FIRST < tas_config.tcp_txbuf_len ? TX_FIRST : tas_config.tcp_txbuf_len;
+
+	return ring_new(s, &s->tx[0], &s->base.b->x.tx[0], pow2_up(len), 0);
+}
+
+/* The writer found no room and would like a larger ring: offer one if a slot and memory are there. */
+static void tx_offer(struct tas_sock *s, uint32_t want)
+{
+	const struct tas_ring *cur = &s->tx[s->tx_cur];
+	unsigned slot = !s->tx_cur;
+	uint32_t len;
+
+	if (s->tx[slot].gen || !cur->active || s->base.closed)
+		return;
+	len = pow2_up(want > tas_config.tcp_txbuf_len ? tas_config.tcp_txbuf_len : want);
+	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
+		return;
+	tas__wake(s, TAS_WAKE_OUT);
+}
+
+/* Adopts the writer's answers, given that it has written up to w. */
+static int tx_adopt(struct tas_sock *s, uint64_t w)
+{
+	for (unsigned i = 0; i < TAS_EXT_SLOTS; i++) {
+		struct tas_ring *r = &s->tx[i];
+		struct tas_tx_base *t = &s->base.b->a.tx_base[i];
+		uint32_t epoch;
+		uint64_t base;
+
+		/* pairs with the writer's release stores of gen and epoch, after base */
+		if (!r->gen || atomic_load_explicit(&t->gen, memory_order_acquire) != r->gen)
+			continue;
+		epoch = atomic_load_explicit(&t->epoch, memory_order_acquire);
+		if (r->active && epoch == r->epoch)
+			continue;
+		base = atomic_load_explicit(&t->base, memory_order_relaxed);
+		if (base < s->written || base > w)
+			return -EPROTO;
+		if (r->active && s->acked != s->written)
+			return -EPROTO;
+		if (!r->active)
+			s->tx_cur = (uint8_t)i;
+		r->base = base;
+		r->epoch = epoch;
+		r->active = true;
+	}
+	return 0;
+}
+
+static int tx_read(struct tas_sock *s)
+{
+	uint64_t w = atomic_load_explicit(&s->base.b->a.tx_written, memory_order_acquire);
+	const struct tas_ring *cur, *old;
+	uint64_t from;
+
+	if (w == s->written)
+		return 0;
+	if (w < s->written || tx_adopt(s, w) < 0)
+		return -EPROTO;
+	cur = &s->tx[s->tx_cur];
+	old = &s->tx[!s->tx_cur];
+	from = s->acked > cur->base ? s->acked : cur->base;
+	if (!cur->active || w < from || w - from > cur->len)
+		return -EPROTO;
+	if (s->acked < cur->base && (!old->active || cur->base - s->acked > old->len))
+		return -EPROTO;
+	s->written = w;
+	if (3 * (w - from) >= 2 * (uint64_t)cur->len)
+		s->tx_full = true;
+	return TAS_CH_WRITTEN;
+}
+
+struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t end)
+{
+	uint64_t limit = end;
+	const struct tas_ring *r = ring_at(s->tx, off, &limit);
+
+	return r ? tas_extent_span(r->off, r->base, r->len, off, limit) : (struct tas_span){ 0, 0 };
+}
+
+void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len)
+{
+	while (len) {
+		struct tas_span p = tas__tx_data(s, off, off + len);
+
+		if (!p.len) {
+			memset(to, 0, len); /* cannot be: ranges were checked when they were written */
+			return;
+		}
+		memcpy(to, tas__mem_ptr(s->base.set, p.off), p.len);
+		off += p.len;
+		to += p.len;
+		len -= p.len;
+	}
+}
+
+void tas__tx_acked(struct tas_sock *s, uint64_t acked)
+{
+	struct tas_ring *cur = &s->tx[s->tx_cur], *old = &s->tx[!s->tx_cur];
+	uint64_t used;
+
+	if (acked <= s->acked || !s->base.b)
+		return;
+	s->acked = acked;
+	atomic_store_explicit(&s->base.b->s.tx_acked, acked, memory_order_release);
+	if (old->active && cur->active && acked >= cur->base)
+		ring_drop(s, old, &s->base.b->x.tx[!s->tx_cur]);
+	used = s->written - (acked > cur->base ? acked : cur->base);
+	/* Linux: a writer is told when a third is free (sk_stream_is_writeable) */
+	if (3 * used <= 2 * (uint64_t)cur->len &&
+	    (s->tx_full || atomic_load_explicit(&s->base.b->a.tx_want, memory_order_relaxed))) {
+		s->tx_full = false;
+		tas__wake(s, TAS_WAKE_OUT);
+	}
+}
+
+/* ---- the application's line ---- */
+static bool rx_read(struct tas_sock *s, int *changed)
+{
+	uint64_t c = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
+	uint64_t limit;
+
+	if (c < s->consumed || c > s->delivered)
+		return false;
+	s->consumed = c;
+	rx_retire(s);
+	/* the reader keeps up: offer more, as long as memory for it can be had (a free slot, or a ring that large) */
+	if (c - s->grow_mark >= s->rcv_buf && s->rcv_buf < tas_config.tcp_rxbuf_len) {
+		s->grow_mark = c;
+		if (!s->rx[!s->rx_cur].gen)
+			s->rcv_buf *= 2;
+	}
+	limit = c + s->rcv_buf;
+	if (limit > s->rcv_limit) {
+		s->rcv_limit = limit;
+		*changed |= TAS_CH_CONSUMED;
+	}
+	return true;
+}
+
+int tas__app_read(struct tas_sock *s)
+{
+	struct tas_app_line *a = &s->base.b->a;
+	int changed = 0, r = tx_read(s);
+	uint32_t want, keep[4];
+
+	if (r < 0 || !rx_read(s, &changed))
+		return -EPROTO;
+	changed |= r;
+	want = atomic_load_explicit(&a->tx_want, memory_order_relaxed);
+	if (want)
+		tx_offer(s, want);
+	if (!s->app_fin && (atomic_load_explicit(&a->shut, memory_order_acquire) & TAS_SHUT_WR)) {
+		/* what was written before the shutdown is visible now */
+		r = tx_read(s);
+		if (r < 0)
+			return -EPROTO;
+		s->app_fin = true;
+		changed |= TAS_CH_SHUT | r;
+	}
+	keep[0] = atomic_load_explicit(&a->keep_idle, memory_order_relaxed);
+	keep[1] = atomic_load_explicit(&a->keep_intvl, memory_order_relaxed);
+	keep[2] = atomic_load_explicit(&a->keep_cnt, memory_order_relaxed);
+	keep[3] = atomic_load_explicit(&a->user_timeout, memory_order_relaxed);
+	uint32_t opts = atomic_load_explicit(&a->opts, memory_order_relaxed);
+
+	if (opts != s->opts_seen || memcmp(keep, s->keep_seen, sizeof keep)) {
+		s->opts_seen = opts;
+		memcpy(s->keep_seen, keep, sizeof keep);
+		changed |= TAS_CH_OPTS;
+	}
+	return changed;
+}

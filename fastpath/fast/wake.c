@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Telling applications that something happened on a socket.
+ *
+ * Order: the caller has published the state; the event sequence goes up by a seq_cst read-modify-write (the barrier); then the
+ * ready bitmaps of the wait sets that watch the socket; then the sleepers' words.  A sleeper announces itself before its last
+ * look, so one of both sees the other (docs/internals.md, "Publish and sleep").
+ */
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "fast/sock.h"
+
+void tas__futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+static void wake_set(struct tas_sock *s, uint32_t sub)
+{
+	uint32_t slot = sub >> 16, ws = (sub & 0xffff) - 1;
+	struct tas_proc *p = slot < TAS_PROC_MAX ? tas__procs[slot] : NULL;
+	uint64_t one = 1;
+
+	/* the word is the application's: it may name only wait sets of its own memory set */
+	if (!p || p->set != s->base.set || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)
+		return;
+	if (ws < TAS_WS_BITMAPS)
+		tas_bitmap_set(&p->region->ready[ws], s->base.id);
+	if (!atomic_load_explicit(&p->region->ws[ws].sleeping, memory_order_seq_cst))
+		return;
+	if (!atomic_exchange_explicit(&p->region->ws[ws].sleeping, 0, memory_order_seq_cst))
+		return;
+	tas_count(s->core, TAS_CTR_app_wakeups, 1);
+	if (write(p->ws_efd[ws], &one, sizeof one) < 0 && errno != EAGAIN)
+		tas_warn("cannot wake process %d: errno %d", (int)p->pid, errno);
+}
+
+void tas__wake(struct tas_sock *s, unsigned what)
+{
+	struct tas_block *b = s->base.b;
+
+	if (!b)
+		return;
+	if (what & TAS_WAKE_IN)
+		atomic_fetch_add_explicit(&b->s.ev_in, 1, memory_order_seq_cst);
+	if (what & TAS_WAKE_OUT)
+		atomic_fetch_add_explicit(&b->s.ev_out, 1, memory_order_seq_cst);
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t sub = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
+
+		if (sub)
+			wake_set(s, sub);
+	}
+	for (uint32_t i = 0; i < s->base.n_more_subs; i++)
+		wake_set(s, s->base.more_subs[i]);
+	if ((what & TAS_WAKE_IN) && atomic_load_explicit(&b->c.wait_in, memory_order_seq_cst)) {
+		tas_count(s->core, TAS_CTR_app_wakeups, 1);
+		tas__futex_wake(&b->s.ev_in);
+	}
+	if ((what & TAS_WAKE_OUT) && atomic_load_explicit(&b->c.wait_out, memory_order_seq_cst)) {
+		tas_count(s->core, TAS_CTR_app_wakeups, 1);
+		tas__futex_wake(&b->s.ev_out);
+	}
+}
