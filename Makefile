@@ -14,6 +14,7 @@ ifeq ($(filter -j%,$(MAKEFLAGS)),)
 MAKEFLAGS += -j$(shell nproc)
 endif
 .SUFFIXES:
+.SECONDARY:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := all
 
@@ -82,9 +83,16 @@ $(O)/libtas_sockets.so: $(call picobjs,$(SOCK_SRC)) $(O)/libtas.so
 	$(call say,LINK,$@)
 	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_sockets.so -Wl,-rpath,'$$ORIGIN' -o $@ $(call picobjs,$(SOCK_SRC)) -L$(O) -ltas
 # The interposer is one object: it contains the client libraries, so that nothing else has to be found at run time.
-$(O)/libtas_interpose.so: $(call picobjs,$(LOW_SRC) $(SOCK_SRC) $(PRE_SRC)) interpose/preload/exports.map
+$(O)/pic/exports.map: interpose/preload/exports.map.in interpose/preload/calls.h
+	$(call say,GEN,$@)
+	$(Q)mkdir -p $(@D); $(CC) -E -P -xc $< -o $@
+$(O)/libtas_interpose.so: $(call picobjs,$(LOW_SRC) $(SOCK_SRC) $(PRE_SRC)) $(O)/pic/exports.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_interpose.so -Wl,-z,now -Wl,--version-script=interpose/preload/exports.map -o $@ $(filter %.o,$^) -ldl
+	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_interpose.so -Wl,-z,now -Wl,--version-script=$(O)/pic/exports.map -o $@ $(filter %.o,$^) -ldl
+# Every symbol of calls.h is exported, and none besides.
+.PHONY: check-exports
+check-exports: $(O)/libtas_interpose.so
+	$(Q)interpose/preload/check-exports $(O)/pic/exports.map $<
 $(O)/%: $(O)/obj/apps/%.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) -pthread -o $@ $< -lm

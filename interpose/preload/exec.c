@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+/*
+ * exec, in all its spellings.  Each ends in execve, execvpe, fexecve or execveat of libc, with the client library told before
+ * and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library is put back into it, or
+ * the next image would hold sockets that it cannot use.  In a vfork child only the raw call is made.
+ */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "preload.h"
+
+static const char self_name[] = "libtas_interpose.so";
+
+struct target {
+	enum { BY_PATH, BY_SEARCH, BY_FD, BY_DIR } how;
+	const char *path;
+	int fd, flags;
+};
+
+char *const *tas__env_with_us(char *const *envp, struct tas__env *env)
+{
+	const char *old = NULL;
+	size_t n = 0, at, self_len = strlen(tas__self_path), old_len;
+	char **copy, *text;
+
+	env->mem = NULL;
+	for (at = 0; envp && envp[n]; n++) {
+		if (strncmp(envp[n], "LD_PRELOAD=", 11) != 0)
+			continue;
+		old = envp[n] + 11;
+		at = n;
+	}
+	if ((old && strstr(old, self_name)) || !self_len || access(tas__self_path, R_OK) != 0)
+		return envp;
+	if (!old)
+		at = n;
+	old_len = old ? strlen(old) : 0;
+	env->len = (n + 2) * sizeof *copy + 11 + self_len + 1 + old_len + 1;
+	copy = mmap(NULL, env->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (copy == MAP_FAILED)
+		return envp;
+	env->mem = copy;
+	if (n)
+		memcpy(copy, envp, n * sizeof *copy);
+	text = (char *)(copy + n + 2);
+	copy[at] = text;
+	text = stpcpy(stpcpy(text, "LD_PRELOAD="), tas__self_path);
+	if (old_len)
+		strcpy(stpcpy(text, ":"), old);
+	return copy;
+}
+
+void tas__env_free(struct tas__env *env)
+{
+	if (env->mem)
+		munmap(env->mem, env->len);
+}
+
+static int exec_raw(const struct target *t, char *const argv[], char *const envp[])
+{
+	switch (t->how) {
+	case BY_PATH:
+		return tas__real.execve(t->path, argv, envp);
+	case BY_SEARCH:
+		return tas__real.execvpe(t->path, argv, envp);
+	case BY_FD:
+		return tas__real.fexecve(t->fd, argv, envp);
+	default:
+		return tas__real.execveat(t->fd, t->path, argv, envp, t->flags);
+	}
+}
+
+static int exec_target(const struct target *t, char *const argv[], char *const envp[])
+{
+	struct tas__env env = { NULL, 0 };
+	int err;
+
+	if (tas__passive())
+		return exec_raw(t, argv, envp);
+	tas_before_exec();
+	if (tas_exec_keeps_sockets())
+		envp = tas__env_with_us(envp, &env);
+	exec_raw(t, argv, envp);
+	err = errno;
+	tas__env_free(&env);
+	tas_exec_failed();
+	errno = err;
+	return -1;
+}
+
+int tas__w_execve(const char *path, char *const argv[], char *const envp[])
+{
+	return exec_target(&(struct target){ .how = BY_PATH, .path = path }, argv, envp);
+}
+
+int tas__w_execvpe(const char *file, char *const argv[], char *const envp[])
+{
+	return exec_target(&(struct target){ .how = BY_SEARCH, .path = file }, argv, envp);
+}
+
+int tas__w_fexecve(int fd, char *const argv[], char *const envp[])
+{
+	return exec_target(&(struct target){ .how = BY_FD, .fd = fd }, argv, envp);
+}
+
+int tas__w_execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
+{
+	return exec_target(&(struct target){ .how = BY_DIR, .fd = dir, .path = path, .flags = flags }, argv, envp);
+}
+
+int tas__w_execv(const char *path, char *const argv[])
+{
+	return tas__w_execve(path, argv, environ);
+}
+
+int tas__w_execvp(const char *file, char *const argv[])
+{
+	return tas__w_execvpe(file, argv, environ);
+}
+
+static size_t count(va_list ap)
+{
+	size_t n = 0;
+
+	while (va_arg(ap, const char *))
+		n++;
+	return n;
+}
+
+/* Collects the arguments of an execl call behind argv[0]; ap ends behind the null. */
+static void collect(char **argv, const char *arg, va_list ap)
+{
+	argv[0] = (char *)arg;
+	for (size_t i = 1; argv[i - 1]; i++)
+		argv[i] = va_arg(ap, char *);
+}
+
+/* The arrays live on the stack, as in libc: a vfork child may come here, and it may not allocate. */
+int tas__w_execl(const char *path, const char *arg, ...)
+{
+	va_list ap;
+	size_t n;
+
+	va_start(ap, arg);
+	n = arg ? count(ap) + 2 : 1;
+	va_end(ap);
+
+	char *argv[n];
+
+	va_start(ap, arg);
+	collect(argv, arg, ap);
+	va_end(ap);
+	return tas__w_execve(path, argv, environ);
+}
+
+int tas__w_execlp(const char *file, const char *arg, ...)
+{
+	va_list ap;
+	size_t n;
+
+	va_start(ap, arg);
+	n = arg ? count(ap) + 2 : 1;
+	va_end(ap);
+
+	char *argv[n];
+
+	va_start(ap, arg);
+	collect(argv, arg, ap);
+	va_end(ap);
+	return tas__w_execvpe(file, argv, environ);
+}
+
+int tas__w_execle(const char *path, const char *arg, ...)
+{
+	va_list ap;
+	size_t n;
+
+	va_start(ap, arg);
+	n = arg ? count(ap) + 2 : 1;
+	va_end(ap);
+
+	char *argv[n];
+	char *const *envp;
+
+	va_start(ap, arg);
+	collect(argv, arg, ap);
+	envp = va_arg(ap, char *const *);
+	va_end(ap);
+	return tas__w_execve(path, argv, envp);
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside of libtas_interpose.so.
+ *
+ * A wrapper `tas__w_NAME` has the assembler name NAME, so libc's headers (attributes, redirections, transparent unions) do
+ * not meet our definitions.  `tas__real.NAME` is the next definition, nearly always libc's; before it is looked up it is a
+ * stub that looks it up, so a wrapper can be called at any time: from malloc's initialisation, from constructors before ours.
+ *
+ * Nothing here allocates, prints or aborts.  Wrappers are passive (they only make the real call) while the library is not
+ * started and in a vfork child, which shares our memory and must not change it.
+ */
+#ifndef TAS_PRELOAD_H
+#define TAS_PRELOAD_H
+
+#include "calls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <termios.h>
+
+#include "tas_sockets.h"
+
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+#define FD(ret, name, params, args, goes) ret(*name) params;
+#define OWN(ret, name, params, args, file) ret(*name) params;
+#define NEW(ret, name, params, file)
+#define SAME(name, target)
+struct tas__real {
+	TAS_CALLS(FD, OWN, NEW, SAME)
+};
+#undef FD
+#undef OWN
+#undef NEW
+extern struct tas__real tas__real;
+
+#define FD(ret, name, params, args, goes) TAS_PUBLIC ret tas__w_##name params __asm__(#name);
+#define OWN(ret, name, params, args, file) FD(ret, name, params, args, file)
+#define NEW(ret, name, params, file) FD(ret, name, params, , file)
+TAS_CALLS(FD, OWN, NEW, SAME)
+#undef FD
+#undef OWN
+#undef NEW
+#undef SAME
+
+/* In the file that defines target: its other name. */
+#define TAS_SAME(name, target) \
+	extern TAS_PUBLIC __typeof__(tas__w_##target) tas__w_##name __asm__(#name) __attribute__((alias(#target)))
+
+/* True once tas_init() has run. */
+extern bool tas__ready;
+/* Depth of vfork children that this thread's memory is lent to; see vfork.S. */
+extern __thread int tas__vfork_depth __attribute__((tls_model("initial-exec")));
+
+/* Starts the library if that has not happened: for calls that make TAS sockets in constructors that run before ours. */
+void tas__start(void);
+
+static inline bool tas__passive(void)
+{
+	return unlikely(!tas__ready) || unlikely(tas__vfork_depth != 0);
+}
+
+/* tas_fd_is_kernel(), also right before tas_init() has made the table. */
+static inline bool tas__kernel(int fd)
+{
+	const uint8_t *states = tas_fd_states;
+
+	return (unsigned)fd >= TAS_FD_TABLE_MAX ||
+	       (likely(states != NULL) && __atomic_load_n(&states[fd], __ATOMIC_RELAXED) == TAS_FD_KERNEL);
+}
+
+/* The place where -errno becomes errno. */
+static inline long tas__result(long r)
+{
+	if (likely(r >= 0))
+		return r;
+	errno = (int)-r;
+	return -1;
+}
+
+#define CP(call) (pthread_testcancel(), call)
+
+ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int flags);
+ssize_t tas__pwritev2(int fd, const struct iovec *iov, int n, off64_t off, int flags);
+int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask);
+
+/* Is fd (looked up if need be) a socket that is or may become one of TAS? */
+bool tas__is_ours(int fd);
+/* Descriptors that a kernel socket brought may be anything. */
+void tas__note_rights(struct msghdr *msg);
+
+/* An environment for a program that must run on TAS although the one it is given lacks us: envp itself, or a copy with
+ * LD_PRELOAD in memory of its own, which tas__env_free() returns. */
+struct tas__env {
+	void *mem;
+	size_t len;
+};
+char *const *tas__env_with_us(char *const *envp, struct tas__env *env);
+void tas__env_free(struct tas__env *env);
+extern char tas__self_path[4096];
+
+#endif

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Calls that make processes.  fork needs no wrapper: the client library has atfork handlers.  What makes a process without
+ * running them, or runs another program, is here.  A process that shares our memory until it execs (vfork, clone with
+ * CLONE_VFORK) finds passive wrappers; see tas__vfork_depth.
+ */
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "preload.h"
+
+void tas__vfork_begin(void);
+int tas__vfork_end(long pid);
+
+/* Called by vfork.S, in the parent, around the system call. */
+__attribute__((visibility("hidden"))) void tas__vfork_begin(void)
+{
+	if (!tas__passive())
+		tas_before_spawn();
+	tas__vfork_depth++;
+}
+
+__attribute__((visibility("hidden"))) int tas__vfork_end(long pid)
+{
+	tas__vfork_depth--;
+	return (int)tas__result(pid);
+}
+
+/* fork without libc's atfork handlers. */
+pid_t tas__w__Fork(void)
+{
+	pid_t pid;
+
+	if (tas__passive())
+		return tas__real._Fork();
+	tas_fork_prepare();
+	pid = tas__real._Fork();
+	if (pid == 0)
+		tas_fork_child();
+	else
+		tas_fork_parent();
+	return pid;
+}
+
+struct start {
+	int (*fn)(void *);
+	void *arg;
+};
+
+static int forked(void *arg)
+{
+	struct start start = *(struct start *)arg;
+
+	tas_fork_child();
+	return start.fn(start.arg);
+}
+
+int tas__w_clone(int (*fn)(void *), void *stack, int flags, void *arg, pid_t *ptid, void *tls, pid_t *ctid)
+{
+	struct start start = { fn, arg };
+	int pid;
+
+	if (tas__passive() || (flags & CLONE_THREAD) || !fn || !stack)
+		return tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
+	if (!(flags & CLONE_VM)) {
+		tas_fork_prepare();
+		pid = tas__real.clone(forked, stack, flags, &start, ptid, tls, ctid);
+		tas_fork_parent();
+		return pid;
+	}
+	tas_before_spawn();
+	if (!(flags & CLONE_VFORK) || (flags & CLONE_SETTLS))
+		return tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
+	tas__vfork_depth++;
+	pid = tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
+	tas__vfork_depth--;
+	return pid;
+}
+TAS_SAME(__clone, clone);
+
+/* As libc's, whose own dup2 no wrapper sees. */
+int tas__w_daemon(int nochdir, int noclose)
+{
+	struct stat st;
+	int fd, err;
+
+	switch (fork()) {
+	case -1:
+		return -1;
+	case 0:
+		break;
+	default:
+		_exit(0);
+	}
+	if (setsid() == -1)
+		return -1;
+	if (!nochdir && chdir("/") < 0)
+		err = errno; /* libc does not look either */
+	if (noclose)
+		return 0;
+	fd = open("/dev/null", O_RDWR);
+	if (fd < 0)
+		return -1;
+	err = fstat(fd, &st) < 0 ? errno : 0;
+	if (!err && (!S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3)))
+		err = ENODEV;
+	if (err) {
+		tas__w_close(fd);
+		errno = err;
+		return -1;
+	}
+	for (int to = 0; to < 3; to++)
+		tas__w_dup2(fd, to);
+	if (fd > 2)
+		tas__w_close(fd);
+	return 0;
+}
+
+int tas__w_forkpty(int *master, char *name, const struct termios *tio, const struct winsize *ws)
+{
+	int pid = tas__real.forkpty(master, name, tio, ws);
+
+	/* libc has put the terminal on these numbers */
+	if (pid == 0 && !tas__passive())
+		for (int i = 0; i < 3; i++)
+			if (!tas__kernel(i))
+				tas_note_close(i);
+	return pid;
+}
+
+typedef int spawn_fn(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[],
+		     char *const[]);
+
+static int spawn(spawn_fn *real, pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
+		 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	struct tas__env env = { NULL, 0 };
+	int r;
+
+	if (tas__passive())
+		return real(pid, path, acts, attr, argv, envp);
+	tas_before_spawn();
+	if (tas_exec_keeps_sockets())
+		envp = tas__env_with_us(envp, &env);
+	r = real(pid, path, acts, attr, argv, envp);
+	tas__env_free(&env);
+	return r;
+}
+
+int tas__w_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
+		       const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	return spawn(tas__real.posix_spawn, pid, path, acts, attr, argv, envp);
+}
+
+int tas__w_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts,
+			const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
+{
+	return spawn(tas__real.posix_spawnp, pid, file, acts, attr, argv, envp);
+}
+
+int tas__w_system(const char *command)
+{
+	if (command && !tas__passive())
+		tas_before_spawn();
+	return tas__real.system(command);
+}
+
+FILE *tas__w_popen(const char *command, const char *mode)
+{
+	if (!tas__passive())
+		tas_before_spawn();
+	return tas__real.popen(command, mode);
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+/*
+ * poll, select, epoll.  A call whose descriptors are all the kernel's is libc's; one other descriptor sends the whole call to
+ * the client library.  The scan costs a few instructions per descriptor.
+ */
+#include <limits.h>
+#include <time.h>
+
+#include "preload.h"
+
+static bool poll_is_kernel(const struct pollfd *fds, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (unlikely(!tas__kernel(fds[i].fd)))
+			return false;
+	return true;
+}
+
+static const struct timespec *from_ms(int ms, struct timespec *ts)
+{
+	if (ms < 0)
+		return NULL;
+	ts->tv_sec = ms / 1000;
+	ts->tv_nsec = ms % 1000 * 1000000L;
+	return ts;
+}
+
+static __attribute__((noinline)) int slow_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	struct timespec ts;
+
+	if (tas__passive())
+		return tas__real.poll(fds, n, ms);
+	return (int)tas__result(CP(tas_ppoll(fds, n, from_ms(ms, &ts), NULL)));
+}
+
+int tas__w_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+	if (likely(poll_is_kernel(fds, n)))
+		return tas__real.poll(fds, n, ms);
+	return slow_poll(fds, n, ms);
+}
+TAS_SAME(__poll, poll);
+
+int tas__w___poll_chk(struct pollfd *fds, nfds_t n, int ms, size_t room)
+{
+	if (room / sizeof *fds < n || poll_is_kernel(fds, n))
+		return tas__real.__poll_chk(fds, n, ms, room);
+	return slow_poll(fds, n, ms);
+}
+
+int tas__w_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (likely(poll_is_kernel(fds, n)) || tas__passive())
+		return tas__real.ppoll(fds, n, timeout, mask);
+	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
+}
+
+int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room)
+{
+	if (room / sizeof *fds < n || poll_is_kernel(fds, n) || tas__passive())
+		return tas__real.__ppoll_chk(fds, n, timeout, mask, room);
+	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
+}
+
+/* Programs may pass sets larger than fd_set, so this counts words of the sets as the kernel does. */
+static bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
+{
+	const fd_set *sets[] = { r, w, e };
+
+	for (int base = 0; base < n; base += NFDBITS) {
+		unsigned long bits = 0;
+
+		for (int s = 0; s < 3; s++)
+			if (sets[s])
+				bits |= (unsigned long)__FDS_BITS(sets[s])[base / NFDBITS];
+		if (n - base < NFDBITS)
+			bits &= (1ul << (n - base)) - 1;
+		for (; bits; bits &= bits - 1)
+			if (!tas__kernel(base + __builtin_ctzl(bits)))
+				return false;
+	}
+	return true;
+}
+
+/* Linux leaves the time that remains in select's timeout, whatever the result. */
+static void remaining(struct timeval *timeout, const struct timespec *limit, const struct timespec *start)
+{
+	struct timespec now;
+	int64_t left;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	left = (limit->tv_sec - (now.tv_sec - start->tv_sec)) * 1000000000ll + limit->tv_nsec -
+	       (now.tv_nsec - start->tv_nsec);
+	left = left < 0 ? 0 : left / 1000;
+	timeout->tv_sec = left / 1000000;
+	timeout->tv_usec = left % 1000000;
+}
+
+static __attribute__((noinline)) int slow_select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout)
+{
+	struct timespec limit, start;
+	int ret;
+
+	if (tas__passive() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
+		return tas__real.select(n, r, w, e, timeout);
+	if (!timeout)
+		return (int)tas__result(CP(tas_pselect(n, r, w, e, NULL, NULL)));
+	limit.tv_sec = timeout->tv_sec + timeout->tv_usec / 1000000;
+	if (limit.tv_sec < timeout->tv_sec)
+		limit.tv_sec = LONG_MAX;
+	limit.tv_nsec = timeout->tv_usec % 1000000 * 1000;
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	ret = (int)tas__result(CP(tas_pselect(n, r, w, e, &limit, NULL)));
+	if (limit.tv_sec < LONG_MAX / 2 && (limit.tv_sec || limit.tv_nsec))
+		remaining(timeout, &limit, &start);
+	return ret;
+}
+
+int tas__w_select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout)
+{
+	if (likely(select_is_kernel(n, r, w, e)))
+		return tas__real.select(n, r, w, e, timeout);
+	return slow_select(n, r, w, e, timeout);
+}
+TAS_SAME(__select, select);
+
+int tas__w_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (likely(select_is_kernel(n, r, w, e)) || tas__passive())
+		return tas__real.pselect(n, r, w, e, timeout, mask);
+	return (int)tas__result(CP(tas_pselect(n, r, w, e, timeout, mask)));
+}
+
+int tas__w_epoll_create(int size)
+{
+	if (unlikely(!tas__ready))
+		tas__start();
+	if (tas__passive() || size <= 0)
+		return tas__real.epoll_create(size);
+	return (int)tas__result(tas_epoll_create1(0));
+}
+
+int tas__w_epoll_create1(int flags)
+{
+	if (unlikely(!tas__ready))
+		tas__start();
+	if (tas__passive())
+		return tas__real.epoll_create1(flags);
+	return (int)tas__result(tas_epoll_create1(flags));
+}
+
+int tas__w_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
+{
+	if (likely(tas__kernel(ep) && tas__kernel(fd)) || tas__passive())
+		return tas__real.epoll_ctl(ep, op, fd, ev);
+	return (int)tas__result(tas_epoll_ctl(ep, op, fd, ev));
+}
+
+int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask)
+{
+	struct timespec ts;
+
+	return tas_epoll_pwait2(ep, ev, max, from_ms(ms, &ts), mask);
+}
