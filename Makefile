@@ -103,6 +103,9 @@ apps: $(patsubst apps/%.c,$(O)/%,$(APPS))
 $(O)/tests/fp_%: $(O)/obj/fastpath/tests/%.o $(O)/libtastcp.a
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka -lm
+# tests of the control half link its objects; what else those call, the tests bring
+$(O)/tests/fp_test_memory: $(call objs,fastpath/slow/memory.c)
+$(O)/tests/fp_test_control: $(call objs,$(wildcard fastpath/slow/*.c))
 $(O)/tests/cl_%: $(O)/obj/interpose/tests/%.o $(call picobjs,$(LOW_SRC) $(SOCK_SRC))
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka
