@@ -16,7 +16,7 @@
  *   timers    tcp_deadline() is when tcp_timer() must be called; it may change with every call above.
  *
  * After any call: loop tcp_output() (acknowledgements are coalesced by calling it once per batch of input), re-read
- * tcp_deadline(), look at tcp_result.events or tcp_events().
+ * tcp_deadline(), look at tcp_result.events, or at tcp_state() after an application call.
  *
  * Times: nanoseconds, monotonic, 64-bit.  Lengths: bytes.  Sequence numbers: host order in these structs.
  * Rules implemented are named at their predicates (RFC 9293, 6298, 7323, 5681, 6582, 6675, 5961, 1122, 6528).
@@ -76,6 +76,7 @@ unsigned tcp_build(uint8_t *p, struct tcp_seg *seg);
 bool tcp_reset_for(const struct tcp_seg *seg, struct tcp_seg *out);
 /* Initial sequence number, RFC 6528: siphash of the 4-tuple under key, plus a 4 µs clock. */
 uint32_t tcp_isn(const uint8_t key[16], const void *tuple, size_t tuple_len, uint64_t now);
+uint64_t tcp_siphash(const uint8_t key[16], const void *data, size_t len); /* SipHash-2-4 */
 
 /* What does not change while a connection lives, chosen by the caller at open.  0 where "default" is said. */
 struct tcp_config {
@@ -116,7 +117,7 @@ struct tcp_result {
 	bool reset_reply;    /* send tcp_reset_for(seg): segment was unacceptable in a way that asks for RST */
 };
 
-struct tcp_conn; /* defined in tcp_conn.h, plain struct without pointers, at most 512 bytes, hot part first */
+struct tcp_conn; /* defined in tcp_conn.h, plain struct without pointers, under 1 KiB, hot part first */
 
 /* Opens. isn: ours. rcv_limit: stream offset up to which the caller will accept bytes (window).
  * Passive: syn is a valid SYN for a listener; connection starts in SYN_RECV. */
@@ -134,6 +135,13 @@ struct tcp_rx_want tcp_rx_want(const struct tcp_conn *c, const struct tcp_seg *s
 /* End of the highest byte that lies out of order in stream memory (= delivered when there is none): a new receive extent
  * may not start below this. */
 uint64_t tcp_rx_high(const struct tcp_conn *c);
+/* Stream offset of the newest urgent byte, as Linux counts it; UINT64_MAX: there never was one. */
+uint64_t tcp_rx_urgent(const struct tcp_conn *c);
+
+/* May this SYN take the place of a connection in TIME_WAIT (RFC 6191, as Linux)?  Then forget c and treat the SYN as for the
+ * listener, with tcp_time_wait_isn() as initial sequence number: it lies behind everything that c sent. */
+bool tcp_time_wait_reusable(const struct tcp_conn *c, const struct tcp_seg *syn);
+uint32_t tcp_time_wait_isn(const struct tcp_conn *c);
 
 void tcp_input(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struct tcp_result *res);
 void tcp_timer(struct tcp_conn *c, uint64_t now, struct tcp_result *res);

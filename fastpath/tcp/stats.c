@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* Read-only views. */
+#include "tcp/tcp_conn.h"
+
+enum tcp_state tcp_state(const struct tcp_conn *c)
+{
+	return (enum tcp_state)c->state;
+}
+
+uint16_t tcp_mss(const struct tcp_conn *c)
+{
+	return c->mss;
+}
+
+void tcp_get_stats(const struct tcp_conn *c, struct tcp_stats *s)
+{
+	*s = (struct tcp_stats){
+		.srtt_ns = c->srtt8 * 125ull,
+		.rttvar_ns = c->rttvar4 * 250ull,
+		.rto_ns = tcp__rto(c),
+		.min_rtt_ns = c->min_rtt == UINT32_MAX ? 0 : c->min_rtt * 1000ull,
+		.cwnd = c->cwnd,
+		.ssthresh = c->ssthresh,
+		.snd_wnd = (uint32_t)(c->snd_wnd_end > c->snd_una ? c->snd_wnd_end - c->snd_una : 0),
+		.rcv_wnd = tcp__rcv_wnd(c),
+		.retransmits = c->retransmits,
+		.total_retrans = c->total_retrans,
+		.unacked_bytes = (uint32_t)tcp__in_flight(c),
+		.snd_mss = c->mss,
+		.rcv_mss = c->rcv_mss,
+		.snd_wscale = c->snd_wscale,
+		.rcv_wscale = c->rcv_wscale,
+		.timestamps = c->flags & TCP__TS,
+		.sack = c->flags & TCP__SACK,
+		.wscale_ok = c->flags & TCP__WSCALE,
+		.segs_in = c->segs_in,
+		.segs_out = c->segs_out,
+		.bytes_retrans = c->bytes_retrans,
+	};
+}
+
+const char *tcp_state_name(enum tcp_state s)
+{
+	static const char *const names[] = {
+		[TCP_S_NONE] = "NONE",
+		[TCP_S_ESTABLISHED] = "ESTABLISHED",
+		[TCP_S_SYN_SENT] = "SYN_SENT",
+		[TCP_S_SYN_RECV] = "SYN_RECV",
+		[TCP_S_FIN_WAIT1] = "FIN_WAIT1",
+		[TCP_S_FIN_WAIT2] = "FIN_WAIT2",
+		[TCP_S_TIME_WAIT] = "TIME_WAIT",
+		[TCP_S_CLOSE] = "CLOSE",
+		[TCP_S_CLOSE_WAIT] = "CLOSE_WAIT",
+		[TCP_S_LAST_ACK] = "LAST_ACK",
+		[TCP_S_CLOSING] = "CLOSING",
+	};
+
+	return (unsigned)s < sizeof(names) / sizeof(names[0]) && names[s] ? names[s] : "UNKNOWN";
+}
