@@ -114,6 +114,19 @@ UNITS := $(patsubst fastpath/tests/%.c,$(O)/tests/fp_%,$(FP_TESTS)) $(patsubst i
 units: $(UNITS)
 	$(Q)for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
 
+# ---- interposer: programs that print what their calls gave, compared with the kernel by pytest ----
+PRELOAD_PROGS := $(patsubst interpose/tests/preload/%.c,$(O)/tests/preload/%,$(wildcard interpose/tests/preload/*.c))
+$(O)/tests/preload/libearly.so: interpose/tests/preload/early.c interpose/tests/preload/say.h
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) -fPIC -shared -DEARLY_LIBRARY -o $@ $<
+$(O)/tests/preload/%: interpose/tests/preload/%.c interpose/tests/preload/say.h $(O)/tests/preload/libearly.so
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(BASE) -o $@ $< -Wl,--as-needed -L$(@D) -learly -Wl,-rpath,'$$ORIGIN'
+.PHONY: preload-programs test-preload
+preload-programs: $(PRELOAD_PROGS)
+test-preload: check-exports preload-programs
+	$(Q)TAS_BUILD=$(abspath $(O)) $(PYTHON) -m pytest -q interpose/tests/preload
+
 .PHONY: clean
 clean:
 	$(Q)rm -rf $(O)

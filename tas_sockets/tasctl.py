@@ -1,0 +1,212 @@
+"""tasctl: starts, ends and inspects the TAS service, and runs programs on it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tas_sockets import __version__, _doctor, _paths, _service
+from tas_sockets._control import Control, ServiceError, What
+from tas_sockets._exec import exec_program
+
+
+def _ask(args: argparse.Namespace, what: What) -> Any:
+    with Control(args.socket) as control:
+        return control.ask(what)
+
+
+def _table(rows: Sequence[Sequence[object]], right: frozenset[int] = frozenset()) -> None:
+    """Prints rows in aligned columns; those numbered in ``right`` to the right."""
+    text = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in text) for i in range(len(text[0]))]
+    for row in text:
+        cells = [c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        print("  ".join(cells).rstrip())
+
+
+def _show(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_show(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return "; ".join(_show(v) for v in value) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    return str(value)
+
+
+def up(args: argparse.Namespace) -> int:
+    path = _service.option(args.options, "socket") or args.socket
+    if _service.running(path):
+        print(f"tasctl: a service is running at {path} already", file=sys.stderr)
+        return 1
+    pid = _service.start(args.options, path)
+    print(f"tas is up: process {pid}, socket {path}, log {_service.log_path(path)}")
+    return 0
+
+
+def down(args: argparse.Namespace) -> int:
+    _service.stop(args.socket)
+    print("tas is down")
+    return 0
+
+
+def status(args: argparse.Namespace) -> int:
+    found = _ask(args, What.STATUS)
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    _table([(key.replace("_", " "), _show(value)) for key, value in found.items()])
+    return 0
+
+
+def conns(args: argparse.Namespace) -> int:
+    found = _ask(args, What.CONNS)
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    listed = [c for c in found if args.all or c.get("kind") != "listener" or args.listening]
+    if args.listening:
+        listed = [c for c in listed if c.get("kind") == "listener"]
+    rows: list[list[object]] = [["State", "Recv-Q", "Send-Q", "Local", "Peer", "Kind", "Processes"]]
+    for c in listed:
+        pids = c.get("pids", c.get("pid", []))
+        rows.append(
+            [
+                c.get("state", "?"),
+                c.get("rx_queue", 0),
+                c.get("tx_queue", 0),
+                c.get("local", "?"),
+                c.get("peer", "*") if c.get("kind") != "listener" else "*",
+                c.get("kind", "?"),
+                ",".join(map(str, pids)) if isinstance(pids, list) else pids,
+            ]
+        )
+    _table(rows, right=frozenset({1, 2}))
+    return 0
+
+
+def stats(args: argparse.Namespace) -> int:
+    found = _ask(args, What.STATS)
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    for title in ("counters", "gauges"):
+        values = {k: v for k, v in found.get(title, {}).items() if v or args.all or title == "gauges"}
+        print(f"{title}:" if values else f"{title}: all 0")
+        if values:
+            _table([("", name, value) for name, value in values.items()], right=frozenset({2}))
+    return 0
+
+
+def doctor(_: argparse.Namespace) -> int:
+    worst = 0
+    for level, what, fix in _doctor.findings():
+        print(f"{level:4}  {what}")
+        if fix:
+            print(f"      fix: {fix}")
+        worst = max(worst, level == _doctor.BAD)
+    print("Something does not work." if worst else "TAS works here.")
+    return int(worst)
+
+
+def execute(args: argparse.Namespace) -> int:
+    try:
+        exec_program(args.options, args.command)
+    except OSError as e:
+        print(f"tasctl: {args.command[0]}: {e.strerror}", file=sys.stderr)
+        return 127 if isinstance(e, FileNotFoundError) else 126
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tasctl", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"tasctl {__version__}")
+    parser.add_argument(
+        "-s", "--socket", default=_paths.default_socket(), help="control socket ($TAS_SOCKET, %(default)s)"
+    )
+    commands = parser.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
+
+    def add(name: str, function: Any, text: str, usage: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, usage=usage)
+        sub.set_defaults(run=function)
+        return sub
+
+    add("up", up, "start the service; options are those of `tas --help`", "tasctl up [service options]")
+    add("down", down, "end the service")
+    for name, function, text in (
+        ("status", status, "what is running"),
+        ("conns", conns, "sockets of TAS"),
+        ("stats", stats, "counters and gauges"),
+    ):
+        sub = add(name, function, text)
+        sub.add_argument("-j", "--json", action="store_true", help="as JSON")
+        if name == "conns":
+            sub.add_argument("-l", "--listening", action="store_true", help="listeners only")
+        if name != "status":
+            sub.add_argument(
+                "-a", "--all", action="store_true", help="listeners too" if name == "conns" else "zeros too"
+            )
+    add("doctor", doctor, "what is missing on this machine, and how to fix it")
+    add(
+        "exec",
+        execute,
+        "run a program on TAS; without a running service, one for local connections is started (`tas --help`: options)",
+        "tasctl exec [service options] -- CMD [ARG...]",
+    )
+    return parser
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Arguments; those of `up` and those of `exec` before `--` belong to the service and pass as they are."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv[: _command_end(argv)])
+    rest = [*rest, *argv[_command_end(argv) :]]
+    if args.command_name == "up":
+        args.options = [r for r in rest if r != "--"]
+    elif args.command_name == "exec":
+        at = rest.index("--") if "--" in rest else 0 if rest and not rest[0].startswith("-") else len(rest)
+        args.options = rest[:at]
+        args.command = rest[at + 1 :] if "--" in rest else rest[at:]
+        if not args.command:
+            parser.error("exec: no command; usage: tasctl exec [service options] -- CMD [ARG...]")
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return args
+
+
+def _command_end(argv: Sequence[str]) -> int:
+    """Where the words for `up` and `exec` begin, which argparse must not touch (--help excepted)."""
+    skip = False
+    for i, word in enumerate(argv):
+        if skip:
+            skip = False
+        elif word in ("-s", "--socket"):
+            skip = True
+        elif word in ("up", "exec"):
+            return i + 2 if argv[i + 1 : i + 2] in (["-h"], ["--help"]) else i + 1
+        elif not word.startswith("-"):
+            break
+    return len(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(args.run(args))
+    except (_service.StartError, _paths.NotFoundError, ServiceError) as e:
+        print(f"tasctl: {e}", file=sys.stderr)
+    except (FileNotFoundError, ConnectionRefusedError):
+        print(f"tasctl: no service at {args.socket}  (tasctl up, or tasctl exec -- CMD)", file=sys.stderr)
+    except PermissionError:
+        print(f"tasctl: no permission for {args.socket}", file=sys.stderr)
+    except BrokenPipeError:
+        sys.stderr.close()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
