@@ -115,6 +115,7 @@ units: $(UNITS)
 	$(Q)for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
 
 # ---- interposer: programs that print what their calls gave, compared with the kernel by pytest ----
+PY := $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
 PRELOAD_PROGS := $(patsubst interpose/tests/preload/%.c,$(O)/tests/preload/%,$(wildcard interpose/tests/preload/*.c))
 $(O)/tests/preload/libearly.so: interpose/tests/preload/early.c interpose/tests/preload/say.h
 	$(call say,LINK,$@)
@@ -125,7 +126,7 @@ $(O)/tests/preload/%: interpose/tests/preload/%.c interpose/tests/preload/say.h 
 .PHONY: preload-programs test-preload
 preload-programs: $(PRELOAD_PROGS)
 test-preload: check-exports preload-programs
-	$(Q)TAS_BUILD=$(abspath $(O)) $(PYTHON) -m pytest -q interpose/tests/preload
+	$(Q)TAS_BUILD=$(abspath $(O)) $(PY) -m pytest -q interpose/tests/preload
 
 .PHONY: clean
 clean:

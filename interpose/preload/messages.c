@@ -47,21 +47,27 @@ static bool carries_ours(const struct msghdr *msg)
 	return false;
 }
 
-ssize_t tas__w_recvmsg(int fd, struct msghdr *msg, int flags)
+static __attribute__((noinline)) ssize_t slow_recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	bool control = has_control(msg);
 	ssize_t r;
 
-	if (likely(tas__kernel(fd)) || tas__passive()) {
-		if (!control || tas__passive())
-			return tas__real.recvmsg(fd, msg, flags);
+	if (tas__passive())
+		return tas__real.recvmsg(fd, msg, flags);
+	if (tas__kernel(fd))
 		r = tas__real.recvmsg(fd, msg, flags);
-	} else {
+	else
 		r = tas__result(CP(tas_recvmsg(fd, msg, flags)));
-	}
 	if (r >= 0 && control && tas__kernel(fd))
 		tas__note_rights(msg);
 	return r;
+}
+
+ssize_t tas__w_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	if (likely(tas__kernel(fd)) && likely(!has_control(msg)))
+		return tas__real.recvmsg(fd, msg, flags);
+	return slow_recvmsg(fd, msg, flags);
 }
 
 int tas__w_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout)
@@ -80,11 +86,18 @@ int tas__w_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct t
 	return r;
 }
 
-ssize_t tas__w_sendmsg(int fd, const struct msghdr *msg, int flags)
+static __attribute__((noinline)) ssize_t slow_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
-	if (tas__passive() || (likely(tas__kernel(fd)) && !carries_ours(msg)))
+	if (tas__passive() || (tas__kernel(fd) && !carries_ours(msg)))
 		return tas__real.sendmsg(fd, msg, flags);
 	return tas__result(CP(tas_sendmsg(fd, msg, flags)));
+}
+
+ssize_t tas__w_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	if (likely(tas__kernel(fd)) && likely(!has_control(msg)))
+		return tas__real.sendmsg(fd, msg, flags);
+	return slow_sendmsg(fd, msg, flags);
 }
 
 int tas__w_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)

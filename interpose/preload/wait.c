@@ -8,8 +8,11 @@
 
 #include "preload.h"
 
+/* What the kernel refuses before it reads the array is the kernel's, too. */
 static bool poll_is_kernel(const struct pollfd *fds, nfds_t n)
 {
+	if (unlikely(!fds || n > TAS_FD_TABLE_MAX))
+		return true;
 	for (nfds_t i = 0; i < n; i++)
 		if (unlikely(!tas__kernel(fds[i].fd)))
 			return false;

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""What a program sees under the interposer is what it sees on the kernel.
+
+Each program of this folder prints what its calls gave.  It runs on the kernel, under the interposer without a service (every
+socket falls back), and under the interposer with a service (loopback connections go through TAS); the three texts are equal.
+TAS_BUILD names the build folder.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
+LIBRARY = BUILD / "libtas_interpose.so"
+PROGRAMS = ["calls", "numbers", "waits", "streams", "processes", "syscalls", "early"]
+MODES = ["fallback", "service"]
+
+pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="libtas_interpose.so is not built")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A service without a link; the path of its control socket."""
+    tas = BUILD / "tas"
+    if not tas.exists():
+        pytest.skip("the service is not built")
+    path = tmp_path_factory.mktemp("tas") / "tas.sock"
+    log = path.with_suffix(".log").open("wb")
+    read_end, write_end = os.pipe()
+    command = [str(tas), "--link=none", "--ip-addr=10.99.0.1/24", f"--socket={path}", f"--ready-fd={write_end}"]
+    process = subprocess.Popen(command, pass_fds=[write_end], stdout=log, stderr=log)
+    os.close(write_end)
+    ready = os.read(read_end, 1)
+    os.close(read_end)
+    try:
+        assert ready, path.with_suffix(".log").read_text()
+        yield path
+        assert process.poll() is None, path.with_suffix(".log").read_text()
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def environment(mode: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    path = request.getfixturevalue("service") if mode == "service" else "/nonexistent/tas.sock"
+    return {**os.environ, "LD_PRELOAD": str(LIBRARY), "TAS_SOCKET": str(path)}
+
+
+def run(command: list[str], env: dict[str, str] | None = None) -> tuple[int, str]:
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=100)
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_program_prints_what_it_prints_on_the_kernel(program: str, mode: str, request: pytest.FixtureRequest) -> None:
+    path = str(BUILD / "tests" / "preload" / program)
+    kernel = run([path])
+    assert kernel[0] == 0
+    assert run([path], environment(mode, request)) == kernel
+
+
+SERVE = """
+import socket, sys, threading, select, subprocess
+srv = socket.create_server(("127.0.0.1", 0))
+def serve():
+    conn, _ = srv.accept()
+    with conn, conn.makefile("rw") as f:
+        f.write(f.readline().upper())
+thread = threading.Thread(target=serve)
+thread.start()
+with socket.create_connection(srv.getsockname()) as c:
+    c.sendall(b"hello\\n")
+    select.select([c], [], [], 5)
+    print(c.recv(99), c.recv(99))
+thread.join()
+print(subprocess.check_output(["echo", "child"]), subprocess.run("exit 3", shell=True).returncode)
+"""
+
+ASYNCIO = """
+import asyncio
+async def handle(r, w):
+    w.write(await r.readline())
+    await w.drain()
+    w.close()
+async def main():
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    for i in range(50):
+        r, w = await asyncio.open_connection(*server.sockets[0].getsockname())
+        w.write(b"line %d\\n" % i)
+        assert await r.readline() == b"line %d\\n" % i
+        w.close()
+    print("asyncio")
+asyncio.run(main())
+"""
+
+PERL = """
+use IO::Socket::INET;
+$l = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1") or die;
+if (fork() == 0) {
+    $c = IO::Socket::INET->new(PeerAddr => "127.0.0.1:" . $l->sockport) or die;
+    print $c "from perl\\n"; print scalar <$c>; exit 0;
+}
+$a = $l->accept; $line = <$a>; print $a uc $line; close $a; wait; print "done ", `echo sub`;
+"""
+
+NODE = """
+const net = require("net");
+const server = net.createServer(c => c.pipe(c)).listen(0, "127.0.0.1", () => {
+  const c = net.connect(server.address().port, "127.0.0.1");
+  c.end("from node\\n");
+  c.on("data", d => process.stdout.write(d)).on("close", () => server.close());
+});
+console.log(require("child_process").execSync("echo child").toString());
+"""
+
+REAL = {
+    "true": ["true"],
+    "bash": ["bash", "-c", "echo a b | tr a-c A-C | cat; ls / | wc -l; (exit 3); echo $?; cat <(echo hi); exit 4"],
+    "git": ["git", "--version"],
+    "perl": ["perl", "-e", PERL],
+    "python": [sys.executable, "-c", SERVE],
+    "asyncio": [sys.executable, "-c", ASYNCIO],
+    "node": ["node", "-e", NODE],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", REAL)
+def test_real_program_does_what_it_does_on_the_kernel(name: str, mode: str, request: pytest.FixtureRequest) -> None:
+    if subprocess.run(["which", REAL[name][0]], capture_output=True).returncode:
+        pytest.skip(f"{REAL[name][0]} is not installed")
+    kernel = run(REAL[name])
+    assert run(REAL[name], environment(mode, request)) == kernel
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        return int(s.getsockname()[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_curl_fetches_from_http_server(mode: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    env = environment(mode, request)
+    content = os.urandom(1 << 20)
+    (tmp_path / "file").write_bytes(content)
+    port = free_port()
+    command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "--directory", str(tmp_path), str(port)]
+    server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        fetch = ["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "--max-time", "30"]
+        for client in (env, None):
+            got = subprocess.run([*fetch, f"http://127.0.0.1:{port}/file"], env=client, capture_output=True, timeout=60)
+            assert got.stdout == content
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_preloading_costs_little_at_start() -> None:
+    def best(env: dict[str, str]) -> float:
+        times = []
+        for _ in range(60):
+            start = time.perf_counter()
+            subprocess.run(["/bin/true"], env=env, check=True)
+            times.append(time.perf_counter() - start)
+        return sorted(times)[10]
+
+    plain = {**os.environ, "TAS_SOCKET": "/nonexistent/tas.sock"}
+    assert best({**plain, "LD_PRELOAD": str(LIBRARY)}) - best(plain) < 0.002
