@@ -155,7 +155,7 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	tas__sock_publish(s, TAS_S_SYN_SENT);
 	tas__sock_identify(&s->base, i);
 	tas__port_add(s);
-	err = pl.listener ? tas__local_connect(s, pl.listener) : tas__link_connect(s, req->u.connect.opts);
+	err = pl.listener ? tas__local_connect(s, pl.listener) : tas__wire_connect(s, req->u.connect.opts);
 	if (err) {
 		tas__sock_free(s);
 		return err;

@@ -15,6 +15,7 @@
 	C(tx_dropped, "packets that the link did not take") \
 	C(rx_bad_checksum, "packets with a wrong checksum") \
 	C(rx_malformed, "packets with a malformed header") \
+	C(rx_fragments, "IP fragments (dropped: there is no reassembly)") \
 	C(rx_not_ours, "packets for another address or protocol") \
 	C(arp_requests_in, "ARP requests answered") \
 	C(arp_requests_out, "ARP requests sent") \

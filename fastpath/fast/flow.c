@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "fast/link.h"
+#include "fast/wire.h"
 
 enum { BUCKETS = 1 << 16, EMBRYOS_MAX = 4096, TIME_WAITS_MAX = 65536 };
 
@@ -86,7 +86,7 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 	s->listener = l;
 	l->u.lis.embryos++;
 	tas__n_embryos++;
-	tas__link_passive(s, seg);
+	tas__wire_passive(s, seg);
 	tas__flow_add(s);
 	tas__port_add(s);
 	tas__output_soon(s);
@@ -106,7 +106,7 @@ static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const s
 		}
 		tas_count(c, TAS_CTR_tcp_no_listener, 1);
 	}
-	tas__link_reset(c, seg, local, peer);
+	tas__wire_reset(c, seg, local, peer);
 }
 
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
@@ -116,11 +116,11 @@ void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint
 
 	if (s && tcp_state(&s->u.tcp) == TCP_S_TIME_WAIT && s->base.id == UINT32_MAX &&
 	    tcp_time_wait_reusable(&s->u.tcp, seg)) {
-		tas__link_forget(s); /* RFC 6191: a new connection may take its place */
+		tas__wire_forget(s); /* RFC 6191: a new connection may take its place */
 		s = NULL;
 	}
 	if (s)
-		tas__link_input(s, seg, payload);
+		tas__wire_input(s, seg, payload);
 	else
 		no_connection(c, seg, local, peer);
 }

@@ -321,7 +321,7 @@ void tas__listener_close(struct tas_sock *l)
 			continue;
 		b->closed = true;
 		if (b->kind == TAS_K_LINK)
-			tas__link_close(tas__of(b), true);
+			tas__wire_close(tas__of(b), true);
 		else
 			tas__local_close(tas__of(b), true);
 	}
@@ -331,6 +331,6 @@ void tas__listener_close(struct tas_sock *l)
 		tas__listener_unpend(l, c);
 		tas__local_abandon(c, ECONNREFUSED);
 	}
-	tas__link_reset_embryos(l);
+	tas__wire_reset_embryos(l);
 	tas__sock_free(l);
 }

@@ -51,7 +51,7 @@ static unsigned output_run(void)
 		s->out_queued = false;
 		/* may free s, never another socket that is queued */
 		if (s->base.kind == TAS_K_LINK)
-			tas__link_output(s);
+			tas__wire_output(s);
 		else
 			tas__local_output(s);
 		s = next;
@@ -81,7 +81,7 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 			return;
 		}
 		if (b->kind == TAS_K_LINK)
-			tas__link_hint(s, changed);
+			tas__wire_hint(s, changed);
 		else
 			tas__local_hint(s, changed);
 		b = tas__sock(id, 0); /* the hint may have ended it */

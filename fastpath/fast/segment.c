@@ -2,7 +2,7 @@
 /* Packets to segments and back: the only file of the connection part that touches mbufs. */
 #include <rte_mbuf.h>
 
-#include "fast/link.h"
+#include "fast/wire.h"
 
 void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta)
 {

@@ -285,7 +285,7 @@ void tas__sock_last_close(struct tas_sock_base *b)
 	bool abort_it = (shut & TAS_ABORT) || s->delivered != s->consumed;
 
 	if (b->kind == TAS_K_LINK)
-		tas__link_close(s, abort_it);
+		tas__wire_close(s, abort_it);
 	else
 		tas__local_close(s, abort_it);
 }
@@ -349,7 +349,7 @@ void tas__sock_nonsense(struct tas_sock *s)
 {
 	tas_count(s->core, TAS_CTR_app_bad_counters, 1);
 	if (s->base.kind == TAS_K_LINK)
-		tas__link_close(s, true);
+		tas__wire_close(s, true);
 	else if (s->base.kind == TAS_K_LOCAL)
 		tas__local_close(s, true);
 }

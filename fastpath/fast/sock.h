@@ -144,14 +144,14 @@ void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn);
 uint32_t tas__accept_queued(struct tas_sock *l);
 bool tas__accept_waiting(const struct tas_sock *conn); /* still in an accept queue */
 
-/* ---- link connections: flow.c ---- */
+/* ---- link connections: wire.c, flow.c ---- */
 struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_addr *peer);
-int tas__link_connect(struct tas_sock *s, uint32_t opts);
-void tas__link_hint(struct tas_sock *s, int changed);
-void tas__link_close(struct tas_sock *s, bool abort_it);
-void tas__link_timer(struct tas_sock *s);
-void tas__link_output(struct tas_sock *s);
-void tas__link_reset_embryos(struct tas_sock *l);
+int tas__wire_connect(struct tas_sock *s, uint32_t opts);
+void tas__wire_hint(struct tas_sock *s, int changed);
+void tas__wire_close(struct tas_sock *s, bool abort_it);
+void tas__wire_timer(struct tas_sock *s);
+void tas__wire_output(struct tas_sock *s);
+void tas__wire_reset_embryos(struct tas_sock *l);
 void tas__flow_del(struct tas_sock *s);
 extern uint32_t tas__n_time_wait, tas__n_embryos;
 

@@ -124,7 +124,7 @@ void tas__timers_run(struct tas_core *c, unsigned *work)
 			tas__listener_timer(s);
 			break;
 		case TAS_K_LINK:
-			tas__link_timer(s);
+			tas__wire_timer(s);
 			break;
 		case TAS_K_LOCAL:
 			tas__local_timer(s);

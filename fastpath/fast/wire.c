@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "fast/link.h"
+#include "fast/wire.h"
 
 enum { RCV_FIRST = 65536, OUTPUT_BUDGET = 64 };
 
@@ -70,7 +70,7 @@ static void options(struct tas_sock *s)
 	tcp_app_options(&s->u.tcp, &o, s->core->now);
 }
 
-void tas__link_passive(struct tas_sock *s, const struct tcp_seg *syn)
+void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn)
 {
 	struct tcp_config cfg;
 
@@ -83,7 +83,7 @@ void tas__link_passive(struct tas_sock *s, const struct tcp_seg *syn)
 }
 
 /* s is placed, with both addresses.  0 or -errno. */
-int tas__link_connect(struct tas_sock *s, uint32_t opts)
+int tas__wire_connect(struct tas_sock *s, uint32_t opts)
 {
 	struct tcp_config cfg;
 
@@ -153,7 +153,7 @@ static void time_wait(struct tas_sock *s, bool in)
 	tas__n_time_wait += in ? 1 : -1u;
 }
 
-void tas__link_forget(struct tas_sock *s)
+void tas__wire_forget(struct tas_sock *s)
 {
 	time_wait(s, false);
 	embryo_gone(s);
@@ -168,7 +168,7 @@ static bool finished(struct tas_sock *s)
 	time_wait(s, st == TCP_S_TIME_WAIT);
 	if (st == TCP_S_CLOSE) {
 		if (s->listener || s->base.closed) {
-			tas__link_forget(s);
+			tas__wire_forget(s);
 			return true;
 		}
 		tas__flow_del(s);
@@ -188,7 +188,7 @@ static void failed(struct tas_sock *s, int error)
 }
 
 /* What the engine says happened → what the application sees. */
-void tas__link_result(struct tas_sock *s, const struct tcp_result *res)
+void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 {
 	unsigned wake = 0;
 
@@ -220,7 +220,7 @@ void tas__link_result(struct tas_sock *s, const struct tcp_result *res)
 		tas__wake(s, wake);
 }
 
-void tas__link_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
+void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
 {
 	struct tcp_result res = { 0 };
 	struct tcp_rx_want want;
@@ -238,13 +238,13 @@ void tas__link_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_
 	if (res.rx_len && s->base.b && !s->base.closed)
 		tas__rx_write(s, res.rx_off, payload + res.rx_skip, res.rx_len);
 	if (res.reset_reply)
-		tas__link_reset(s->core, seg, &s->base.local, &s->base.peer);
-	tas__link_result(s, &res);
+		tas__wire_reset(s->core, seg, &s->base.local, &s->base.peer);
+	tas__wire_result(s, &res);
 	if (!finished(s))
 		settle(s);
 }
 
-void tas__link_timer(struct tas_sock *s)
+void tas__wire_timer(struct tas_sock *s)
 {
 	struct tcp_result res = { 0 };
 
@@ -253,12 +253,12 @@ void tas__link_timer(struct tas_sock *s)
 		return;
 	}
 	tcp_timer(&s->u.tcp, s->core->now, &res);
-	tas__link_result(s, &res);
+	tas__wire_result(s, &res);
 	if (!finished(s))
 		settle(s);
 }
 
-void tas__link_output(struct tas_sock *s)
+void tas__wire_output(struct tas_sock *s)
 {
 	uint32_t tso = tas_net_tso_max(), mss = tcp_mss(&s->u.tcp);
 	struct tcp_seg seg;
@@ -281,7 +281,7 @@ void tas__link_output(struct tas_sock *s)
 	}
 }
 
-void tas__link_hint(struct tas_sock *s, int changed)
+void tas__wire_hint(struct tas_sock *s, int changed)
 {
 	if (changed & TAS_CH_OPTS)
 		options(s);
@@ -297,7 +297,7 @@ void tas__link_hint(struct tas_sock *s, int changed)
 		settle(s);
 }
 
-void tas__link_close(struct tas_sock *s, bool abort_it)
+void tas__wire_close(struct tas_sock *s, bool abort_it)
 {
 	if (s->dead && !s->base.closed)
 		return;
@@ -316,7 +316,7 @@ void tas__link_close(struct tas_sock *s, bool abort_it)
 	settle(s); /* the RST or FIN goes out with this round; then finished() */
 }
 
-void tas__link_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer)
+void tas__wire_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer)
 {
 	struct tcp_seg rst;
 
@@ -325,14 +325,14 @@ void tas__link_reset(struct tas_core *c, const struct tcp_seg *seg, const struct
 }
 
 /* The listener is gone: half-open connections go without a word, as on Linux. */
-void tas__link_reset_embryos(struct tas_sock *l)
+void tas__wire_reset_embryos(struct tas_sock *l)
 {
 	struct tas_sock *s, *next;
 
 	for (s = tas__port_first(tas__port(&l->base.local)); s; s = next) {
 		next = s->port_next;
 		if (s->base.kind == TAS_K_LINK && s->listener == l)
-			tas__link_forget(s);
+			tas__wire_forget(s);
 	}
 }
 
@@ -357,7 +357,7 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 			tcp_path_mtu(&s->u.tcp, seq, (uint16_t)(mtu - 40), s->core->now);
 	} else {
 		tcp_icmp_error(&s->u.tcp, seq, error, hard, s->core->now, &res);
-		tas__link_result(s, &res);
+		tas__wire_result(s, &res);
 	}
 	if (!finished(s))
 		settle(s);

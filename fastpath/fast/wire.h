@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Connections over the link: between flow.c (table), link.c (engine and memory) and segment.c (packets). */
-#ifndef TAS_LINK_H
-#define TAS_LINK_H
+/* Connections over the link: between flow.c (table), wire.c (engine and memory) and segment.c (packets). */
+#ifndef TAS_WIRE_H
+#define TAS_WIRE_H
 
 #include "fast/sock.h"
 
@@ -9,13 +9,13 @@ void tas__flow_add(struct tas_sock *s);
 uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *peer);
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer);
-void tas__link_passive(struct tas_sock *s, const struct tcp_seg *syn);
-void tas__link_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload);
+void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn);
+void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload);
 /* The RST that answers seg, if one is due. */
-void tas__link_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer);
+void tas__wire_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer);
 /* Ends a connection that only the service still knows. */
-void tas__link_forget(struct tas_sock *s);
-void tas__link_result(struct tas_sock *s, const struct tcp_result *res);
+void tas__wire_forget(struct tas_sock *s);
+void tas__wire_result(struct tas_sock *s, const struct tcp_result *res);
 
 /* Sends one segment with payload [off, off + seg->len) of s's transmit stream (s NULL: no payload). */
 bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *seg, uint64_t off, const struct tas_addr *local,
