@@ -1,0 +1,75 @@
+"""Fixtures: `lab` (namespaces and processes), `tas` (a service on a tap), `local_tas` (a service without a link)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from _lab import BUILD, KERNEL_ONLY, Lab, Service, sh, sweep
+
+
+def _missing() -> str:
+    """Why tests with namespaces cannot run here, or nothing."""
+    if os.geteuid() != 0:
+        return "network namespaces and taps need root"
+    for tool in ("ip", "nsenter", "nft"):
+        if not shutil.which(tool):
+            return f"{tool} is not installed (make test-deps)"
+    try:
+        sh("unshare", "--net", "true")
+    except AssertionError as e:
+        return f"no network namespaces: {e}"
+    if not KERNEL_ONLY and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun is not there (modprobe tun)"
+    return ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_machine() -> None:
+    """What crashed runs left goes first."""
+    if not _missing():
+        sweep()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call":  # type: ignore[attr-defined]
+        item.stash[_passed] = report.passed  # type: ignore[attr-defined]
+    return report
+
+
+_passed = pytest.StashKey[bool]()
+
+
+@pytest.fixture
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    why = _missing()
+    if why:
+        pytest.skip(why)
+    if not (BUILD / "echoserver").exists():
+        pytest.fail(f"{BUILD} has no programs: run make")
+    tmp_path.chmod(0o755)
+    made = Lab(tmp_path)
+    yield made
+    passed = request.node.stash.get(_passed, False)
+    if not passed:
+        made.dump("the test failed")
+    made.close(check=passed)
+
+
+@pytest.fixture
+def tas(lab: Lab) -> Lab:
+    """A lab with a service on a tap."""
+    Service(lab)
+    return lab
+
+
+@pytest.fixture
+def local_tas(lab: Lab) -> Lab:
+    """A lab with a service for local connections only."""
+    Service(lab, link=False)
+    return lab

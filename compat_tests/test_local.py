@@ -1,0 +1,77 @@
+"""Two programs of one service talk without the link, also over loopback."""
+
+from __future__ import annotations
+
+import pytest
+from _lab import BUILD, KERNEL_ONLY, TAS_ADDR, Lab
+
+
+@pytest.mark.parametrize("addr", [TAS_ADDR, "127.0.0.1"])
+def test_two_programs_of_one_service_talk_locally(tas: Lab, addr: str) -> None:
+    _, port = tas.echoserver()
+    assert tas.service
+    with tas.service.carried(conn_local=16, bytes_local=2 * 4000 * 64):
+        got = tas.tas(BUILD / "rpcclient", "-j", "-c", "16", "-n", "4000", addr, str(port)).json()
+    assert got["requests"] == 4000
+
+
+@pytest.mark.parametrize("mode", ["block", "epoll", "spin"])
+def test_loopback_without_a_link(local_tas: Lab, mode: str) -> None:
+    _, port = local_tas.echoserver("--threads=2")
+    assert local_tas.service
+    with local_tas.service.carried(conn_local=4):
+        got = local_tas.tas(BUILD / "rpcclient", "-j", "-c", "4", "-m", mode, "-n", "4000", "127.0.0.1", str(port)).json()
+    assert got["requests"] == 4000
+
+
+def test_a_wildcard_listener_takes_tas_loopback_and_kernel_clients(tas: Lab) -> None:
+    _, port = tas.echoserver()
+    here = tas.start(tas.app, BUILD / "rpcclient", "-j", "-n", "500", "127.0.0.1", str(port))  # kernel, over loopback
+    assert here.json()["requests"] == 500
+    assert tas.rpc(port, "-n", "500")["requests"] == 500
+    tas.tas(BUILD / "rpcclient", "-n", "500", "127.0.0.1", str(port)).ok()
+
+
+def test_a_local_stream_arrives_whole(local_tas: Lab) -> None:
+    server = local_tas.tas(BUILD / "bulk", "both", "--listen=127.0.0.1:0", "--bytes=64m")
+    client = local_tas.tas(BUILD / "bulk", "both", f"--connect=127.0.0.1:{server.listening()}", "--bytes=64m")
+    flows = [line.split() for p in (client, server) for line in p.ok().splitlines() if " sha256 " in line]
+    assert len(flows) == 4
+    assert len({(f[1], f[4]) for f in flows}) == 1
+
+
+def test_short_local_connections_without_one_error(local_tas: Lab) -> None:
+    _, port = local_tas.echoserver()
+    got = local_tas.tas(BUILD / "rpcclient", "-j", "-c", "8", "-r", "-n", "5000", "127.0.0.1", str(port)).json()
+    assert got["requests"] == 5000
+
+
+def test_loopback_without_a_listener_refuses(local_tas: Lab) -> None:
+    p = local_tas.tas(BUILD / "rpcclient", "-n", "1", "127.0.0.1", "9")
+    assert p.wait(10) == 1
+    assert "refused" in p.err
+
+
+def test_a_program_under_tas_reaches_a_kernel_server_over_loopback(local_tas: Lab) -> None:
+    server = local_tas.start(local_tas.app, BUILD / "echoserver", "--port=0")
+    got = local_tas.tas(BUILD / "rpcclient", "-j", "-n", "300", "127.0.0.1", str(server.listening())).json()
+    assert got["requests"] == 300
+
+
+def test_without_a_service_everything_is_the_kernels(lab: Lab) -> None:
+    env = {} if KERNEL_ONLY else {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": "/nonexistent/tas.sock"}
+    server = lab.start(lab.app, BUILD / "echoserver", "--port=0", env=env)
+    client = lab.start(lab.app, BUILD / "rpcclient", "-c", "4", "-n", "1000", "127.0.0.1", str(server.listening()), env=env)
+    client.ok()
+    if not KERNEL_ONLY:
+        assert len(client.err.splitlines()) == 1, "one warning"
+
+
+def test_with_tas_require_no_service_is_an_error(lab: Lab) -> None:
+    if KERNEL_ONLY:
+        pytest.skip("no interposer")
+    env = {
+        "LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": "/nonexistent/tas.sock", "TAS_REQUIRE": "1",
+    }  # fmt: skip
+    server = lab.start(lab.app, BUILD / "echoserver", "--port=0", env=env)
+    assert server.wait(10) == 1
