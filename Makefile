@@ -100,12 +100,17 @@ $(O)/%: $(O)/obj/apps/%.o
 apps: $(patsubst apps/%.c,$(O)/%,$(APPS))
 
 # ---- unit tests (cmocka) ----
-$(O)/tests/fp_%: $(O)/obj/fastpath/tests/%.o $(O)/libtastcp.a
+# the engine's simulator
+$(O)/libsim.a: $(call objs,$(sort $(wildcard fastpath/tests/sim*.c)))
+	$(call say,AR,$@)
+	$(Q)rm -f $@; $(AR) rcs $@ $^
+$(O)/tests/fp_%: $(O)/obj/fastpath/tests/%.o $(O)/libsim.a $(O)/libtastcp.a
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka -lm
 # tests of the control half link its objects; what else those call, the tests bring
 $(O)/tests/fp_test_memory: $(call objs,fastpath/slow/memory.c)
-$(O)/tests/fp_test_control: $(call objs,$(wildcard fastpath/slow/*.c))
+CONTROL_SRC := $(patsubst %,fastpath/slow/%.c,admin control identity memory process request stack watch)
+$(O)/tests/fp_test_control: $(call objs,$(CONTROL_SRC))
 $(O)/tests/cl_%: $(O)/obj/interpose/tests/%.o $(call picobjs,$(LOW_SRC) $(SOCK_SRC))
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka
