@@ -74,28 +74,33 @@ static struct entry *find(struct tas_arp *a, uint32_t ip)
 	return NULL;
 }
 
+/* Takes the packets off the entry before it calls anybody: the owner may send again while it hears of the failure. */
 static void drop_pending(struct tas_arp *a, struct entry *e, bool unreachable)
 {
 	unsigned i, n = e->n_pending;
+	void *pkt[TAS_ARP_PENDING];
 
+	memcpy(pkt, e->pending, n * sizeof(pkt[0]));
 	e->n_pending = 0;
 	a->n_pending -= n;
 	for (i = 0; i < n; i++)
-		a->ops.drop(a->ctx, e->pending[i], unreachable);
+		a->ops.drop(a->ctx, pkt[i], unreachable);
 }
 
 static void forget(struct tas_arp *a, struct entry *e, bool unreachable)
 {
 	uint16_t me = (uint16_t)(e - a->e), *at = bucket(a, e->ip);
+	struct entry gone = *e;
 
-	drop_pending(a, e, unreachable);
 	while (*at != me)
 		at = &a->e[*at].next;
 	*at = e->next;
 	e->state = FREE;
+	e->n_pending = 0;
 	e->next = a->free;
 	a->free = me;
 	a->n--;
+	drop_pending(a, &gone, unreachable);
 }
 
 void tas__arp_free(struct tas_arp *a)

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Between the files of service/: the port, packets in and out, the loop.  Core 0's thread only. */
+#ifndef TAS_EDGE_H
+#define TAS_EDGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "fast/core.h"
+#include "slow/arp.h"
+#include "slow/route.h"
+
+struct rte_mempool;
+
+enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64 };
+
+/* What the edge knows per core.  Without a link only routes exists. */
+struct tas_net {
+	uint16_t port;
+	bool up;                /* there is a port */
+	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
+	bool hw_tx_checksum;    /* the port fills in the IPv4 header's and TCP's */
+	uint8_t mac[6];
+	uint16_t mtu;
+	uint16_t ip_id;
+	uint16_t n_tx;
+	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round */
+	struct rte_mempool *pool;
+	struct tas_arp *arp;
+	uint64_t icmp_tokens, icmp_refill; /* errors that may be sent now; when they were counted */
+	uint64_t conflict_told;
+	bool partial_told;
+	int fd;                 /* readable when packets wait; -1: none was found */
+};
+
+/* ---- eal.c ---- */
+/* Start EAL with one virtual device; 0 or -errno, the reason printed. */
+int tas__eal_init(const char *vdev);
+void tas__eal_exit(void);
+
+/* ---- link.c ---- */
+int tas__link_open(struct tas_net *n);
+void tas__link_close(struct tas_net *n);
+const char *tas__link_describe(void); /* for the start-up line */
+
+/* ---- link_tap.c ---- */
+/* Refuses what cannot work and says why; writes the device argument of EAL. */
+int tas__tap_prepare(char *vdev, size_t size);
+void tas__tap_explain(void); /* why creating it failed */
+/* Our end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
+void tas__tap_mac(uint8_t mac[6], unsigned side);
+
+/* ---- link_fds.c ---- */
+struct tas_fdset {
+	uint64_t bit[1 << 10];
+};
+void tas__fds_snapshot(struct tas_fdset *s);
+/* The descriptor opened since the snapshot on which a port's packets arrive: a tap queue or an AF_PACKET socket.  -1: none. */
+int tas__fds_find_port(const struct tas_fdset *before);
+/* Clear O_ASYNC on every tap queue; number of those that had it. */
+unsigned tas__fds_clear_async(void);
+
+/* ---- net.c ---- */
+int tas__net_init(struct tas_core *c);
+void tas__net_exit(struct tas_core *c);
+unsigned tas__net_receive(struct tas_core *c); /* one burst; packets received */
+void tas__net_flush(struct tas_core *c);
+void tas__net_timer(struct tas_core *c);
+uint64_t tas__net_deadline(const struct tas_core *c);
+/* ---- net_in.c, net_out.c ---- */
+extern struct tas_routes tas__routes;
+void tas__net_input(struct tas_core *c, struct rte_mbuf *m);
+void tas__net_announce(struct tas_core *c); /* gratuitous ARP for every address of ours */
+void tas__net_send_arp(struct tas_core *c, const struct tas_arp_pkt *p, const uint8_t dst[6]);
+void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst); /* m begins at the IP header; takes it */
+extern const struct tas_arp_ops tas__net_arp_ops;
+
+/* ---- loop.c ---- */
+int tas__loop_init(void);
+void tas__loop_exit(void);
+void tas__loop_run(struct tas_core *c);
+uint64_t tas__clock(void); /* ns, CLOCK_MONOTONIC */
+
+/* ---- idle.c ---- */
+struct tas_idle {
+	uint64_t last_work;
+	uint64_t next_yield; /* alone on this CPU: spin until then */
+	uint64_t held_until; /* a thread that does not cooperate was met: no polling until then */
+	uint64_t hold;
+};
+/* Nothing was done in this round.  True: look again (it has yielded or will spin); false: sleep. */
+bool tas__idle(struct tas_idle *i, uint64_t now, uint64_t poll);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The main loop of core 0: packets, hints and timers in rounds; descriptors now and then; sleep when there is nothing.
+ *
+ * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
+ * port's descriptor.  While there is work it is asked without waiting every 30 µs; asleep we wait in it until an event or the
+ * next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
+ * the last look and the sleep.
+ *
+ * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps
+ * the loop busy (applications that talk to each other), it is looked at every 2 µs only.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "service/edge.h"
+
+enum { EVENTS = 64, EMPTY_WAKES = 64 };
+static const uint64_t look_every = 30000, port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
+
+static int epfd = -1;
+static bool stopping;
+static struct epoll_event events[EVENTS];
+static int n_events;
+
+static struct tas_pollable port = { .fd = -1 };
+static bool port_ready;
+static unsigned empty_wakes; /* the port's descriptor was readable, but no packet came: in a row */
+
+uint64_t tas__clock(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static int control(int op, struct tas_pollable *p, uint32_t epoll_events)
+{
+	struct epoll_event e = { .events = epoll_events, .data.ptr = p };
+
+	return epoll_ctl(epfd, op, p->fd, &e) ? -errno : 0;
+}
+
+int tas_loop_add(struct tas_pollable *p, uint32_t epoll_events)
+{
+	return control(EPOLL_CTL_ADD, p, epoll_events);
+}
+
+int tas_loop_mod(struct tas_pollable *p, uint32_t epoll_events)
+{
+	return control(EPOLL_CTL_MOD, p, epoll_events);
+}
+
+/* Events of p that were fetched but not yet handled are forgotten: p may be freed after this. */
+void tas_loop_del(struct tas_pollable *p)
+{
+	int i;
+
+	control(EPOLL_CTL_DEL, p, 0);
+	for (i = 0; i < n_events; i++)
+		if (events[i].data.ptr == p)
+			events[i].data.ptr = NULL;
+}
+
+void tas_loop_stop(void)
+{
+	stopping = true;
+}
+
+/* Looks at descriptors, waiting ns at most; UINT64_MAX: without limit. */
+static unsigned look(uint64_t ns)
+{
+	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+	unsigned done = 0;
+	int i;
+
+	n_events = ns ? epoll_pwait2(epfd, events, EVENTS, ns == UINT64_MAX ? NULL : &t, NULL) :
+			epoll_wait(epfd, events, EVENTS, 0);
+	for (i = 0; i < n_events; i++) {
+		struct tas_pollable *p = events[i].data.ptr;
+
+		if (!p)
+			continue;
+		done += p != &port;
+		p->fn(p, events[i].events);
+	}
+	n_events = 0;
+	return done;
+}
+
+/* ---- the port's descriptor ---- */
+static void on_port(struct tas_pollable *p, uint32_t ev)
+{
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	port_ready = true;
+	if (!(ev & (EPOLLERR | EPOLLHUP)))
+		return;
+	/* A packet socket whose interface went down reports that once and works again when it comes back. */
+	if (!getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &len) && error) {
+		tas_warn("link %s: %s", tas_config.link_name, strerror(error));
+		return;
+	}
+	tas_warn("link %s is gone; connections over it will time out", tas_config.link_name);
+	tas_loop_del(p);
+	p->fd = -1;
+}
+
+static int port_add(const struct tas_net *n)
+{
+	if (!n->up || tas_config.fp_no_ints)
+		return 0;
+	if (n->fd < 0) {
+		tas_warn("the port has no descriptor to sleep on: polling all the time");
+		tas_config.fp_no_ints = true;
+		return 0;
+	}
+	port.fd = n->fd;
+	port.fn = on_port;
+	return tas_loop_add(&port, EPOLLIN);
+}
+
+/* ---- rounds ---- */
+struct loop {
+	struct tas_idle idle;
+	uint64_t next_look, next_port, last_packet;
+};
+
+static unsigned receive(struct loop *l, struct tas_core *c)
+{
+	unsigned n;
+
+	if (c->now < l->next_port && !port_ready)
+		return 0;
+	n = tas__net_receive(c);
+	empty_wakes = n || !port_ready ? 0 : empty_wakes + 1;
+	port_ready = false;
+	if (n)
+		l->last_packet = c->now;
+	l->next_port = c->now - l->last_packet > port_quiet ? c->now + port_every : 0;
+	return n;
+}
+
+static void sleep_until_news(struct loop *l, struct tas_core *c)
+{
+	uint64_t deadline = tas_core_deadline(c), net = tas__net_deadline(c), now;
+
+	if (net < deadline)
+		deadline = net;
+	now = tas__clock();
+	if (deadline != UINT64_MAX && deadline <= now + short_wait)
+		return;
+	if (empty_wakes > EMPTY_WAKES) { /* no buffers, or a port that cries wolf: do not spin on it */
+		look(0);
+		usleep((useconds_t)(back_off / 1000));
+		empty_wakes = 0;
+		return;
+	}
+	if (!tas_core_sleep_begin(c))
+		return;
+	tas_count(c, TAS_CTR_sleeps, 1);
+	look(deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
+	tas_core_sleep_end(c);
+	l->next_look = 0;
+	l->idle.last_work = c->now = tas__clock(); /* what follows a wake comes soon */
+}
+
+void tas__loop_run(struct tas_core *c)
+{
+	bool may_sleep = !c->net->up || !tas_config.fp_no_ints;
+	struct loop l = { .next_look = 0 };
+	unsigned work;
+
+	l.idle.last_work = tas__clock();
+	while (!stopping) {
+		c->now = tas__clock();
+		work = c->net->up ? receive(&l, c) : 0;
+		work += tas_core_poll(c);
+		if (c->net->up) {
+			tas__net_timer(c);
+			tas__net_flush(c);
+		}
+		if (c->now >= l.next_look) {
+			work += look(0);
+			l.next_look = c->now + look_every;
+		}
+		if (work)
+			l.idle.last_work = c->now;
+		else if (!may_sleep)
+			sched_yield();
+		else if (!tas__idle(&l.idle, c->now, tas_config.poll_ns_tas))
+			sleep_until_news(&l, c);
+	}
+}
+
+int tas__loop_init(void)
+{
+	epfd = epoll_create1(EPOLL_CLOEXEC);
+	return epfd < 0 ? -errno : port_add(tas_cores[0].net);
+}
+
+void tas__loop_exit(void)
+{
+	if (epfd >= 0)
+		close(epfd);
+	epfd = -1;
+}

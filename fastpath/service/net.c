@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/* Packets of one core: a burst in, the round's packets out, neighbours' timers. */
+#include <errno.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <rte_prefetch.h>
+#include <stdlib.h>
+
+#include "service/edge.h"
+
+enum { TX_TRIES = 8 };
+
+int tas__net_init(struct tas_core *c)
+{
+	unsigned bad;
+	int r = tas__routes_init(&tas__routes, &tas_config, &bad);
+
+	if (r) {
+		tas_warn("--ip-route: its next hop %u.%u.%u.%u is not a neighbour: on no prefix of --ip-addr, or our own",
+			 tas_config.route[bad].nexthop.ip[0], tas_config.route[bad].nexthop.ip[1],
+			 tas_config.route[bad].nexthop.ip[2], tas_config.route[bad].nexthop.ip[3]);
+		return r;
+	}
+	if (!c->net->up)
+		return 0;
+	c->net->arp = tas__arp_new(tas_config.arp_timeout, tas_config.arp_timeout_max, &tas__net_arp_ops, c);
+	if (!c->net->arp)
+		return -ENOMEM;
+	tas__net_announce(c);
+	tas__net_flush(c);
+	return 0;
+}
+
+void tas__net_exit(struct tas_core *c)
+{
+	tas__arp_free(c->net->arp);
+	c->net->arp = NULL;
+	if (c->net->up)
+		tas__net_flush(c);
+}
+
+unsigned tas__net_receive(struct tas_core *c)
+{
+	struct rte_mbuf *m[TAS_RX_BURST];
+	unsigned i, n = rte_eth_rx_burst(c->net->port, 0, m, TAS_RX_BURST);
+	uint64_t bytes = 0;
+
+	for (i = 0; i < n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
+	for (i = 0; i < n; i++) {
+		bytes += m[i]->pkt_len;
+		tas__net_input(c, m[i]);
+	}
+	tas_count(c, TAS_CTR_rx_packets, n);
+	tas_count(c, TAS_CTR_rx_bytes, bytes);
+	return n;
+}
+
+/* A full port is asked a few times, then the rest is dropped: TCP sends again, and a round must end. */
+void tas__net_flush(struct tas_core *c)
+{
+	struct tas_net *net = c->net;
+	unsigned sent = 0, tries = 0, k;
+	uint64_t bytes = 0;
+
+	if (!net->n_tx)
+		return;
+	for (k = 0; k < net->n_tx; k++)
+		bytes += net->tx[k]->pkt_len;
+	while (sent < net->n_tx && tries < TX_TRIES) {
+		k = rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)(net->n_tx - sent));
+		sent += k;
+		tries += !k;
+	}
+	tas_count(c, TAS_CTR_tx_packets, sent);
+	for (k = sent; k < net->n_tx; k++) {
+		bytes -= net->tx[k]->pkt_len;
+		rte_pktmbuf_free(net->tx[k]);
+	}
+	tas_count(c, TAS_CTR_tx_bytes, bytes);
+	tas_count(c, TAS_CTR_tx_dropped, net->n_tx - sent);
+	net->n_tx = 0;
+}
+
+void tas__net_timer(struct tas_core *c)
+{
+	if (c->now >= tas__arp_deadline(c->net->arp))
+		tas__arp_timer(c->net->arp, c->now);
+}
+
+uint64_t tas__net_deadline(const struct tas_core *c)
+{
+	return c->net->arp ? tas__arp_deadline(c->net->arp) : UINT64_MAX;
+}

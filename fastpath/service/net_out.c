@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/* Out to the link: routes, headers, checksums, neighbours. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include <string.h>
+
+#include "fast/checksum.h"
+#include "fast/ip.h"
+#include "service/edge.h"
+
+enum { ETH_HLEN = 14, TCP_CHECKSUM = 16 };
+
+struct tas_routes tas__routes;
+
+static uint32_t ip_of(const struct tas_addr *a)
+{
+	uint32_t v;
+
+	memcpy(&v, a->ip, 4);
+	return v;
+}
+
+void tas_net_route(const struct tas_addr *dst, struct tas_route *r)
+{
+	struct tas_next n;
+
+	memset(r, 0, sizeof(*r));
+	if (dst->family != AF_INET)
+		return;
+	n = tas__routes_find(&tas__routes, ip_of(dst));
+	r->kind = n.kind;
+	r->mtu = tas_cores[0].net->mtu;
+	if (n.kind == TAS_ROUTE_NONE)
+		return;
+	r->src.family = AF_INET;
+	memcpy(r->src.ip, &n.src, 4);
+}
+
+struct rte_mbuf *tas_net_alloc(struct tas_core *c)
+{
+	return c->net->pool ? rte_pktmbuf_alloc(c->net->pool) : NULL;
+}
+
+uint32_t tas_net_tso_max(void)
+{
+	return 0;
+}
+
+static void queue(struct tas_core *c, struct rte_mbuf *m)
+{
+	struct tas_net *n = c->net;
+
+	n->tx[n->n_tx++] = m;
+	if (n->n_tx == TAS_TX_BURST)
+		tas__net_flush(c);
+}
+
+static void give_up(struct tas_core *c, struct rte_mbuf *m)
+{
+	tas_count(c, TAS_CTR_tx_dropped, 1);
+	rte_pktmbuf_free(m);
+}
+
+static void send_ether(struct tas_core *c, struct rte_mbuf *m, uint16_t type, const uint8_t dst[6])
+{
+	uint8_t *h = (uint8_t *)rte_pktmbuf_prepend(m, ETH_HLEN);
+
+	if (!h) { /* cannot be: tas_net_alloc() leaves room, and what we answer came with these headers */
+		give_up(c, m);
+		return;
+	}
+	memcpy(h, dst, 6);
+	memcpy(h + 6, c->net->mac, 6);
+	h[12] = (uint8_t)(type >> 8);
+	h[13] = (uint8_t)type;
+	queue(c, m);
+}
+
+static void to_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct tas_next *next)
+{
+	const uint8_t *mac = tas__arp_lookup(c->net->arp, next->nexthop, next->src, c->now);
+
+	if (mac)
+		send_ether(c, m, 0x0800, mac);
+	else
+		tas__arp_wait(c->net->arp, next->nexthop, next->src, m, c->now);
+}
+
+void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst)
+{
+	struct tas_next next = tas__routes_find(&tas__routes, dst);
+
+	if (next.kind == TAS_ROUTE_LINK)
+		to_neighbour(c, m, &next);
+	else
+		give_up(c, m);
+}
+
+/* The port wants the pseudo header's sum, folded and not inverted, in the field. */
+static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, uint32_t dst)
+{
+	uint8_t *tcp = rte_pktmbuf_mtod(m, uint8_t *);
+	uint64_t pseudo = tas__sum_pseudo4(src, dst, TAS_IP_TCP, m->pkt_len);
+	uint16_t sum;
+
+	if (n->hw_tx_checksum) {
+		sum = tas__sum_fold(pseudo);
+		m->l2_len = ETH_HLEN;
+		m->l3_len = TAS_IP_HLEN;
+		m->l4_len = (tcp[12] >> 4) * 4u;
+		m->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_CKSUM;
+	} else {
+		sum = tas__checksum(tcp, m->data_len, pseudo);
+	}
+	memcpy(tcp + TCP_CHECKSUM, &sum, 2);
+}
+
+void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst)
+{
+	uint32_t s = ip_of(src), d = ip_of(dst);
+	struct tas_next next = tas__routes_find(&tas__routes, d);
+	unsigned len = m->pkt_len;
+	struct tas_ip_hdr *ip;
+
+	if (next.kind != TAS_ROUTE_LINK || len + TAS_IP_HLEN > c->net->mtu) {
+		give_up(c, m);
+		return;
+	}
+	tcp_checksum(c->net, m, s, d);
+	ip = (struct tas_ip_hdr *)rte_pktmbuf_prepend(m, TAS_IP_HLEN);
+	if (!ip) {
+		give_up(c, m);
+		return;
+	}
+	/* Atomic datagrams need no identification (RFC 6864). */
+	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, !c->net->hw_tx_checksum);
+	to_neighbour(c, m, &next);
+}
+
+/* ---- neighbours ---- */
+void tas__net_send_arp(struct tas_core *c, const struct tas_arp_pkt *p, const uint8_t dst[6])
+{
+	struct rte_mbuf *m = tas_net_alloc(c);
+
+	if (!m)
+		return;
+	tas__arp_build((uint8_t *)rte_pktmbuf_append(m, TAS_ARP_LEN), p);
+	send_ether(c, m, 0x0806, dst);
+}
+
+static const uint8_t everybody[6] = { 255, 255, 255, 255, 255, 255 };
+
+static void arp_request(void *ctx, uint32_t src, uint32_t ip, const uint8_t *mac)
+{
+	struct tas_core *c = ctx;
+	struct tas_arp_pkt p = { .op = TAS_ARP_REQUEST, .spa = src, .tpa = ip };
+
+	memcpy(p.sha, c->net->mac, 6);
+	tas_count(c, TAS_CTR_arp_requests_out, 1);
+	tas__net_send_arp(c, &p, mac ? mac : everybody);
+}
+
+static void arp_send(void *ctx, void *pkt, const uint8_t mac[6])
+{
+	send_ether(ctx, pkt, 0x0800, mac);
+}
+
+/* Nobody answered: a connection hears of it as it would on Linux. */
+static void arp_drop(void *ctx, void *pkt, bool unreachable)
+{
+	struct tas_core *c = ctx;
+	struct rte_mbuf *m = pkt;
+	const struct tas_ip_hdr *ip = rte_pktmbuf_mtod(m, struct tas_ip_hdr *);
+	struct tas_addr src = { .family = AF_INET }, dst = { .family = AF_INET };
+
+	tas_count(c, TAS_CTR_arp_failed, 1);
+	if (unreachable && ip->proto == TAS_IP_TCP) {
+		memcpy(src.ip, &ip->src, 4);
+		memcpy(dst.ip, &ip->dst, 4);
+		tas_core_icmp_error(c, &src, &dst, (const uint8_t *)ip + TAS_IP_HLEN, EHOSTUNREACH, false, 0);
+	}
+	rte_pktmbuf_free(m);
+}
+
+const struct tas_arp_ops tas__net_arp_ops = { arp_request, arp_send, arp_drop };
+
+void tas__net_announce(struct tas_core *c)
+{
+	unsigned i;
+
+	for (i = 0; i < tas__routes.n_own; i++)
+		arp_request(c, tas__routes.own[i], tas__routes.own[i], NULL);
+}
