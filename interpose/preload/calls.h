@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: MIT */
+/* clang-format off */
 /*
- * Every symbol that libtas_interpose.so puts in front of libc's, once.  From this list come the wrappers' prototypes, the
- * pointers to the next definition (resolve.c), the simple wrappers themselves (sockets.c), the version script, and
+ * Every symbol that libtas_interpose.so puts in front of libc's, once.  From this list come the wrappers' prototypes,
+ * the pointers to the next definition (resolve.c), the simple wrappers themselves (sockets.c), the version script, and
  * `make check-exports`, which compares it with what the library really exports.
  *
- *   FD(ret, name, params, args, goes)   first parameter is `int fd`.  The wrapper is generated: a number that is certainly
- *                                       the kernel's takes libc's own function, everything else takes `goes`, which gives
- *                                       a result or -errno.  CP() marks a cancellation point.
+ *   FD(ret, name, params, args, goes)   first parameter is `int fd`.  The wrapper is generated: a number that is
+ *                                       certainly the kernel's takes libc's own function, everything else takes `goes`,
+ *                                       which gives a result or -errno.  CP() marks a cancellation point.
  *   OWN(ret, name, params, args, file)  wrapper written by hand in `file`; it uses the next definition.
  *   NEW(ret, name, params, file)        written by hand, and complete without the next definition.
  *   SAME(name, target)                  another name of target, which libc exports as well.
  *
- * What is not here needs no wrapper, because the kernel's answer on the backing socket is the right one: fstat, lseek, pread,
- * pwrite, isatty, mmap, fsync, ftruncate, tee, vmsplice, copy_file_range.  fork needs none either (pthread_atfork).
+ * What is not here needs no wrapper, because the kernel's answer on the backing socket is the right one: fstat, lseek,
+ * pread, pwrite, isatty, mmap, fsync, ftruncate, tee, vmsplice, copy_file_range.  fork needs none either
+ * (pthread_atfork).
  */
 #ifndef TAS_PRELOAD_CALLS_H
 #define TAS_PRELOAD_CALLS_H
 
-/* clang-format off */
 #define TAS_CALLS(FD, OWN, NEW, SAME) \
 	/* sockets */ \
 	OWN(int, socket, (int domain, int type, int protocol), (domain, type, protocol), sockets.c) \

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * exec, in all its spellings.  Each ends in execve, execvpe, fexecve or execveat of libc, with the client library told before
- * and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library is put back into it, or
- * the next image would hold sockets that it cannot use.  In a vfork child only the raw call is made.
+ * exec, in all its spellings.  Each ends in execve, execvpe, fexecve or execveat of libc, with the client library told
+ * before and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library is put back
+ * into it, or the next image would hold sockets that it cannot use.  In a vfork child only the raw call is made.
  */
 #include <string.h>
 #include <sys/mman.h>
@@ -73,7 +73,7 @@ static int exec_raw(const struct target *t, char *const argv[], char *const envp
 
 static int exec_target(const struct target *t, char *const argv[], char *const envp[])
 {
-	struct tas__env env = { NULL, 0 };
+	struct tas__env env = {NULL, 0};
 	int err;
 
 	if (tas__passive())
@@ -91,22 +91,22 @@ static int exec_target(const struct target *t, char *const argv[], char *const e
 
 int tas__w_execve(const char *path, char *const argv[], char *const envp[])
 {
-	return exec_target(&(struct target){ .how = BY_PATH, .path = path }, argv, envp);
+	return exec_target(&(struct target){.how = BY_PATH, .path = path}, argv, envp);
 }
 
 int tas__w_execvpe(const char *file, char *const argv[], char *const envp[])
 {
-	return exec_target(&(struct target){ .how = BY_SEARCH, .path = file }, argv, envp);
+	return exec_target(&(struct target){.how = BY_SEARCH, .path = file}, argv, envp);
 }
 
 int tas__w_fexecve(int fd, char *const argv[], char *const envp[])
 {
-	return exec_target(&(struct target){ .how = BY_FD, .fd = fd }, argv, envp);
+	return exec_target(&(struct target){.how = BY_FD, .fd = fd}, argv, envp);
 }
 
 int tas__w_execveat(int dir, const char *path, char *const argv[], char *const envp[], int flags)
 {
-	return exec_target(&(struct target){ .how = BY_DIR, .fd = dir, .path = path, .flags = flags }, argv, envp);
+	return exec_target(&(struct target){.how = BY_DIR, .fd = dir, .path = path, .flags = flags}, argv, envp);
 }
 
 int tas__w_execv(const char *path, char *const argv[])

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * sendmsg and recvmsg, one and many.  Descriptors travel in them: a number that arrives over a kernel socket may be a TAS
- * socket of another process, so the table forgets what it knew of it; a TAS socket that leaves over a kernel socket must be
- * announced, which the client library does in tas_sendmsg().
+ * sendmsg and recvmsg, one and many.  Descriptors travel in them: a number that arrives over a kernel socket may be a
+ * TAS socket of another process, so the table forgets what it knew of it; a TAS socket that leaves over a kernel socket
+ * must be announced, which the client library does in tas_sendmsg().
  */
 #include <string.h>
 

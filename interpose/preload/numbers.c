@@ -2,9 +2,9 @@
 /*
  * Calls that make, copy and drop descriptor numbers.
  *
- * The table needs no help from open, pipe and the like: a number that was closed is marked kernel's or unknown, never TAS's,
- * so what such a call puts there is looked up at its first use at worst.  Only calls through which a TAS socket can come or
- * go are wrapped.
+ * The table needs no help from open, pipe and the like: a number that was closed is marked kernel's or unknown, never
+ * TAS's, so what such a call puts there is looked up at its first use at worst.  Only calls through which a TAS socket
+ * can come or go are wrapped.
  */
 #include <unistd.h>
 

@@ -2,12 +2,13 @@
 /*
  * Inside of libtas_interpose.so.
  *
- * A wrapper `tas__w_NAME` has the assembler name NAME, so libc's headers (attributes, redirections, transparent unions) do
- * not meet our definitions.  `tas__real.NAME` is the next definition, nearly always libc's; before it is looked up it is a
- * stub that looks it up, so a wrapper can be called at any time: from malloc's initialisation, from constructors before ours.
+ * A wrapper `tas__w_NAME` has the assembler name NAME, so libc's headers (attributes, redirections, transparent unions)
+ * do not meet our definitions.  `tas__real.NAME` is the next definition, nearly always libc's; before it is looked up
+ * it is a stub that looks it up, so a wrapper can be called at any time: from malloc's initialisation, from
+ * constructors before ours.
  *
- * Nothing here allocates, prints or aborts.  Wrappers are passive (they only make the real call) while the library is not
- * started and in a vfork child, which shares our memory and must not change it.
+ * Nothing here allocates, prints or aborts.  Wrappers are passive (they only make the real call) while the library is
+ * not started and in a vfork child, which shares our memory and must not change it.
  */
 #ifndef TAS_PRELOAD_H
 #define TAS_PRELOAD_H

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Calls that make processes.  fork needs no wrapper: the client library has atfork handlers.  What makes a process without
- * running them, or runs another program, is here.  A process that shares our memory until it execs (vfork, clone with
- * CLONE_VFORK) finds passive wrappers; see tas__vfork_depth.
+ * Calls that make processes.  fork needs no wrapper: the client library has atfork handlers.  What makes a process
+ * without running them, or runs another program, is here.  A process that shares our memory until it execs (vfork,
+ * clone with CLONE_VFORK) finds passive wrappers; see tas__vfork_depth.
  */
 #include <sched.h>
 #include <stdlib.h>
@@ -60,7 +60,7 @@ static int forked(void *arg)
 
 int tas__w_clone(int (*fn)(void *), void *stack, int flags, void *arg, pid_t *ptid, void *tls, pid_t *ctid)
 {
-	struct start start = { fn, arg };
+	struct start start = {fn, arg};
 	int pid;
 
 	if (tas__passive() || (flags & CLONE_THREAD) || !fn || !stack)
@@ -131,13 +131,13 @@ int tas__w_forkpty(int *master, char *name, const struct termios *tio, const str
 	return pid;
 }
 
-typedef int spawn_fn(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[],
-		     char *const[]);
+typedef int spawn_fn(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+		     char *const[], char *const[]);
 
 static int spawn(spawn_fn *real, pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
 		 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
-	struct tas__env env = { NULL, 0 };
+	struct tas__env env = {NULL, 0};
 	int r;
 
 	if (tas__passive())

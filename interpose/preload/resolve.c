@@ -2,8 +2,9 @@
 /*
  * Pointers to the next definitions, and the start of the library.
  *
- * Each pointer begins as a stub that looks up its own symbol only.  (One at a time, because such an early call may come out
- * of malloc's initialisation, and dlsym allocates when it does not find a symbol.)  The constructor looks all of them up.
+ * Each pointer begins as a stub that looks up its own symbol only.  (One at a time, because such an early call may come
+ * out of malloc's initialisation, and dlsym allocates when it does not find a symbol.)  The constructor looks all of
+ * them up.
  */
 #include <dlfcn.h>
 #include <string.h>
@@ -16,7 +17,7 @@ __thread int tas__vfork_depth __attribute__((tls_model("initial-exec")));
 char tas__self_path[4096];
 
 /* A symbol that this libc does not have fails as a kernel without the call does. */
-#define FAILED(ret) (ret) _Generic((ret *)0, void *: 0, FILE **: 0, default: -1)
+#define FAILED(ret) (ret) _Generic((ret *)0, void * : 0, FILE ** : 0, default : -1)
 #define FD(ret, name, params, args, goes) \
 	static ret absent_##name params \
 	{ \
@@ -34,7 +35,7 @@ TAS_CALLS(FD, OWN, NEW, SAME)
 #undef FD
 
 #define FD(ret, name, params, args, goes) .name = lazy_##name,
-struct tas__real tas__real = { TAS_CALLS(FD, OWN, NEW, SAME) };
+struct tas__real tas__real = {TAS_CALLS(FD, OWN, NEW, SAME)};
 #undef FD
 
 static void *next(const char *name, void *absent)

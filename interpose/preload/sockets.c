@@ -67,7 +67,7 @@ static int rwf_to_msg(int flags)
 
 ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int flags)
 {
-	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
+	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
 	int msg_flags = rwf_to_msg(flags);
 
 	if (off != -1 || n < 0 || n > IOV_MAX) {
@@ -80,7 +80,7 @@ ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int fl
 
 ssize_t tas__pwritev2(int fd, const struct iovec *iov, int n, off64_t off, int flags)
 {
-	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n };
+	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
 	int msg_flags = rwf_to_msg(flags);
 
 	if (off != -1 || n < 0 || n > IOV_MAX) {

@@ -2,9 +2,10 @@
 /*
  * splice and sendfile with a TAS socket at one end, by copying.
  *
- * Nothing may be lost in between, and a call may not block where Linux's would not.  From a socket to a pipe: a pipe that polls
- * writable takes at least 4,096 bytes, so the copy goes in pieces of that size, peeked first and consumed once written.  From
- * a pipe to a socket: tee() shows the bytes in a pipe of our own, and what the socket took is then read from the real one.
+ * Nothing may be lost in between, and a call may not block where Linux's would not.  From a socket to a pipe: a pipe
+ * that polls writable takes at least 4,096 bytes, so the copy goes in pieces of that size, peeked first and consumed
+ * once written.  From a pipe to a socket: tee() shows the bytes in a pipe of our own, and what the socket took is then
+ * read from the real one.
  *
  * All errors of arguments are the kernel's, told by the backing socket.
  */
@@ -31,7 +32,7 @@ static bool is_pipe(int fd)
 
 static long pipe_writable(int fd, bool wait)
 {
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
+	struct pollfd p = {.fd = fd, .events = POLLOUT};
 
 	switch (tas__real.poll(&p, 1, wait ? -1 : 0)) {
 	case -1:
@@ -124,7 +125,8 @@ ssize_t tas__w_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t
 {
 	const unsigned known = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
 
-	if (likely(tas__kernel(in) && tas__kernel(out)) || tas__passive() || off_in || off_out || !n || (flags & ~known))
+	if (likely(tas__kernel(in) && tas__kernel(out)) || tas__passive() || off_in || off_out || !n ||
+	    (flags & ~known))
 		return tas__real.splice(in, off_in, out, off_out, n, flags);
 	if (is_tas(in) && is_pipe(out))
 		return tas__result(CP(socket_to_pipe(in, out, n, flags)));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * FILE on sockets.  libc's streams call read and write inside libc, where no wrapper stands.  So fdopen() on a TAS socket
- * makes a cookie stream whose functions are our wrappers, and gives it the number: glibc's cookie streams keep no number
- * of their own (fileno() fails), but fileno() answers what _fileno says, and nothing else in such a stream reads it.
+ * FILE on sockets.  libc's streams call read and write inside libc, where no wrapper stands.  So fdopen() on a TAS
+ * socket makes a cookie stream whose functions are our wrappers, and gives it the number: glibc's cookie streams keep
+ * no number of their own (fileno() fails), but fileno() answers what _fileno says, and nothing else in such a stream
+ * reads it.
  *
  * fclose() of any other stream may drop a TAS number (0, 1, 2 after dup2), which the client library is told before.
  */
@@ -54,7 +55,7 @@ static int cookie_close(void *cookie)
 
 FILE *tas__w_fdopen(int fd, const char *mode)
 {
-	static const cookie_io_functions_t functions = { cookie_read, cookie_write, cookie_seek, cookie_close };
+	static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek, cookie_close};
 	FILE *f;
 
 	if (likely(tas__kernel(fd)) || !tas__is_ours(fd))
@@ -75,15 +76,15 @@ static int number(FILE *f)
 	return fd;
 }
 
-/* Is f one of our cookie streams?  They are the only ones with a number whose vtable is the one that a fresh cookie stream
- * has; it lies behind the FILE (struct _IO_FILE_plus). */
+/* Is f one of our cookie streams?  They are the only ones with a number whose vtable is the one that a fresh cookie
+ * stream has; it lies behind the FILE (struct _IO_FILE_plus). */
 static bool is_cookie(FILE *f)
 {
 	static const void *table;
 	const void *const *vtable = (const void *const *)(f + 1);
 
 	if (!__atomic_load_n(&table, __ATOMIC_RELAXED)) {
-		cookie_io_functions_t none = { NULL, NULL, NULL, NULL };
+		cookie_io_functions_t none = {NULL, NULL, NULL, NULL};
 		FILE *sample = fopencookie(NULL, "r", none);
 
 		if (!sample)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * libc's syscall() for the numbers that have wrappers.  A call whose descriptors are the kernel's stays the raw system call.
+ * libc's syscall() for the numbers that have wrappers.  A call whose descriptors are the kernel's stays the raw system
+ * call.
  *
  * SYS_vfork and SYS_clone with shared memory stay raw: libc's syscall() cannot return twice on one stack.
  */

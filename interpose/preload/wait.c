@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * poll, select, epoll.  A call whose descriptors are all the kernel's is libc's; one other descriptor sends the whole call to
- * the client library.  The scan costs a few instructions per descriptor.
+ * poll, select, epoll.  A call whose descriptors are all the kernel's is libc's; one other descriptor sends the whole
+ * call to the client library.  The scan costs a few instructions per descriptor.
  */
 #include <limits.h>
 #include <time.h>
@@ -69,7 +69,7 @@ int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
 /* Programs may pass sets larger than fd_set, so this counts words of the sets as the kernel does. */
 static bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
 {
-	const fd_set *sets[] = { r, w, e };
+	const fd_set *sets[] = {r, w, e};
 
 	for (int base = 0; base < n; base += NFDBITS) {
 		unsigned long bits = 0;

@@ -57,11 +57,11 @@ static void refused(void)
 static void bytes(void)
 {
 	char buf[64];
-	struct iovec two[2] = { { buf, 3 }, { buf + 8, 20 } };
-	struct iovec out[2] = { { (void *)"abc", 3 }, { (void *)"defg", 4 } };
-	struct msghdr msg = { .msg_iov = two, .msg_iovlen = 2 };
-	struct mmsghdr many[2] = { { .msg_hdr = { .msg_iov = out, .msg_iovlen = 1 } },
-				   { .msg_hdr = { .msg_iov = out + 1, .msg_iovlen = 1 } } };
+	struct iovec two[2] = {{buf, 3}, {buf + 8, 20}};
+	struct iovec out[2] = {{(void *)"abc", 3}, {(void *)"defg", 4}};
+	struct msghdr msg = {.msg_iov = two, .msg_iovlen = 2};
+	struct mmsghdr many[2] = {{.msg_hdr = {.msg_iov = out, .msg_iovlen = 1}},
+				  {.msg_hdr = {.msg_iov = out + 1, .msg_iovlen = 1}}};
 	volatile int minus_one = -1; /* the compiler need not know */
 	int s[2];
 
@@ -80,12 +80,12 @@ static void bytes(void)
 	SAY(recv(s[1], buf, 4, MSG_DONTWAIT));
 	SAY(sendto(s[0], "to", 2, MSG_NOSIGNAL, NULL, 0));
 	SAY(recvfrom(s[1], buf, 9, 0, NULL, NULL));
-	SAY(sendmsg(s[0], &(struct msghdr){ .msg_iov = out, .msg_iovlen = 2 }, 0));
+	SAY(sendmsg(s[0], &(struct msghdr){.msg_iov = out, .msg_iovlen = 2}, 0));
 	SAY(recvmsg(s[1], &msg, 0));
 	SAY_TEXT(buf, 3);
 	SAY(sendmmsg(s[0], many, 2, 0));
 	printf("lengths %u %u\n", many[0].msg_len, many[1].msg_len);
-	many[0].msg_hdr = (struct msghdr){ .msg_iov = two, .msg_iovlen = 2 };
+	many[0].msg_hdr = (struct msghdr){.msg_iov = two, .msg_iovlen = 2};
 	SAY(recvmmsg(s[1], many, 1, 0, NULL));
 	printf("length %u\n", many[0].msg_len);
 	SAY(pwritev2(s[0], out, 2, -1, 0));
@@ -157,7 +157,7 @@ static void options(void)
 {
 	int s[2], v = -1, n;
 	socklen_t len = sizeof v;
-	struct linger linger = { 1, 5 };
+	struct linger linger = {1, 5};
 
 	tcp_pair(s);
 	SAY(getsockopt(s[0], SOL_SOCKET, SO_TYPE, &v, &len));

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Calls before any constructor has run: a malloc that reads a file when it is first used, as jemalloc does, and a constructor
- * that uses sockets.  Built twice: as the library (EARLY_LIBRARY) that does this, and as the program linked to it.
+ * Calls before any constructor has run: a malloc that reads a file when it is first used, as jemalloc does, and a
+ * constructor that uses sockets.  Built twice: as the library (EARLY_LIBRARY) that does this, and as the program linked
+ * to it.
  */
 #include "say.h"
 

@@ -5,8 +5,9 @@
 static void send_fd(int via, int fd)
 {
 	char control[CMSG_SPACE(sizeof fd)];
-	struct iovec iov = { (void *)"f", 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct iovec iov = {(void *)"f", 1};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
 
 	c->cmsg_level = SOL_SOCKET;
@@ -19,8 +20,9 @@ static void send_fd(int via, int fd)
 static int recv_fd(int via)
 {
 	char control[CMSG_SPACE(sizeof(int))], byte;
-	struct iovec iov = { &byte, 1 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	int fd = -1;
 
 	SAY(recvmsg(via, &msg, MSG_CMSG_CLOEXEC));
@@ -122,7 +124,7 @@ static void passed(void)
 
 static void in_epoll(void)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = 7 }, got[4];
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = 7}, got[4];
 	int s[2], e = (int)SAY(epoll_create1(EPOLL_CLOEXEC)), d;
 
 	tcp_pair(s);

@@ -69,7 +69,7 @@ static int quiet_child(void *arg)
 static void vforks(void)
 {
 	static char stack[65536] __attribute__((aligned(16)));
-	char *argv[] = { "sh", "-c", "exit 4", NULL };
+	char *argv[] = {"sh", "-c", "exit 4", NULL};
 	int s[2];
 	pid_t pid;
 
@@ -99,8 +99,8 @@ static void vforks(void)
 
 static void spawns(void)
 {
-	char *argv[] = { "sh", "-c", "exit 4", NULL };
-	char *none[] = { NULL };
+	char *argv[] = {"sh", "-c", "exit 4", NULL};
+	char *none[] = {NULL};
 	char buf[16];
 	pid_t pid;
 	FILE *p;
@@ -122,7 +122,7 @@ static void spawns(void)
 static void become(int how, int fd)
 {
 	char number[12], name[12];
-	char *argv[] = { (char *)self, "--write", number, name, NULL };
+	char *argv[] = {(char *)self, "--write", number, name, NULL};
 
 	snprintf(number, sizeof number, "%d", fd);
 	snprintf(name, sizeof name, "exec%d ", how);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For the programs of this folder: each makes calls and prints what came back, nothing that differs from run to run.  The test
- * compares what a program prints on the kernel with what it prints under the interposer.
+ * For the programs of this folder: each makes calls and prints what came back, nothing that differs from run to run.
+ * The test compares what a program prints on the kernel with what it prints under the interposer.
  */
 #ifndef SAY_H
 #define SAY_H
@@ -43,7 +43,7 @@ static inline void say_result(int line, const char *what, long r, int err)
 
 static inline struct sockaddr_in loopback(int port)
 {
-	struct sockaddr_in sin = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+	struct sockaddr_in sin = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
 
 	sin.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	return sin;

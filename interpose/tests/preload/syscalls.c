@@ -9,10 +9,10 @@ int main(void)
 {
 	struct sockaddr_in sin = loopback(0);
 	socklen_t len = sizeof sin;
-	struct epoll_event ev = { .events = EPOLLIN }, got[2];
-	struct timespec ts = { 1, 0 };
-	struct iovec iov = { (void *)"vector", 6 };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	struct epoll_event ev = {.events = EPOLLIN}, got[2];
+	struct timespec ts = {1, 0};
+	struct iovec iov = {(void *)"vector", 6};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
 	struct pollfd p;
 	char buf[32];
 	fd_set set;
@@ -36,7 +36,7 @@ int main(void)
 	SAY(syscall(SYS_sendmsg, c, &msg, 0));
 	SAY(syscall(SYS_recvfrom, a, buf, 12, MSG_WAITALL, NULL, NULL));
 	SAY_TEXT(buf, 12);
-	p = (struct pollfd){ a, POLLOUT, 0 };
+	p = (struct pollfd){a, POLLOUT, 0};
 	SAY(syscall(SYS_poll, &p, 1, 1000));
 	SAY(syscall(SYS_ppoll, &p, 1, &ts, NULL, 8));
 	FD_ZERO(&set);

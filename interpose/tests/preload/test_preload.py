@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What a program sees under the interposer is what it sees on the kernel.
 
-Each program of this folder prints what its calls gave.  It runs on the kernel, under the interposer without a service (every
-socket falls back), and under the interposer with a service (loopback connections go through TAS); the three texts are equal.
-TAS_BUILD names the build folder.
+Each program of this folder prints what its calls gave.  It runs on the kernel, under the interposer without a service
+(every socket falls back), and under the interposer with a service (loopback connections go through TAS); the texts
+are equal.  TAS_BUILD names the build folder.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 
 static void polls(int s[2], int ev)
 {
-	struct pollfd p[4] = { { s[1], POLLIN, 0 }, { s[0], POLLOUT, 0 }, { ev, POLLIN, 0 }, { -1, POLLIN, 9 } };
+	struct pollfd p[4] = {{s[1], POLLIN, 0}, {s[0], POLLOUT, 0}, {ev, POLLIN, 0}, {-1, POLLIN, 9}};
 	struct pollfd *volatile nowhere = NULL;
 	char c;
 
@@ -21,16 +21,16 @@ static void polls(int s[2], int ev)
 	SAY(poll(p, 4, -1));
 	printf("revents %x %x %x %x\n", p[0].revents, p[1].revents, p[2].revents, p[3].revents);
 	p[3].fd = 999;
-	SAY(ppoll(p, 4, &(struct timespec){ 1, 0 }, NULL));
+	SAY(ppoll(p, 4, &(struct timespec){1, 0}, NULL));
 	printf("revents %x\n", p[3].revents);
-	SAY(ppoll(p, 4, &(struct timespec){ 1, -1 }, NULL));
+	SAY(ppoll(p, 4, &(struct timespec){1, -1}, NULL));
 	SAY(poll(nowhere, 0, 1));
 	SAY(poll(nowhere, 1, 1));
 }
 
 static void selects(int s[2], int ev)
 {
-	struct timeval tv = { 5, 0 };
+	struct timeval tv = {5, 0};
 	fd_set r, w, e;
 
 	FD_ZERO(&r);
@@ -42,11 +42,11 @@ static void selects(int s[2], int ev)
 	FD_SET(s[0], &w);
 	FD_SET(s[0], &e);
 	SAY(select(64, &r, &w, &e, &tv));
-	printf("in %d %d %d out %d err %d, time left: %d\n", !!FD_ISSET(s[1], &r), !!FD_ISSET(s[0], &r), !!FD_ISSET(ev, &r),
-	       !!FD_ISSET(s[0], &w), !!FD_ISSET(s[0], &e), tv.tv_sec >= 3 && tv.tv_sec <= 5);
+	printf("in %d %d %d out %d err %d, time left: %d\n", !!FD_ISSET(s[1], &r), !!FD_ISSET(s[0], &r),
+	       !!FD_ISSET(ev, &r), !!FD_ISSET(s[0], &w), !!FD_ISSET(s[0], &e), tv.tv_sec >= 3 && tv.tv_sec <= 5);
 	FD_ZERO(&r);
 	FD_SET(s[0], &r);
-	tv = (struct timeval){ 0, 30000 };
+	tv = (struct timeval){0, 30000};
 	SAY(select(s[0] + 1, &r, NULL, NULL, &tv));
 	printf("left %ld.%06ld, set %d\n", (long)tv.tv_sec, (long)tv.tv_usec, !!FD_ISSET(s[0], &r));
 	FD_SET(s[0], &r);
@@ -55,9 +55,9 @@ static void selects(int s[2], int ev)
 	SAY(select(-1, NULL, NULL, NULL, &tv));
 	FD_ZERO(&r);
 	FD_SET(s[0], &r);
-	SAY(select(s[0] + 1, &r, NULL, NULL, &(struct timeval){ -1, 0 }));
+	SAY(select(s[0] + 1, &r, NULL, NULL, &(struct timeval){-1, 0}));
 	FD_SET(s[1], &r);
-	SAY(pselect(s[1] + 1, &r, NULL, NULL, &(struct timespec){ 1, 0 }, NULL));
+	SAY(pselect(s[1] + 1, &r, NULL, NULL, &(struct timespec){1, 0}, NULL));
 }
 
 static void show(const struct epoll_event *ev, int n)
@@ -74,7 +74,7 @@ static void show(const struct epoll_event *ev, int n)
 
 static void epolls(int s[2], int ev)
 {
-	struct epoll_event add = { .events = EPOLLIN, .data.u64 = 1 }, got[8];
+	struct epoll_event add = {.events = EPOLLIN, .data.u64 = 1}, got[8];
 	char buf[8];
 	int e = (int)SAY(epoll_create(1)), n;
 
@@ -96,7 +96,7 @@ static void epolls(int s[2], int ev)
 	SAY(epoll_ctl(e, EPOLL_CTL_MOD, s[1], &add));
 	n = (int)SAY(epoll_pwait(e, got, 8, 0, NULL));
 	show(got, n);
-	n = (int)SAY(epoll_pwait2(e, got, 8, &(struct timespec){ 0, 1000000 }, NULL));
+	n = (int)SAY(epoll_pwait2(e, got, 8, &(struct timespec){0, 1000000}, NULL));
 	show(got, n);
 	SAY(read(s[1], buf, 8));
 	add.events = EPOLLIN | EPOLLET;
