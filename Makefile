@@ -27,7 +27,7 @@ endif
 INC_FP := -Ifastpath
 INC_CL := -Ifastpath -Iinterpose/client
 
-DPDK_CFLAGS = $(shell pkg-config --cflags libdpdk)
+DPDK_CFLAGS = $(patsubst -I%,-isystem %,$(shell pkg-config --cflags libdpdk)) # system: our warnings are for our code
 DPDK_LIBS = $(shell pkg-config --libs libdpdk)
 
 # ---- sources: every .c in its folder belongs to that part ----
