@@ -1,4 +1,12 @@
 # TAS sockets.  `make help` lists the targets.  Variables: O=build folder, CC=gcc|clang, SAN=address,undefined | thread, V=1
+#? make             build into build/ (O=folder)
+#? make demo        set this machine up, build, and show an unmodified program on TAS
+#? make test        unit tests, and real programs in network namespaces (test-full: with large volumes)
+#? make deps        install what building and the demo need (test-deps: tests and lint)
+#? make lint        ruff, mypy, clang, layers, exports
+#? make install     into PREFIX (/usr/local), below DESTDIR
+#? make clean       remove the build folder
+#? variables        CC=gcc|clang  SAN=address,undefined|thread  V=1 (show commands)
 O ?= build
 CC := $(if $(filter default,$(origin CC)),gcc,$(CC))
 AR := ar
@@ -133,8 +141,29 @@ preload-programs: $(PRELOAD_PROGS)
 test-preload: check-exports preload-programs
 	$(Q)TAS_BUILD=$(abspath $(O)) $(PY) -m pytest -q interpose/tests/preload
 
+# ---- what users type ----
+.PHONY: deps test-deps demo test test-full lint install help
+deps:
+	$(Q).ci/deps build
+test-deps:
+	$(Q).ci/deps test
+demo: deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m tas_sockets._demo
+test test-full: test-deps
+	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs
+	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q $(if $(filter test,$@),-m 'not full')
+lint: test-deps
+	$(Q)$(MAKE) --no-print-directory check-exports
+	$(Q)$(MAKE) --no-print-directory CC=clang O=$(O)-clang all
+	$(Q).ci/lint
+install: all
+	$(Q).ci/install $(O) "$(PREFIX)" "$(DESTDIR)"
+help:
+	@sed -n 's/^#? //p' Makefile
+
 .PHONY: clean
 clean:
 	$(Q)rm -rf $(O)
 
--include $(shell test -d $(O) && find $(O)/obj $(O)/pic -name '*.d' 2>/dev/null)
+-include $(shell test -d $(O)/obj && find $(O)/obj $(O)/pic -name '*.d' 2>/dev/null)

@@ -110,14 +110,14 @@ class Netns:
             os.close(home)
             os.close(there)
 
-    def socket(self, family: int = socket.AF_INET, timeout: float = 20) -> socket.socket:
+    def tcp_socket(self, family: int = socket.AF_INET, timeout: float = 20) -> socket.socket:
         with self.entered():
             s = socket.socket(family, socket.SOCK_STREAM)
         s.settimeout(timeout)
         return s
 
     def connect(self, addr: str, port: int, timeout: float = 20) -> socket.socket:
-        s = self.socket(timeout=timeout)
+        s = self.tcp_socket(timeout=timeout)
         try:
             s.connect((addr, port))
         except BaseException:
@@ -198,7 +198,9 @@ class Proc:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
             self.lab.dump(f"{self} did not end within {timeout} s")
-            raise AssertionError(f"{self} did not end within {timeout} s:\n{self.out[-2000:]}{self.err[-2000:]}") from None
+            raise AssertionError(
+                f"{self} did not end within {timeout} s:\n{self.out[-2000:]}{self.err[-2000:]}"
+            ) from None
 
     def ok(self, timeout: float = 60) -> str:
         """Waits for status 0 and returns the output."""

@@ -24,7 +24,10 @@ def transfer(lab: Lab, server_tas: bool, roles: tuple[str, str], size: int, time
         server = lab.kernel(program, theirs, "--listen=0.0.0.0:0", *options)
         client = lab.tas(program, mine, f"--connect={PEER_ADDR}:{server.listening()}", *options)
     flows = [
-        line.split() for p in (client, server) for line in p.ok(timeout).splitlines() if line.startswith(("sent", "rec"))
+        line.split()
+        for p in (client, server)
+        for line in p.ok(timeout).splitlines()
+        if line.startswith(("sent", "rec"))
     ]
     assert len(flows) == (4 if mine == "both" else 2)
     assert {int(f[1]) for f in flows} == {size}
@@ -37,7 +40,9 @@ def transfer(lab: Lab, server_tas: bool, roles: tuple[str, str], size: int, time
 @pytest.mark.timeout(400)
 def test_streams_arrive_whole(tas: Lab, server_tas: bool, roles: tuple[str, str], size: int) -> None:
     assert tas.service
-    least = {"recv": {"bytes_in": size}, "send": {"bytes_out": size}}.get(roles[0], {"bytes_in": size, "bytes_out": size})
+    least = {"recv": {"bytes_in": size}, "send": {"bytes_out": size}}.get(
+        roles[0], {"bytes_in": size, "bytes_out": size}
+    )
     with tas.service.carried(**least):
         transfer(tas, server_tas, roles, size, 60 + size / (20 * MIB))
 

@@ -20,7 +20,9 @@ def test_loopback_without_a_link(local_tas: Lab, mode: str) -> None:
     _, port = local_tas.echoserver("--threads=2")
     assert local_tas.service
     with local_tas.service.carried(conn_local=4):
-        got = local_tas.tas(BUILD / "rpcclient", "-j", "-c", "4", "-m", mode, "-n", "4000", "127.0.0.1", str(port)).json()
+        got = local_tas.tas(
+            BUILD / "rpcclient", "-j", "-c", "4", "-m", mode, "-n", "4000", "127.0.0.1", str(port)
+        ).json()
     assert got["requests"] == 4000
 
 
@@ -59,9 +61,13 @@ def test_a_program_under_tas_reaches_a_kernel_server_over_loopback(local_tas: La
 
 
 def test_without_a_service_everything_is_the_kernels(lab: Lab) -> None:
-    env = {} if KERNEL_ONLY else {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": "/nonexistent/tas.sock"}
+    env = (
+        {} if KERNEL_ONLY else {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": "/nonexistent/tas.sock"}
+    )
     server = lab.start(lab.app, BUILD / "echoserver", "--port=0", env=env)
-    client = lab.start(lab.app, BUILD / "rpcclient", "-c", "4", "-n", "1000", "127.0.0.1", str(server.listening()), env=env)
+    client = lab.start(
+        lab.app, BUILD / "rpcclient", "-c", "4", "-n", "1000", "127.0.0.1", str(server.listening()), env=env
+    )
     client.ok()
     if not KERNEL_ONLY:
         assert len(client.err.splitlines()) == 1, "one warning"

@@ -222,7 +222,9 @@ def test_a_node_http_server(tas: Lab) -> None:
     assert "Socket errors" not in out, out
     body = os.urandom(300000)
     (tas.tmp / "body").write_bytes(body)
-    tas.kernel("curl", "-sS", "--fail", "--data-binary", f"@{tas.tmp}/body", "-o", tas.tmp / "echoed", f"{url}/echo").ok()
+    tas.kernel(
+        "curl", "-sS", "--fail", "--data-binary", f"@{tas.tmp}/body", "-o", tas.tmp / "echoed", f"{url}/echo"
+    ).ok()
     assert (tas.tmp / "echoed").read_bytes() == body
 
 
