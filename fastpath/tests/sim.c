@@ -49,6 +49,19 @@ static uint8_t pattern(int side, uint64_t off)
 	return (uint8_t)(off * 0x9e3779b97f4a7c15u >> 56 ^ (unsigned)side * 0x55);
 }
 
+static void trace(const struct sim *s, const char *what, int from, const struct tcp_seg *seg, uint64_t off)
+{
+	char flags[9], *f = flags;
+
+	for (int i = 0; i < 8; i++)
+		if (seg->flags & 1 << i)
+			*f++ = "FSRPAUEC"[i];
+	*f = 0;
+	fprintf(stderr, "%.6f %c %s %s seq %u ack %u off %llu len %u wnd %u sack %u [%s]\n", (double)s->now / 1e9,
+		"><"[from], what, flags, seg->seq, seg->ack, (unsigned long long)off, seg->len, seg->wnd, seg->n_sack,
+		tcp_state_name(tcp_state(&s->end[from].c)));
+}
+
 /* ---- Link: a heap of packets by time ---- */
 static bool before(const struct sim_pkt *a, const struct sim_pkt *b)
 {
@@ -97,8 +110,12 @@ static void link_put(struct sim *s, int from, struct tcp_seg *seg, uint64_t off)
 
 	if ((cfg->filter && cfg->filter(cfg->filter_arg, from, seg, off, s->now)) || chance(s, cfg->loss_ppm)) {
 		s->dropped++;
+		if (cfg->trace)
+			trace(s, "lost", from, seg, off);
 		return;
 	}
+	if (cfg->trace)
+		trace(s, "sent", from, seg, off);
 	if (cfg->strip_options && seg->flags & TCP_F_SYN)
 		seg->has_ts = seg->has_wscale = seg->sack_ok = false;
 	if (cfg->ns_per_byte) {
@@ -231,8 +248,9 @@ static void input_both_ways(struct sim *s, int e, const struct tcp_seg *seg, str
 	tcp_input(c, seg, s->now, res);
 	other.delivered = tcp__delivered(&copy);
 	other.acked = tcp__acked(&copy);
-	if (memcmp(&copy, c, sizeof(copy)))
-		fail(s, e, "fast path differs from general path");
+	for (size_t i = 0; i < sizeof(copy); i++)
+		if (((uint8_t *)&copy)[i] != ((uint8_t *)c)[i])
+			fail(s, e, "fast path differs from general path at byte %zu of struct tcp_conn", i);
 	if (other.events != res->events || other.rx_off * !!other.rx_len != res->rx_off * !!res->rx_len ||
 	    other.rx_len != res->rx_len || other.rx_skip != res->rx_skip || other.delivered != res->delivered)
 		fail(s, e, "fast path's result differs from general path's");
@@ -292,7 +310,7 @@ static void receive(struct sim *s, struct sim_pkt *p)
 		fail(s, p->to, "built a header that does not parse");
 		return;
 	}
-	if (!me->open) {
+	if (me->closed || !me->open) {
 		open_passive(s, p->to, &seg);
 		return;
 	}
@@ -308,15 +326,13 @@ static void receive(struct sim *s, struct sim_pkt *p)
 	note_result(s, p->to, &res);
 	if (res.reset_reply)
 		reset_reply(s, p->to, &seg);
-	if (me->closed)
-		me->open = false;
 }
 
 /* ---- Applications ---- */
-static bool read_some(struct sim *s, int e)
+static bool read_some(struct sim *s, int e, uint64_t most)
 {
 	struct sim_end *me = &s->end[e];
-	uint64_t n = me->delivered - me->consumed, most = 1 + sim_random(s, s->cfg.side[e].read_max);
+	uint64_t n = me->delivered - me->consumed;
 
 	if (n > most)
 		n = most;
@@ -368,9 +384,10 @@ static void app_turn(struct sim *s, int e)
 	me->turn_at = UINT64_MAX; /* until something happens */
 	if (me->app_closed || tcp_state(&me->c) == TCP_S_SYN_SENT || tcp_state(&me->c) == TCP_S_SYN_RECV)
 		return;
-	if (read_some(s, e) | write_some(s, e))
+	if (read_some(s, e, 1 + sim_random(s, side->read_max)) | write_some(s, e))
 		me->turn_at = s->now + 1 + sim_random(s, side->turn_max);
-	if (side->how == SIM_ABORT && me->consumed + me->written >= side->abort_after) {
+	uint64_t end = side->bytes + s->cfg.side[!e].bytes;
+	if (side->how == SIM_ABORT && me->consumed + me->written >= (side->abort_after < end ? side->abort_after : end)) {
 		tcp_app_abort(&me->c, s->now);
 		app_gone(s, e);
 		return;
@@ -405,8 +422,12 @@ static void after_event(struct sim *s, int e)
 	}
 	if ((bad = sim_check(&me->c)))
 		fail(s, e, "%s", bad);
-	if (me->closed)
+	if (me->closed) { /* what was delivered can still be read */
+		if (!me->app_closed && !me->error)
+			while (!s->failure[0] && read_some(s, e, UINT64_MAX))
+				;
 		me->open = false;
+	}
 }
 
 bool sim_step(struct sim *s)
@@ -442,7 +463,7 @@ bool sim_step(struct sim *s)
 			free(p->data);
 			free(p);
 		}
-		if (s->end[to].open || s->end[to].closed)
+		if (s->end[to].open)
 			after_event(s, to);
 	}
 	for (int e = 0; e < 2; e++) {
