@@ -19,8 +19,6 @@
 #include "service/values.h"
 #include "tcp/tcp.h"
 
-#define TAS_VERSION "0.1.0"
-
 struct tas_config tas_config;
 
 enum kind {
@@ -251,6 +249,7 @@ static const struct option options[] = {
 	{ "ready-fd", "FD", "write a line to FD and close it when ready", .kind = K_NUMBER, AT(ready_fd), .scale = 1, .min = 0,
 	  .max = 1 << 20 },
 	{ "quiet", NULL, "warnings only", .kind = K_FLAG, AT(quiet) },
+	{ "exit-when-unused", NULL, "end when the last session (program or tasctl) has gone", .kind = K_FLAG, AT(exit_idle) },
 	{ "help", NULL, "this text", .kind = K_CUSTOM },
 	{ "version", NULL, "the version", .kind = K_CUSTOM },
 
