@@ -8,6 +8,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,34 +41,29 @@ static struct {
 	char text[TAS_MSG_TEXT_MAX];
 } ctl = { .io.fd = -1, .lock = -1, .spare = -1 };
 
-/* ---- sessions ---- */
-void tas__session_close(struct tas_session *s)
+/* ---- what comes with messages ---- */
+/* Closing the last reference of a connected TCP socket with SO_LINGER waits for its peer.  Backing sockets of TAS are not
+ * connected; whoever sends another one does not keep its linger time. */
+static void close_foreign(int fd)
 {
-	tas_loop_del(&s->io);
-	close(s->io.fd);
-	*s->pprev = s->next;
-	if (s->next)
-		s->next->pprev = s->pprev;
-	ctl.n_sessions--;
-	if (s->proc)
-		s->proc->session = NULL;
-	free(s);
+	const struct linger off = { 0 };
+	struct linger l = { 0 };
+	struct tcp_info info;
+	socklen_t len = sizeof l, ilen = sizeof info;
+
+	if (!getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) && l.l_onoff && l.l_linger &&
+	    !getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &ilen) && info.tcpi_state != TAS_S_CLOSE &&
+	    info.tcpi_state != TAS_S_LISTEN)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &off, sizeof off);
+	close(fd);
 }
 
-void tas__exit_if_unused(void)
+static void close_received(struct tas_request *q)
 {
-	if (tas_config.exit_idle && ctl.used && !ctl.n_sessions && !tas__proc_count())
-		tas_loop_stop();
-}
-
-static void session_gone(struct tas_session *s)
-{
-	struct tas_proc *p = s->proc;
-
-	tas__session_close(s);
-	if (p)
-		tas__proc_hangup(p);
-	tas__exit_if_unused();
+	for (unsigned i = 0; i < q->n_fds; i++)
+		if (q->fd[i] >= 0)
+			close_foreign(q->fd[i]);
+	q->n_fds = 0;
 }
 
 /* Collects descriptors and credentials; every descriptor that the kernel installed is ours to close. */
@@ -101,7 +98,7 @@ static void take_ancillary(struct tas_request *q, struct msghdr *m)
 static int receive(struct tas_session *s, struct tas_request *q)
 {
 	union {
-		char buf[CMSG_SPACE(TAS_MSG_FDS_MAX * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
+		char buf[CMSG_SPACE(TAS_REQUEST_FDS_ROOM * sizeof(int)) + CMSG_SPACE(sizeof(struct ucred))];
 		struct cmsghdr align;
 	} c;
 	struct iovec v = { &q->msg, sizeof q->msg };
@@ -113,6 +110,49 @@ static int receive(struct tas_session *s, struct tas_request *q)
 	take_ancillary(q, &m);
 	q->len = (size_t)n;
 	return n > 0 ? 1 : -1;
+}
+
+/* ---- sessions ---- */
+/* Messages that nobody will answer: their descriptors are closed with care, which the kernel would not take. */
+static void drain(struct tas_session *s)
+{
+	struct tas_request q = { .s = s };
+
+	shutdown(s->io.fd, SHUT_RDWR); /* no more of them */
+	while (receive(s, &q) > 0 || q.has_cred) { /* an empty message has credentials too, the end has none */
+		close_received(&q);
+		q.has_cred = false;
+	}
+}
+
+void tas__session_close(struct tas_session *s)
+{
+	tas_loop_del(&s->io);
+	drain(s);
+	close(s->io.fd);
+	*s->pprev = s->next;
+	if (s->next)
+		s->next->pprev = s->pprev;
+	ctl.n_sessions--;
+	if (s->proc)
+		s->proc->session = NULL;
+	free(s);
+}
+
+void tas__exit_if_unused(void)
+{
+	if (tas_config.exit_idle && ctl.used && !ctl.n_sessions && !tas__proc_count())
+		tas_loop_stop();
+}
+
+static void session_gone(struct tas_session *s)
+{
+	struct tas_proc *p = s->proc;
+
+	tas__session_close(s);
+	if (p)
+		tas__proc_hangup(p);
+	tas__exit_if_unused();
 }
 
 static bool send_reply(struct tas_session *s, struct tas_request *q)
@@ -151,9 +191,7 @@ static int serve(struct tas_session *s)
 	r = receive(s, &q);
 	if (r > 0 && !(tas__request(&q) && (q.silent || send_reply(s, &q))))
 		r = -1;
-	for (unsigned i = 0; i < q.n_fds; i++)
-		if (q.fd[i] >= 0)
-			close(q.fd[i]);
+	close_received(&q);
 	for (unsigned i = 0; i < q.n_rep_fds; i++)
 		if (q.rep_fd_close[i])
 			close(q.rep_fd[i]);
@@ -172,19 +210,34 @@ static void session_ready(struct tas_pollable *io, uint32_t events)
 		session_gone(s);
 }
 
-struct tas_session *tas__session_new(int fd, uid_t uid, struct tas_proc *p)
+static bool user_full(uid_t uid)
+{
+	uint32_t n = 0;
+
+	if (!uid || uid == geteuid() || ctl.n_sessions < SESSIONS_PER_USER)
+		return false;
+	for (const struct tas_session *s = ctl.sessions; s; s = s->next)
+		n += s->uid == uid;
+	return n >= SESSIONS_PER_USER;
+}
+
+struct tas_session *tas__session_new(int fd, struct tas_proc *p)
 {
 	struct tas_session *s = calloc(1, sizeof *s);
+	struct ucred maker;
+	socklen_t len = sizeof maker;
 	int on = 1;
 
 	if (s)
 		s->io = (struct tas_pollable){ .fd = fd, .fn = session_ready };
-	if (!s || setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) || tas_loop_add(&s->io, EPOLLIN)) {
+	if (!s || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &maker, &len) || user_full(maker.uid) ||
+	    setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) || tas_loop_add(&s->io, EPOLLIN)) {
 		close(fd);
 		free(s);
 		return NULL;
 	}
-	s->uid = uid;
+	s->uid = maker.uid;
+	s->maker = maker.pid;
 	s->proc = p;
 	s->next = ctl.sessions;
 	s->pprev = &ctl.sessions;
@@ -197,17 +250,6 @@ struct tas_session *tas__session_new(int fd, uid_t uid, struct tas_proc *p)
 }
 
 /* ---- accepting ---- */
-static bool user_full(uid_t uid)
-{
-	uint32_t n = 0;
-
-	if (!uid || uid == geteuid() || ctl.n_sessions < SESSIONS_PER_USER)
-		return false;
-	for (const struct tas_session *s = ctl.sessions; s; s = s->next)
-		n += s->uid == uid;
-	return n >= SESSIONS_PER_USER;
-}
-
 /* Out of descriptors: a client that stays in the queue would keep the listener readable and the loop spinning. */
 static void turn_away(void)
 {
@@ -225,8 +267,6 @@ static void accept_ready(struct tas_pollable *io, uint32_t events)
 {
 	(void)events;
 	for (unsigned i = 0; i < ACCEPT_BATCH; i++) {
-		struct ucred cred;
-		socklen_t len = sizeof cred;
 		int fd = accept4(io->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd < 0) {
@@ -234,10 +274,7 @@ static void accept_ready(struct tas_pollable *io, uint32_t events)
 				turn_away();
 			return;
 		}
-		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || user_full(cred.uid))
-			close(fd);
-		else
-			tas__session_new(fd, cred.uid, NULL);
+		tas__session_new(fd, NULL);
 	}
 }
 

@@ -353,6 +353,16 @@ bool tas__claimed(const struct tas_sock_base *s)
 	return false;
 }
 
+void tas__claims_clear(const struct tas_sock_base *s)
+{
+	for (uint32_t i = 0; i < tas__n_procs; i++) {
+		struct tas_proc *p = tas__procs[i];
+
+		if (p && p->set == s->set && tas_claim_test(p->region->claims, s->id))
+			tas_claim_clear(p->region->claims, s->id);
+	}
+}
+
 /* Calls fn for every socket of p's set that p claims.  The bitmap is the application's: ids may be anything. */
 static void each_claim(struct tas_proc *p, void (*fn)(struct tas_proc *p, struct tas_sock_base *s))
 {

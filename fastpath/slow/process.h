@@ -27,6 +27,8 @@ void tas__proc_succeed(struct tas_proc *old, struct tas_proc *p);
 void tas__proc_copy_claims(struct tas_proc *child, const struct tas_proc *parent);
 /* May p, whose set has no sockets, continue in set?  Moves it there: 0 or -EACCES. */
 int tas__proc_move(struct tas_proc *p, struct tas_set *set);
+/* Nobody can hold s any more, whatever their bitmaps say (a close that the library did not see): its id will be used again. */
+void tas__claims_clear(const struct tas_sock_base *s);
 uint32_t tas__proc_claims(const struct tas_proc *p); /* how many */
 uint32_t tas__proc_count(void);
 uint64_t tas__instance(void); /* random number of this run */

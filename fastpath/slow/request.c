@@ -89,13 +89,16 @@ static int hello(struct tas_request *q)
 	return 0;
 }
 
-static bool is_control_socket(int fd)
+/* One end of a pair that the sender made: no other socket, which could lead back to the service itself. */
+static bool is_control_socket(int fd, pid_t sender)
 {
 	int domain = 0, type = 0;
-	socklen_t len = sizeof domain;
+	struct ucred maker;
+	socklen_t len = sizeof domain, mlen = sizeof maker;
 
 	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX &&
-	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_SEQPACKET;
+	       !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_SEQPACKET &&
+	       !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &maker, &mlen) && maker.pid == sender;
 }
 
 static int fork_prepare(struct tas_request *q)
@@ -103,12 +106,12 @@ static int fork_prepare(struct tas_request *q)
 	struct tas_proc *parent = q->s->proc, *p;
 	int err, region;
 
-	if (!is_control_socket(q->fd[0]))
+	if (!is_control_socket(q->fd[0], q->cred.pid))
 		return -ENOTSOCK;
 	err = tas__proc_new(parent->set, parent->uid, parent->gid, parent->comm, &p, &region);
 	if (err)
 		return err;
-	p->session = tas__session_new(q->fd[0], parent->uid, p);
+	p->session = tas__session_new(q->fd[0], p);
 	q->fd[0] = -1;
 	if (!p->session) {
 		close(region);
@@ -372,7 +375,7 @@ static int answer(struct tas_request *q)
 	if (q->truncated || (q->len != sizeof q->msg && op != TAS_MSG_HELLO))
 		return -EINVAL;
 	if (q->fds_lost)
-		return q->msg.n_fds <= TAS_MSG_FDS_MAX ? -EMFILE : -EINVAL;
+		return -EMFILE;
 	if (q->n_fds != q->msg.n_fds || q->n_fds < ops[op].fds_min || q->n_fds > ops[op].fds_max)
 		return -EINVAL;
 	if ((ops[op].flags & ATTACHED) && !q->s->proc)
@@ -388,6 +391,9 @@ bool tas__request(struct tas_request *q)
 	struct tas_proc *p = q->s->proc;
 
 	if (!q->has_cred || q->len < offsetof(struct tas_msg, u.hello.comm) || q->msg.magic != TAS_ABI_MAGIC)
+		return false;
+	/* A reply of ours that comes in as a request: somebody gave us both ends.  It would have our rights. */
+	if (q->cred.pid == getpid() && q->s->maker != getpid())
 		return false;
 	if (p && !p->pid && q->cred.pid) { /* a forked child: its first words tell who it is */
 		if (q->cred.uid != p->uid || q->cred.gid != p->gid || tas__proc_identify(p, q->cred.pid, q->s->io.fd))

@@ -11,10 +11,11 @@ struct tas_session {
 	struct tas_pollable io; /* first */
 	struct tas_proc *proc;  /* NULL: has not attached (tasctl never does) */
 	uid_t uid;              /* of who connected, for limits */
+	pid_t maker;            /* who made the connection or the pair */
 	struct tas_session *next, **pprev;
 };
 
-enum { TAS_REPLY_FDS_MAX = 2, TAS_REQUEST_FDS_ROOM = 80 };
+enum { TAS_REPLY_FDS_MAX = 2, TAS_REQUEST_FDS_ROOM = 253 /* SCM_MAX_FD of Linux */ };
 
 struct tas_request {
 	struct tas_session *s;
@@ -23,7 +24,7 @@ struct tas_request {
 	struct ucred cred; /* of the sender, from the kernel */
 	bool has_cred;
 	bool truncated;
-	bool fds_lost; /* too many of them, or no free number here */
+	bool fds_lost; /* no free number here */
 	int fd[TAS_REQUEST_FDS_ROOM]; /* closed after the answer; -1: a handler kept it */
 	unsigned n_fds;
 
@@ -40,6 +41,6 @@ struct tas_request {
 bool tas__request(struct tas_request *q);
 
 /* A session on fd, which it owns from now on, also on failure.  NULL: no memory. */
-struct tas_session *tas__session_new(int fd, uid_t uid, struct tas_proc *p);
+struct tas_session *tas__session_new(int fd, struct tas_proc *p);
 
 #endif

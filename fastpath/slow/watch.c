@@ -15,6 +15,7 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
+#include "slow/process.h"
 #include "slow/watch.h"
 
 enum { BUCKETS = 1 << 16 };
@@ -22,6 +23,7 @@ enum { BUCKETS = 1 << 16 };
 static struct {
 	struct tas_pollable io;
 	uint32_t count;
+	bool complained;
 	uint32_t head[BUCKETS];      /* socket id + 1, 0: none */
 	uint32_t next[TAS_SOCK_MAX]; /* of the socket with this id: the next in its chain, id + 1 */
 } watch = { .io.fd = -1 };
@@ -66,8 +68,15 @@ int tas__watch_add(struct tas_sock_base *s, int fd)
 		return -ENOSYS;
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
 	wd = inotify_add_watch(watch.io.fd, path, IN_CLOSE | IN_ONESHOT);
-	if (wd < 0)
-		return -errno;
+	if (wd < 0) {
+		int err = errno;
+
+		if (!watch.complained)
+			tas_warn("cannot watch a socket: %s%s", strerror(err),
+				 err == ENOSPC ? " (see fs.inotify.max_user_watches)" : "");
+		watch.complained = true;
+		return -err;
+	}
 	s->wd = wd;
 	s->watched = true;
 	watch.next[s->id] = *bucket(wd);
@@ -94,6 +103,7 @@ uint32_t tas__watch_count(void)
 static void closed(struct tas_sock_base *s)
 {
 	forget(s);
+	tas__claims_clear(s);
 	tas__sock_last_close(s);
 }
 

@@ -905,6 +905,96 @@ static void launches_and_kills_leave_nothing_behind(void **state)
 	}
 }
 
+/* An application gives the service both ends of a pair, so that replies come back to it as requests of its own. */
+static void the_service_does_not_talk_to_itself(void **state)
+{
+	pid_t pid = fork();
+	unsigned events = 0;
+	int status;
+
+	(void)state;
+	if (!pid) {
+		struct client c;
+		struct tas_msg m = { .magic = TAS_ABI_MAGIC, .op = TAS_MSG_FORK_PREPARE, .n_fds = 1 };
+		int pair[2];
+
+		if (attach_there(&c))
+			_exit(1);
+		post(c.fd, &m, sizeof m, &c.fd, 1);
+		if (take(&c) != -ENOTSOCK)
+			_exit(2);
+		socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair);
+		for (int i = 0; i < 2; i++) {
+			post(c.fd, &m, sizeof m, &pair[i], 1);
+			if (take(&c))
+				_exit(3);
+		}
+		m = (struct tas_msg){ .magic = TAS_ABI_MAGIC, .op = TAS_MSG_SHUTDOWN };
+		post(pair[0], &m, sizeof m, NULL, 0);
+		usleep(200000);
+		_exit(0);
+	}
+	fake.stopped = false;
+	for (double end = seconds() + 0.5; seconds() < end;)
+		events += (unsigned)pump_once(10);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_in_range(events, 1, 100);
+	if (geteuid()) /* root may end it anyway */
+		assert_false(fake.stopped);
+	fake.stopped = false;
+	pump();
+	assert_int_equal(tas__proc_count(), 0);
+}
+
+/* A connected socket with a linger time, unsent bytes and a peer that does not read: closing it would wait. */
+static int lingering(int *peer)
+{
+	struct linger l = { 1, 5 };
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof a;
+	int fd = tcp_socket(), listener = tcp_socket();
+	static char bytes[1 << 20];
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&a, sizeof a), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	getsockname(listener, (struct sockaddr *)&a, &len);
+	assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof a), 0);
+	*peer = accept(listener, NULL, NULL);
+	while (send(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0)
+		;
+	setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+	close(listener);
+	return fd;
+}
+
+static void descriptors_that_linger_hold_nobody_up(void **state)
+{
+	struct client *c = attach_here();
+	struct tas_msg m = { .magic = TAS_ABI_MAGIC, .op = TAS_MSG_CHUNK };
+	int fd, peer[2];
+	double start;
+
+	(void)state;
+	fd = lingering(&peer[0]);
+	m.n_fds = 1;
+	post(c->fd, &m, sizeof m, &fd, 1); /* nobody expects it */
+	close(fd);
+	start = seconds();
+	pump();
+	fd = lingering(&peer[1]);
+	post(c->fd, "boo", 3, NULL, 0); /* ends the session with this in the queue */
+	post(c->fd, "", 0, NULL, 0);
+	post(c->fd, &m, sizeof m, &fd, 1);
+	close(fd);
+	pump();
+	assert_true(seconds() - start < 2);
+	close(peer[0]);
+	close(peer[1]);
+	end_all();
+	leave(c);
+}
+
 static void tasctl_gets_json(void **state)
 {
 	struct client *c = attach_here();
@@ -1067,6 +1157,8 @@ int main(void)
 		cmocka_unit_test(the_services_death_is_seen_by_all),
 		cmocka_unit_test(memory_that_fails_ends_only_its_own_set),
 		cmocka_unit_test(launches_and_kills_leave_nothing_behind),
+		cmocka_unit_test(the_service_does_not_talk_to_itself),
+		cmocka_unit_test(descriptors_that_linger_hold_nobody_up),
 		cmocka_unit_test(tasctl_gets_json),
 		cmocka_unit_test(it_ends_with_its_last_user_if_told_to),
 		cmocka_unit_test(shutdown_is_for_the_owner),
