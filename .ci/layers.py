@@ -36,8 +36,8 @@ def problems(path: Path) -> list[str]:
                 line = text.count("\n", 0, m.start()) + 1
                 found.append(f"{path}:{line}: includes {m[1]}, which is not below {path.parent}")
     for n, line in enumerate(text.splitlines(), 1):
-        if len(line.expandtabs(8)) > 130:
-            found.append(f"{path}:{n}: longer than 130 columns")
+        if len(line.expandtabs(8)) > 140:
+            found.append(f"{path}:{n}: longer than 140 columns")
         if UNFINISHED.search(line):
             found.append(f"{path}:{n}: {UNFINISHED.search(line)[0]}")  # type: ignore[index]
         if str(path).startswith("fastpath/tcp/") and TCP_FORBIDDEN.search(line):

@@ -325,7 +325,7 @@ class Lab:
         if self.dumped:
             return
         self.dumped = True
-        say = lambda text: print(text, file=sys.stderr)  # noqa: E731
+        say = _say
         say(f"==== {why}")
         service = self.service
         if service and service.pid:
@@ -368,6 +368,10 @@ class Lab:
         finally:
             for ns in self.namespaces:
                 ns.delete()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _cmdline(pid: int) -> list[str]:
