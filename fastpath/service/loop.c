@@ -165,7 +165,6 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	}
 	if (!tas_core_sleep_begin(c))
 		return;
-	tas_count(c, TAS_CTR_sleeps, 1);
 	look(deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
 	tas_core_sleep_end(c);
 	l->next_look = 0;
