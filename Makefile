@@ -122,7 +122,13 @@ $(O)/tests/fp_test_control: $(call objs,$(CONTROL_SRC))
 $(O)/tests/cl_%: $(O)/obj/interpose/tests/%.o $(call picobjs,$(LOW_SRC) $(SOCK_SRC))
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka
-UNITS := $(patsubst fastpath/tests/%.c,$(O)/tests/fp_%,$(FP_TESTS)) $(patsubst interpose/tests/%.c,$(O)/tests/cl_%,$(CL_TESTS))
+# service and client in one process
+IN_OBJ := $(call objs,interpose/tests/inprocess/test_inprocess.c interpose/tests/inprocess/service.c)
+$(IN_OBJ): INC_CL += $(DPDK_CFLAGS)
+$(O)/tests/inprocess: $(IN_OBJ) $(filter-out %/service/main.o,$(call objs,$(TAS_SRC))) $(O)/libtastcp.a $(call picobjs,$(LOW_SRC) $(SOCK_SRC))
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka $(DPDK_LIBS)
+UNITS := $(O)/tests/inprocess $(patsubst fastpath/tests/%.c,$(O)/tests/fp_%,$(FP_TESTS)) $(patsubst interpose/tests/%.c,$(O)/tests/cl_%,$(CL_TESTS))
 .PHONY: units
 units: $(UNITS)
 	$(Q)for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
