@@ -63,7 +63,7 @@ static const char *link_text(char *buf, size_t room)
 {
 	static const char *const kinds[] = { [TAS_LINK_NONE] = "none", [TAS_LINK_TAP] = "tap",
 					     [TAS_LINK_AF_PACKET] = "af_packet" };
-	const char *name = tas_config.link_name;
+	const char *name = tas_config.link == TAS_LINK_NONE ? "" : tas_config.link_name;
 
 	snprintf(buf, room, "%s%s%s", kinds[tas_config.link], name[0] ? ":" : "", name);
 	return buf;

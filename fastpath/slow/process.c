@@ -63,6 +63,7 @@ uint32_t tas__n_procs;
 static struct {
 	uint8_t *base; /* STRIDE * SLOTS, reserved */
 	bool taken[SLOTS];
+	struct tas_set *set[SLOTS]; /* of the processes that can be found: a scan of all of them touches few lines */
 	uint32_t count;
 	uint64_t instance;
 	pid_t tid;
@@ -257,6 +258,7 @@ int tas__proc_new(struct tas_set *set, uid_t uid, gid_t gid, const char *comm, s
 	region_fill(p);
 	robust_add(&slot->node);
 	tas__procs[i] = p;
+	procs.set[i] = p->set;
 	if (tas__n_procs <= (uint32_t)i)
 		tas__n_procs = (uint32_t)i + 1;
 	tas_count(&tas_cores[0], TAS_CTR_procs_attached, 1);
@@ -344,23 +346,17 @@ static bool is_dead(const struct tas_proc *p)
 /* ---- claims ---- */
 bool tas__claimed(const struct tas_sock_base *s)
 {
-	for (uint32_t i = 0; i < tas__n_procs; i++) {
-		const struct tas_proc *p = tas__procs[i];
-
-		if (p && p->set == s->set && tas_claim_test(p->region->claims, s->id))
+	for (uint32_t i = 0; i < tas__n_procs; i++)
+		if (procs.set[i] == s->set && tas_claim_test(tas__procs[i]->region->claims, s->id))
 			return true;
-	}
 	return false;
 }
 
 void tas__claims_clear(const struct tas_sock_base *s)
 {
-	for (uint32_t i = 0; i < tas__n_procs; i++) {
-		struct tas_proc *p = tas__procs[i];
-
-		if (p && p->set == s->set && tas_claim_test(p->region->claims, s->id))
-			tas_claim_clear(p->region->claims, s->id);
-	}
+	for (uint32_t i = 0; i < tas__n_procs; i++)
+		if (procs.set[i] == s->set && tas_claim_test(tas__procs[i]->region->claims, s->id))
+			tas_claim_clear(tas__procs[i]->region->claims, s->id);
 }
 
 /* Calls fn for every socket of p's set that p claims.  The bitmap is the application's: ids may be anything. */
@@ -430,6 +426,7 @@ void tas__proc_end(struct tas_proc *p)
 		tas_count(&tas_cores[0], TAS_CTR_procs_died, 1);
 	/* From here on nobody finds it: what a process that still runs writes into its claims does not count. */
 	tas__procs[slot] = NULL;
+	procs.set[slot] = NULL;
 	while (tas__n_procs && !tas__procs[tas__n_procs - 1])
 		tas__n_procs--;
 	each_claim(p, claim_drop);
@@ -512,7 +509,7 @@ static pid_t parent_of(pid_t pid)
 static bool is_member(pid_t pid, const struct tas_set *set)
 {
 	for (uint32_t i = 0; i < tas__n_procs; i++)
-		if (tas__procs[i] && tas__procs[i]->set == set && tas__procs[i]->pid == pid)
+		if (procs.set[i] == set && tas__procs[i]->pid == pid)
 			return true;
 	return false;
 }
@@ -530,7 +527,7 @@ int tas__proc_move(struct tas_proc *p, struct tas_set *set)
 		kin = is_member(pid = parent_of(pid), set);
 	if (!kin)
 		return -EACCES;
-	p->set = set;
+	p->set = procs.set[p->slot] = set;
 	p->region->h.set_id = set->id;
 	set->n_procs++;
 	old->n_procs--;

@@ -22,6 +22,7 @@
 #include <cmocka.h>
 
 #include "fake_stack.h"
+#include "slow/memory.h"
 #include "slow/process.h"
 
 static char folder[64];
@@ -855,6 +856,52 @@ static void memory_that_fails_ends_only_its_own_set(void **state)
 	leave(c);
 }
 
+static unsigned long free_huge_pages(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r");
+	unsigned long n = 0;
+
+	if (f && fscanf(f, "%lu", &n) != 1)
+		n = 0;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* An application gives a huge page of its chunk back, and somebody else takes the last ones. */
+static void a_hole_in_huge_pages_ends_only_its_own_set(void **state)
+{
+	struct client *c;
+	unsigned long n = free_huge_pages();
+	tas_off_t off;
+	struct tas_set *set;
+	int thief;
+
+	(void)state;
+	if (n < TAS_CHUNK_SIZE >> 21)
+		skip();
+	tas_config.fp_no_hugepages = false;
+	tas_stack_exit();
+	assert_int_equal(tas_stack_init(), 0);
+	assert_true(tas__mem_hugepages());
+	c = attach_here();
+	set = proc_of(c)->set;
+	off = tas__mem_alloc(set, 4 << 20);
+	memset(tas__mem_ptr(set, off), 'x', 4 << 20);
+	assert_int_equal(fallocate(set->chunk[0]->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				   TAS_OFF_BYTE(off), 4 << 20), 0);
+	thief = memfd_create("thief", MFD_CLOEXEC | MFD_HUGETLB);
+	for (off_t at = 0; !fallocate(thief, 0, at, 2 << 20); at += 2 << 20)
+		;
+	memset(tas__mem_ptr(set, off), 'y', 4 << 20);
+	pump();
+	assert_int_equal(tas__proc_count(), 0);
+	close(thief);
+	leave(c);
+	assert_int_equal(free_huge_pages(), n);
+	tas_config.fp_no_hugepages = true;
+}
+
 static void launches_and_kills_leave_nothing_behind(void **state)
 {
 	unsigned fds = 0;
@@ -1156,6 +1203,7 @@ int main(void)
 		cmocka_unit_test(a_path_that_is_no_socket_is_left_alone),
 		cmocka_unit_test(the_services_death_is_seen_by_all),
 		cmocka_unit_test(memory_that_fails_ends_only_its_own_set),
+		cmocka_unit_test(a_hole_in_huge_pages_ends_only_its_own_set),
 		cmocka_unit_test(launches_and_kills_leave_nothing_behind),
 		cmocka_unit_test(the_service_does_not_talk_to_itself),
 		cmocka_unit_test(descriptors_that_linger_hold_nobody_up),

@@ -260,6 +260,50 @@ static void a_set_lives_for_its_sockets(void **state)
 	assert_int_equal(tas__mem_sets(), 0);
 }
 
+static unsigned long free_huge_pages(void)
+{
+	FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r");
+	unsigned long n = 0;
+
+	if (f && fscanf(f, "%lu", &n) != 1)
+		n = 0;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+static void huge_pages_are_used_and_given_back(void **state)
+{
+	struct tas_set *s;
+	unsigned long before = 0, now = 0;
+	tas_off_t off[4];
+
+	(void)state;
+	before = free_huge_pages();
+	if (before < 2 * (TAS_CHUNK_SIZE >> 21))
+		skip();
+	tas_config.fp_no_hugepages = false;
+	s = tas__set_new(1, 2);
+	for (unsigned i = 0; i < 3; i++) /* the second chunk is reserved whole */
+		off[i] = tas__mem_alloc(s, 8 << 20);
+	assert_true(tas__mem_hugepages());
+	for (unsigned i = 0; i < 3; i++)
+		memset(tas__mem_ptr(s, off[i]), 'x', 8 << 20);
+	now = free_huge_pages();
+	assert_in_range(before - now, 12, 16);
+	tas__mem_free(s, off[1], 8 << 20);
+	tas__mem_free(s, off[2], 8 << 20);
+	while (tas__mem_trim(4))
+		;
+	assert_int_equal(free_huge_pages(), now + 8);
+	off[1] = tas__mem_alloc(s, 8 << 20);
+	assert_int_equal(TAS_OFF_CHUNK(off[1]), 1);
+	memset(tas__mem_ptr(s, off[1]), 'x', 8 << 20);
+	tas__set_put(s);
+	assert_int_equal(free_huge_pages(), before);
+	tas_config.fp_no_hugepages = true;
+}
+
 static int up(void **state)
 {
 	(void)state;
@@ -282,6 +326,7 @@ int main(void)
 		cmocka_unit_test(limits_hold),
 		cmocka_unit_test(wrong_frees_are_told_and_harmless),
 		cmocka_unit_test(chunks_are_sealed),
+		cmocka_unit_test(huge_pages_are_used_and_given_back),
 		cmocka_unit_test(a_set_lives_for_its_sockets),
 	};
 
