@@ -213,8 +213,13 @@ def main() -> int:
         return 1
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _stop)
+    try:
+        build = Path(_paths.service()).parent
+    except _paths.NotFoundError as e:
+        print(f"demo: {e}", file=sys.stderr)
+        return 1
     _sweep()
-    demo = Demo(Path(_paths.service()).parent)
+    demo = Demo(build)
     try:
         _show(demo)
     except (RuntimeError, OSError, _service.StartError) as e:
