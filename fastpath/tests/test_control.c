@@ -312,6 +312,75 @@ static void nonsense_does_no_harm(void **state)
 	leave(c);
 }
 
+/* A message that is right in most places, so that it gets far. */
+static size_t random_message(struct tas_msg *m)
+{
+	uint32_t *words = (uint32_t *)m;
+
+	*m = (struct tas_msg){ .magic = TAS_ABI_MAGIC, .op = (uint16_t)(random() % (TAS_MSG_SHUTDOWN + 2)) };
+	for (unsigned i = 4; i < 16; i++)
+		words[i] = random() % 2 ? (uint32_t)(random() % 4) : (uint32_t)random();
+	if (m->op == TAS_MSG_HELLO && random() % 4)
+		m->u.hello.abi_min = m->u.hello.abi_max = TAS_ABI_MAX;
+	if (m->op == TAS_MSG_SHUTDOWN)
+		m->op = TAS_MSG_ADMIN;
+	if (random() % 64 == 0)
+		words[0] ^= 1u << (random() % 32);
+	return random() % 16 ? sizeof *m : (size_t)(random() % (long)sizeof *m);
+}
+
+static void random_messages_do_no_harm(void **state)
+{
+	int kinds[6], pair[2], session[8];
+	unsigned before;
+
+	(void)state;
+	srandom(11);
+	socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair);
+	kinds[0] = tcp_socket();
+	kinds[1] = pair[0];
+	kinds[2] = eventfd(0, 0);
+	kinds[3] = open("/dev/null", O_RDONLY);
+	kinds[4] = dial();
+	kinds[5] = memfd_create("random", 0);
+	for (int i = 0; i < 8; i++)
+		session[i] = -1;
+	pump();
+	before = descriptors();
+	for (unsigned round = 0; round < 20000; round++) {
+		int *fd = &session[random() % 8], fds[80];
+		struct tas_msg m;
+		size_t len = random_message(&m);
+		unsigned n = random() % 2 ? 1 : random() % 8 ? 0 : (unsigned)(random() % 80);
+
+		if (*fd < 0)
+			*fd = dial();
+		m.n_fds = (uint16_t)(random() % 16 ? n : (unsigned)random());
+		for (unsigned i = 0; i < n; i++)
+			fds[i] = kinds[random() % 6];
+		post(*fd, &m, len, fds, n);
+		pump();
+		while (recv(*fd, &m, sizeof m, MSG_DONTWAIT) > 0)
+			;
+		if (random() % 100 == 0) {
+			close(*fd);
+			*fd = -1;
+		}
+		if (round % 1000 == 0)
+			end_all();
+	}
+	for (int i = 0; i < 8; i++)
+		close(session[i]);
+	end_all();
+	close(pair[1]);
+	assert_in_range(descriptors(), before - 2, before - 1); /* a session may have been made of kinds[4] and ended */
+	for (int i = 0; i < 6; i++)
+		close(kinds[i]);
+	pump();
+	assert_int_equal(tas__proc_count(), 0);
+	assert_int_equal(tas__mem_sets(), 0);
+}
+
 static void requests_need_an_attached_process(void **state)
 {
 	struct client c = { .fd = dial() };
@@ -1187,6 +1256,7 @@ int main(void)
 		cmocka_unit_test(attach_gives_a_region_and_a_doorbell),
 		cmocka_unit_test(another_abi_is_refused_in_words),
 		cmocka_unit_test(nonsense_does_no_harm),
+		cmocka_unit_test(random_messages_do_no_harm),
 		cmocka_unit_test(requests_need_an_attached_process),
 		cmocka_unit_test(identity_is_read_from_the_descriptor),
 		cmocka_unit_test(death_drops_claims_and_everything_returns),
