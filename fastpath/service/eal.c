@@ -109,6 +109,7 @@ int tas__eal_init(const char *vdev)
 {
 	char prefix[48], lcores[32], device[192], megs[16];
 	char *args[ARGS];
+	bool huge = !tas_config.fp_no_hugepages && huge_mb() >= HUGE_MB;
 	cpu_set_t cpus;
 	unsigned i;
 	int n = 0;
@@ -125,15 +126,13 @@ int tas__eal_init(const char *vdev)
 	args[n++] = prefix;
 	args[n++] = lcores;
 	args[n++] = device;
-	if (!tas_config.fp_no_hugepages && huge_mb() >= HUGE_MB) {
+	if (huge) {
 		args[n++] = (char *)"--in-memory";
 	} else {
 		snprintf(megs, sizeof(megs), "-m%d", ORDINARY_MB);
 		args[n++] = (char *)"--no-huge";
 		args[n++] = (char *)"--no-shconf";
 		args[n++] = megs;
-		if (!tas_config.fp_no_hugepages)
-			tas_info("no free huge pages: packets lie in ordinary memory");
 	}
 	for (i = 0; i < tas_config.n_dpdk_extra; i++)
 		args[n++] = (char *)tas_config.dpdk_extra[i];
@@ -148,6 +147,8 @@ int tas__eal_init(const char *vdev)
 	running = true;
 	snprintf(runtime_dir, sizeof(runtime_dir), "%s", rte_eal_get_runtime_dir());
 	sched_setaffinity(0, sizeof(cpus), &cpus);
+	if (!huge && !tas_config.fp_no_hugepages)
+		tas_info("no free huge pages: packets lie in ordinary memory");
 	remove_leftovers();
 	return 0;
 }

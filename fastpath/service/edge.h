@@ -61,6 +61,7 @@ int tas__fds_find_port(const struct tas_fdset *before);
 unsigned tas__fds_clear_async(void);
 
 /* ---- net.c ---- */
+int tas__net_routes(void); /* from the settings; 0 or -errno, the reason printed */
 int tas__net_init(struct tas_core *c);
 void tas__net_exit(struct tas_core *c);
 unsigned tas__net_receive(struct tas_core *c); /* one burst; packets received */

@@ -156,5 +156,5 @@ int main(int argc, char **argv)
 		tas_cores[i].index = i;
 		tas_cores[i].net = &nets[i];
 	}
-	return serve(&tas_cores[0]) ? 1 : 0;
+	return tas__net_routes() || serve(&tas_cores[0]) ? 1 : 0;
 }

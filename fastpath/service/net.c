@@ -10,17 +10,22 @@
 
 enum { TX_TRIES = 8 };
 
-int tas__net_init(struct tas_core *c)
+int tas__net_routes(void)
 {
 	unsigned bad;
 	int r = tas__routes_init(&tas__routes, &tas_config, &bad);
 
 	if (r) {
-		tas_warn("--ip-route: its next hop %u.%u.%u.%u is not a neighbour: on no prefix of --ip-addr, or our own",
-			 tas_config.route[bad].nexthop.ip[0], tas_config.route[bad].nexthop.ip[1],
-			 tas_config.route[bad].nexthop.ip[2], tas_config.route[bad].nexthop.ip[3]);
-		return r;
+		const uint8_t *hop = tas_config.route[bad].nexthop.ip;
+
+		tas_warn("--ip-route: its next hop %u.%u.%u.%u is not a neighbour: on no prefix of --ip-addr, or our own", hop[0],
+			 hop[1], hop[2], hop[3]);
 	}
+	return r;
+}
+
+int tas__net_init(struct tas_core *c)
+{
 	if (!c->net->up)
 		return 0;
 	c->net->arp = tas__arp_new(tas_config.arp_timeout, tas_config.arp_timeout_max, &tas__net_arp_ops, c);
