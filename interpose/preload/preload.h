@@ -7,8 +7,8 @@
  * it is a stub that looks it up, so a wrapper can be called at any time: from malloc's initialisation, from
  * constructors before ours.
  *
- * Nothing here allocates, prints or aborts.  Wrappers are passive (they only make the real call) while the library is
- * not started and in a vfork child, which shares our memory and must not change it.
+ * Nothing here prints or aborts, and nothing but stdio allocates.  Wrappers are passive (they only make the real call)
+ * while the library is not started and in a vfork child, which shares our memory and must not change it.
  */
 #ifndef TAS_PRELOAD_H
 #define TAS_PRELOAD_H
@@ -93,6 +93,8 @@ int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigs
 
 /* Is fd (looked up if need be) a socket that is or may become one of TAS? */
 bool tas__is_ours(int fd);
+/* Streams for the numbers 0 to 2 that are sockets of TAS. */
+void tas__standard_streams(void);
 /* Descriptors that a kernel socket brought may be anything. */
 void tas__note_rights(struct msghdr *msg);
 

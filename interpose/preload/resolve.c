@@ -100,5 +100,6 @@ __attribute__((constructor)) static void construct(void)
 	resolve_all();
 	find_self();
 	tas__start();
+	tas__standard_streams();
 	errno = err;
 }

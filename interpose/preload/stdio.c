@@ -5,6 +5,8 @@
  * no number of their own (fileno() fails), but fileno() answers what _fileno says, and nothing else in such a stream
  * reads it.
  *
+ * The standard streams of a program that was started on a TAS socket are replaced likewise at start.
+ *
  * fclose() of any other stream may drop a TAS number (0, 1, 2 after dup2), which the client library is told before.
  */
 #include <limits.h>
@@ -53,17 +55,36 @@ static int cookie_close(void *cookie)
 	return tas__w_close((int)(intptr_t)cookie);
 }
 
-FILE *tas__w_fdopen(int fd, const char *mode)
+static FILE *cookie_stream(int fd, const char *mode)
 {
 	static const cookie_io_functions_t functions = {cookie_read, cookie_write, cookie_seek, cookie_close};
-	FILE *f;
+	FILE *f = fopencookie((void *)(intptr_t)fd, mode, functions);
 
-	if (likely(tas__kernel(fd)) || !tas__is_ours(fd))
-		return tas__real.fdopen(fd, mode);
-	f = fopencookie((void *)(intptr_t)fd, mode, functions);
 	if (f)
 		f->_fileno = fd;
 	return f;
+}
+
+FILE *tas__w_fdopen(int fd, const char *mode)
+{
+	if (likely(tas__kernel(fd)) || !tas__is_ours(fd))
+		return tas__real.fdopen(fd, mode);
+	return cookie_stream(fd, mode);
+}
+
+/* A program that inherits a TAS socket as 0, 1 or 2 (inetd): libc's functions look at the variables, so set those. */
+void tas__standard_streams(void)
+{
+	FILE *f;
+
+	if (tas__is_ours(0) && (f = cookie_stream(0, "r")))
+		stdin = f;
+	if (tas__is_ours(1) && (f = cookie_stream(1, "w")))
+		stdout = f;
+	if (tas__is_ours(2) && (f = cookie_stream(2, "w"))) {
+		setvbuf(f, NULL, _IONBF, 0);
+		stderr = f;
+	}
 }
 
 /* The number of a stream, or -1; errno stays. */

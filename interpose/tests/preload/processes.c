@@ -209,6 +209,32 @@ static void inherited_listener(void)
 	SAY(wait_status(pid));
 }
 
+/* The same with a program that uses stdio. */
+static void inetd_stdio(void)
+{
+	char buf[64];
+	int s[2];
+	pid_t pid;
+
+	tcp_pair(s);
+	if (!(pid = fork())) {
+		dup2(s[0], 0);
+		dup2(s[0], 1);
+		closefrom(3);
+		execl(self, self, "--lines", NULL);
+		_exit(99);
+	}
+	close(s[0]);
+	SAY(write(s[1], "one\ntwo\n", 8));
+	SAY(recv(s[1], buf, 14, MSG_WAITALL));
+	SAY_TEXT(buf, 14);
+	SAY(shutdown(s[1], SHUT_WR));
+	SAY(recv(s[1], buf, 64, MSG_WAITALL));
+	SAY_TEXT(buf, 7);
+	SAY(wait_status(pid));
+	close(s[1]);
+}
+
 /* inetd: the connection becomes 0 and 1 of a program that knows of no sockets. */
 static void inetd(void)
 {
@@ -273,12 +299,21 @@ int main(int argc, char **argv)
 				return 24;
 		return 25;
 	}
+	if (argc > 1 && !strcmp(argv[1], "--lines")) {
+		while (fgets(buf, sizeof buf, stdin)) {
+			printf("I: %s", buf);
+			fflush(stdout);
+		}
+		printf("ended %d", fileno(stdout)); /* flushed by exit */
+		return 26;
+	}
 	forks();
 	vforks();
 	spawns();
 	execs();
 	inherited_listener();
 	inetd();
+	inetd_stdio();
 	daemonized();
 	return 0;
 }
