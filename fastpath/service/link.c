@@ -38,8 +38,8 @@ static int packet_prepare(char *vdev, size_t size)
 	return 0;
 }
 
-/* MTU of the interface; its IFF_UP flag in *up. */
-static int interface_mtu(bool *up)
+/* MTU of the interface; its IFF_UP flag in *up.  A tap's receive queue is the kernel's transmit queue before it. */
+static int look_at_interface(bool *up)
 {
 	struct ifreq r = { .ifr_mtu = 0 };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), mtu = -1;
@@ -48,6 +48,9 @@ static int interface_mtu(bool *up)
 	if (fd < 0)
 		return -1;
 	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
+	r.ifr_qlen = (int)tas_config.nic_rx_len;
+	if (tas_config.link == TAS_LINK_TAP && ioctl(fd, SIOCSIFTXQLEN, &r))
+		tas_info("link %s: --nic-rx-len: %s", tas_config.link_name, strerror(errno));
 	if (!ioctl(fd, SIOCGIFFLAGS, &r))
 		*up = r.ifr_flags & IFF_UP;
 	if (!ioctl(fd, SIOCGIFMTU, &r))
@@ -139,7 +142,7 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	memcpy(n->mac, mac.addr_bytes, 6);
 	if (tas_config.link == TAS_LINK_TAP)
 		tas__tap_mac(n->mac, 1); /* the driver's is that of the kernel's end */
-	mtu = interface_mtu(&up);
+	mtu = look_at_interface(&up);
 	if (mtu < MTU_MIN && mtu >= 0)
 		tas_warn("link %s: its MTU of %d is below %d", tas_config.link_name, mtu, MTU_MIN);
 	n->mtu = (uint16_t)(mtu < MTU_MIN || mtu > MTU_MAX ? MTU_MAX : mtu);

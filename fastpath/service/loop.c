@@ -3,8 +3,8 @@
  * The main loop of core 0: packets, hints and timers in rounds; descriptors now and then; sleep when there is nothing.
  *
  * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
- * port's descriptor.  While there is work it is asked without waiting every 30 µs; asleep we wait in it until an event or the
- * next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
+ * port's descriptor.  While there is work it is asked without waiting every 30 µs, in idle rounds every 2 µs; asleep we wait
+ * in it until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
  * the last look and the sleep.
  *
  * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps
@@ -21,7 +21,8 @@
 #include "service/edge.h"
 
 enum { EVENTS = 64, EMPTY_WAKES = 64 };
-static const uint64_t look_every = 30000, port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
+static const uint64_t look_busy = 30000, look_idle = 2000;
+static const uint64_t port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
 
 static int epfd = -1;
 static bool stopping;
@@ -73,8 +74,8 @@ void tas_loop_stop(void)
 	stopping = true;
 }
 
-/* Looks at descriptors, waiting ns at most; UINT64_MAX: without limit. */
-static unsigned look(uint64_t ns)
+/* Looks at descriptors, waiting ns at most; UINT64_MAX: without limit.  Handlers see the time after the wait. */
+static unsigned look(struct tas_core *c, uint64_t ns)
 {
 	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 	unsigned done = 0;
@@ -82,6 +83,8 @@ static unsigned look(uint64_t ns)
 
 	n_events = ns ? epoll_pwait2(epfd, events, EVENTS, ns == UINT64_MAX ? NULL : &t, NULL) :
 			epoll_wait(epfd, events, EVENTS, 0);
+	if (ns)
+		c->now = tas__clock();
 	for (i = 0; i < n_events; i++) {
 		struct tas_pollable *p = events[i].data.ptr;
 
@@ -130,7 +133,7 @@ static int port_add(const struct tas_net *n)
 /* ---- rounds ---- */
 struct loop {
 	struct tas_idle idle;
-	uint64_t next_look, next_port, last_packet;
+	uint64_t last_look, next_port, last_packet;
 };
 
 static unsigned receive(struct loop *l, struct tas_core *c)
@@ -158,23 +161,22 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	if (deadline != UINT64_MAX && deadline <= now + short_wait)
 		return;
 	if (empty_wakes > EMPTY_WAKES) { /* no buffers, or a port that cries wolf: do not spin on it */
-		look(0);
+		look(c, 0);
 		usleep((useconds_t)(back_off / 1000));
 		empty_wakes = 0;
 		return;
 	}
 	if (!tas_core_sleep_begin(c))
 		return;
-	look(deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
+	look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
 	tas_core_sleep_end(c);
-	l->next_look = 0;
-	l->idle.last_work = c->now = tas__clock(); /* what follows a wake comes soon */
+	l->idle.last_work = l->last_look = c->now; /* what follows a wake comes soon */
 }
 
 void tas__loop_run(struct tas_core *c)
 {
 	bool may_sleep = !c->net->up || !tas_config.fp_no_ints;
-	struct loop l = { .next_look = 0 };
+	struct loop l = { .last_look = 0 };
 	unsigned work;
 
 	l.idle.last_work = tas__clock();
@@ -186,9 +188,9 @@ void tas__loop_run(struct tas_core *c)
 			tas__net_timer(c);
 			tas__net_flush(c);
 		}
-		if (c->now >= l.next_look) {
-			work += look(0);
-			l.next_look = c->now + look_every;
+		if (c->now - l.last_look >= (work ? look_busy : look_idle)) {
+			work += look(c, 0);
+			l.last_look = c->now;
 		}
 		if (work)
 			l.idle.last_work = c->now;

@@ -31,7 +31,7 @@ void tas_net_route(const struct tas_addr *dst, struct tas_route *r)
 		return;
 	n = tas__routes_find(&tas__routes, ip_of(dst));
 	r->kind = n.kind;
-	r->mtu = tas_cores[0].net->mtu;
+	r->mtu = n.kind == TAS_ROUTE_LINK ? tas_cores[0].net->mtu : UINT16_MAX;
 	if (n.kind == TAS_ROUTE_NONE)
 		return;
 	r->src.family = AF_INET;
