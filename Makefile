@@ -159,6 +159,8 @@ demo: deps
 test test-full: test-deps
 	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q $(if $(filter test,$@),-m 'not full')
+	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=address,undefined units)
+	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-tsan SAN=thread units)
 lint: test-deps
 	$(Q)$(MAKE) --no-print-directory check-exports
 	$(Q)$(MAKE) --no-print-directory CC=clang O=$(O)-clang all

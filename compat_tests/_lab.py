@@ -171,13 +171,9 @@ class Proc:
 
     def line(self, pattern: str, timeout: float = 20) -> re.Match[str]:
         """Waits until the output (or error output) has a match for ``pattern``."""
-        found: list[re.Match[str]] = []
 
         def look() -> bool:
-            m = re.search(pattern, self.out + self.err, re.M)
-            if m:
-                found.append(m)
-            return bool(m) or not self.alive
+            return bool(re.search(pattern, self.out + self.err, re.M)) or not self.alive
 
         try:
             until(f"{self}: {pattern!r} in its output", look, timeout)
@@ -248,6 +244,7 @@ class Lab:
         self.app = self.netns()
         self.peer = self.netns()
         self.service: Service | None = None
+        self.build = BUILD
         self.dumped = False
 
     def netns(self) -> Netns:
@@ -276,7 +273,7 @@ class Lab:
         if KERNEL_ONLY:
             return {}
         assert self.service, "this test has no service"
-        return {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": self.service.socket}
+        return {"LD_PRELOAD": str(self.build / "libtas_interpose.so"), "TAS_SOCKET": self.service.socket}
 
     def tas(self, *argv: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Proc:
         """Starts a program under the interposer."""
@@ -287,7 +284,7 @@ class Lab:
         return self.start(self.peer, *argv, env=env, stdin=stdin)
 
     def echoserver(self, *options: str) -> tuple[Proc, int]:
-        p = self.tas(BUILD / "echoserver", "--port=0", *options)
+        p = self.tas(self.build / "echoserver", "--port=0", *options)
         return p, p.listening()
 
     def rpc(self, port: int, *options: str, addr: str = TAS_ADDR, timeout: float = 60) -> Any:
@@ -426,7 +423,7 @@ class Service:
         with open(self.log_path, "wb") as log:
             self.popen = subprocess.Popen(
                 [
-                    "nsenter", f"--net={self.lab.app.path}", *self.via, str(BUILD / "tas"), *link,
+                    "nsenter", f"--net={self.lab.app.path}", *self.via, str(self.lab.build / "tas"), *link,
                     f"--socket={self.socket}", f"--ready-fd={ready_w}", *self.options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(ready_w,), start_new_session=True,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
+import pytest
 from _lab import ROOT
 
 from tas_sockets import _control
@@ -74,3 +77,36 @@ def test_tools_and_service_agree_on_the_layout_of_messages(tmp_path: Path) -> No
         "procs": what.PROCS,
     }
     assert run.stderr == _control.SOCKET_DEFAULT
+
+
+def answers(sock: socket.socket, texts: list[str]) -> None:
+    """A service that gives ``texts`` one by one, as its cursor says."""
+    conn, _ = sock.accept()
+    with conn:
+        while request := conn.recv(1000):
+            magic, op, _, seq, _ = _control.HEADER.unpack_from(request)
+            what, cursor, _, _ = _control.ADMIN.unpack_from(request, _control.HEADER.size)
+            text = texts[cursor].encode()
+            more = cursor + 1 if cursor + 1 < len(texts) else 0
+            head = _control.HEADER.pack(magic, op, 0, seq, 0) + _control.ADMIN.pack(what, cursor, more, len(text))
+            conn.send(head.ljust(_control.MSG_SIZE, b"\0") + text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "want"),
+    [
+        (['{"a": 1}'], {"a": 1}),
+        (["[1, 2]", "[]", "[3]"], [1, 2, 3]),
+        (["[1, ", "2]"], [1, 2]),
+    ],
+)
+def test_listings_in_parts_are_joined(tmp_path: Path, texts: list[str], want: object) -> None:
+    path = str(tmp_path / "fake.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+        server.bind(path)
+        server.listen()
+        thread = threading.Thread(target=answers, args=(server, texts))
+        thread.start()
+        with _control.Control(path) as control:
+            assert control.ask(_control.What.CONNS) == want
+        thread.join()
