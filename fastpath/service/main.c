@@ -43,16 +43,17 @@ static void on_signal(struct tas_pollable *p, uint32_t ev)
 	while (read(p->fd, &s, sizeof(s)) == sizeof(s)) {
 		if (s.ssi_signo == SIGUSR1)
 			dump();
-		else if (s.ssi_signo != SIGIO)
+		else
 			tas_loop_stop();
 	}
 }
 
-/* Blocked from the first line on and in every thread that DPDK starts: signals arrive at the loop only.  SIGIO is
- * blocked for good: net_tap's trigger must not run (link.c). */
+/* Blocked from the first line on and in every thread that DPDK starts: signals arrive at the loop only.  SIGIO
+ * and the real-time signals are blocked for good: net_tap's trigger, whichever it takes, must never run (link.c). */
 static int catch_signals(void)
 {
 	sigset_t set;
+	int i;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -62,6 +63,8 @@ static int catch_signals(void)
 	signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	signals.fn = on_signal;
 	sigaddset(&set, SIGIO);
+	for (i = SIGRTMIN; i <= SIGRTMAX; i++)
+		sigaddset(&set, i);
 	signal(SIGPIPE, SIG_IGN);
 	return signals.fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL) ? -errno : 0;
 }
