@@ -1,4 +1,4 @@
-"""Everything compiled with AddressSanitizer and UndefinedBehaviorSanitizer, the runtimes preloaded before the interposer."""
+"""All of it compiled with AddressSanitizer and UndefinedBehaviorSanitizer, their runtimes before the interposer."""
 
 from __future__ import annotations
 
