@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What libtas offers to libtas_sockets: sessions, requests, shared memory, hints, locks, wait sets, fork.
+ *
+ * A session is one attachment to one run of the service.  Sockets refer to the session that they were made in; after the
+ * service died its memory stays mapped until the last such socket is gone, so that no pointer into it ever dangles.
+ *
+ * Locks inside the process are mutexes of this file.  Whoever holds one that a signal handler might want (through read,
+ * write or close) has blocked signals.  Order: table (sockets/) → epoll set → session.ws_lock → session.rpc.
+ */
+#ifndef TAS_LOW_H
+#define TAS_LOW_H
+
+#include <stdbool.h>
+
+#include "abi/tas_abi.h"
+#include "abi/tas_bitmap.h"
+#include "abi/tas_msg.h"
+#include "lowlevel/sys.h"
+
+#pragma GCC visibility push(default)
+
+/* ---- mutex: 0 free, 1 held, 2 held and waited for ---- */
+struct tas_mutex {
+	_Atomic uint32_t w;
+};
+void tas__mutex_wait(struct tas_mutex *m);
+
+static inline bool tas__mutex_try(struct tas_mutex *m)
+{
+	uint32_t free = 0;
+
+	return atomic_compare_exchange_strong_explicit(&m->w, &free, 1, memory_order_acquire, memory_order_relaxed);
+}
+
+static inline void tas__mutex_lock(struct tas_mutex *m)
+{
+	if (!tas__mutex_try(m))
+		tas__mutex_wait(m);
+}
+
+static inline void tas__mutex_unlock(struct tas_mutex *m)
+{
+	if (atomic_exchange_explicit(&m->w, 0, memory_order_release) == 2)
+		sys_futex(&m->w, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
+
+/* Blocks everything but synchronous faults; returns the old mask for tas__signals_restore(). */
+uint64_t tas__signals_block(void);
+void tas__signals_restore(uint64_t mask);
+
+/* ---- session ---- */
+struct tas_session {
+	_Atomic uint32_t refs; /* current session: 1; each socket, each user; 0: the struct may be taken again */
+	_Atomic bool dead;     /* the service is gone (or we are a child that could not join) */
+	_Atomic int ctl, door; /* internal descriptors */
+	struct tas_region *r;
+	uint64_t size;
+	uint32_t slot; /* proc_slot; changes in a forked child */
+	uint32_t set_id;
+	uint64_t instance;
+	struct tas_mutex rpc;
+	uint32_t seq; /* under rpc */
+	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
+	struct tas_mutex ws_lock;
+	uint64_t ws_open[TAS_WS_MAX / 64], ws_busy[TAS_WS_MAX / 64]; /* under ws_lock */
+	int ws_fd[TAS_WS_MAX];                                      /* valid where ws_open */
+	/* fork in progress (under all locks) */
+	struct {
+		int ctl, door, region;
+		uint64_t size;
+	} child;
+};
+
+/* Takes a reference to the current session; NULL: none.  Never attaches. */
+struct tas_session *tas__session_get(void);
+/* Takes a reference, attaching first if need be. */
+int tas__session_attach(struct tas_session **ss);
+void tas__session_ref(struct tas_session *ss);
+void tas__session_put(struct tas_session *ss);
+/* True once this process attached to some service. */
+bool tas__ever_attached(void);
+
+/* Is the service of this session alive?  The first who sees it dead wakes every sleeper of this process. */
+static inline bool tas__alive(struct tas_session *ss);
+void tas__session_died(struct tas_session *ss);
+
+/* One request and its reply (both in *m).  fds go with the request; *n_in descriptors at most come into in, CLOEXEC; *n_in
+ * becomes their number.  Returns 0 when a reply came (its m->err may say anything), or -errno: session is dead. */
+int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in);
+/* The same, with rep.err folded into the result. */
+int tas__ask(struct tas_session *ss, struct tas_msg *m, uint16_t op, const int *fds, unsigned n_fds);
+/* Message without reply. */
+int tas__tell(int ctl, struct tas_msg *m, uint16_t op);
+
+/* Address of off (n bytes inside one chunk), mapping the chunk when needed.  NULL: not ours, or no memory. */
+void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n);
+
+void tas__doorbell(struct tas_session *ss, unsigned core);
+
+/* Regions and chunks.  The hook is for a test that runs the service in the same process: it answers with the service's own
+ * mapping, so that ThreadSanitizer can see both sides. */
+extern void *(*tas__map_hook)(int fd, uint64_t size);
+void *tas__shared_map(int fd, uint64_t size); /* NULL: no memory */
+void tas__shared_unmap(void *p, uint64_t size);
+
+/* "Look at socket id": after the state was published. */
+static inline void tas__hint(struct tas_session *ss, struct tas_block *b, uint32_t id)
+{
+	unsigned core = b->s.core < TAS_CORES_MAX ? b->s.core : 0;
+	struct tas_core_hints *h = &ss->r->core[core];
+
+	tas_bitmap_set(&h->dirty, id);
+	/* pairs: the set above is seq_cst; the service stores need_wakeup, then looks at dirty */
+	if (atomic_load_explicit(&h->need_wakeup, memory_order_seq_cst))
+		tas__doorbell(ss, core);
+}
+
+static inline bool tas__alive(struct tas_session *ss)
+{
+	uint32_t v = atomic_load_explicit(&ss->r->alive, memory_order_acquire);
+
+	if (__builtin_expect(!(v & FUTEX_OWNER_DIED) && (v & FUTEX_TID_MASK) &&
+				     !atomic_load_explicit(&ss->dead, memory_order_relaxed),
+			     1))
+		return true;
+	if (!atomic_load_explicit(&ss->dead, memory_order_relaxed))
+		tas__session_died(ss);
+	return false;
+}
+
+/* ---- internal descriptors ---- */
+/* Moves fd to a high number, close-on-exec, and marks it.  Returns the new number, or fd itself marked. */
+int tas__internal_fd(int fd);
+void tas__internal_close(int fd);
+/* Told about internal numbers: set by libtas_sockets, which owns the table. */
+extern void (*tas__internal_mark)(int fd, bool internal);
+
+/* ---- shared locks (tas_lock_line.lock_rx, lock_tx) ---- */
+/* 0; -EDEADLK: this thread holds it (we are in a signal handler); -EPIPE: service dead, owner maybe too; -ETIMEDOUT. */
+int tas__lock(struct tas_session *ss, _Atomic uint32_t *w, int64_t timeout_ns);
+void tas__unlock(_Atomic uint32_t *w);
+
+/* ---- waiting ---- */
+uint64_t tas__now(void); /* ns, CLOCK_MONOTONIC, by system call */
+
+static inline uint64_t tas__tsc(void)
+{
+	return __builtin_ia32_rdtsc();
+}
+
+/* A short wait before sleeping: timed yields, about 20 µs in all.  Zero it; call until it says false. */
+struct tas_spin {
+	uint64_t start, rounds;
+};
+/* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
+bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active);
+
+/* Sleeps while *w1 == v1 and *w2 == v2 and the service lives.  0: look again; -EINTR. */
+int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2);
+
+/* A wait set in use: taken for the time of one call, or for the life of an epoll set (bitmap). */
+struct tas_waiter {
+	struct tas_session *ss; /* referenced; NULL: none */
+	uint32_t index;
+	int fd; /* eventfd, non-blocking */
+};
+int tas__waiter_get(struct tas_session *ss, bool bitmap, struct tas_waiter *w);
+void tas__waiter_put(struct tas_waiter *w);
+/* Announce sleep; afterwards the caller looks at state again and sleeps in the kernel with w->fd among its descriptors. */
+void tas__waiter_arm(struct tas_waiter *w);
+void tas__waiter_disarm(struct tas_waiter *w);
+/* Empties the eventfd. */
+void tas__waiter_drain(struct tas_waiter *w);
+void tas__waiter_signal(struct tas_waiter *w);
+int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen);
+void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen);
+/* Wakes the threads of this process that watch the block through wait sets other than epoll's. */
+void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b);
+
+/* ---- fork: called by libtas_sockets inside its own handlers, locks of its own held ---- */
+void tas__fork_prepare(void);
+void tas__fork_parent(void);
+void tas__fork_child(void); /* the session, if it survives, has a new region, slot and descriptors; wait sets are gone */
+
+/* ---- talk ---- */
+bool tas__env_require(void);
+/* TAS_LOG=1: reasons on stderr */
+void tas__log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void tas__warn_once(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+void tas__env_init(void);
+uint32_t tas__tid(void);
+
+#pragma GCC visibility pop
+
+#endif

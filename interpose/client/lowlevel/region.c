@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Shared memory of a session: the region at attach, chunks when a position in them is first met; the doorbell; the
+ * library's own descriptors.
+ */
+#include "lowlevel/low.h"
+
+void (*tas__internal_mark)(int fd, bool internal);
+
+/* High numbers, but not so high that the kernel's descriptor table grows large for them. */
+int tas__internal_fd(int fd)
+{
+	struct rlimit rl = { 1024, 1024 };
+	int top, high = -1;
+
+	if (fd < 0)
+		return fd;
+	sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, SYS_P(&rl));
+	top = rl.rlim_cur > 4096 ? 4096 : (int)rl.rlim_cur;
+	for (int base = top - top / 8; base > 8 && high < 0; base /= 2)
+		high = sys_fcntl(fd, F_DUPFD_CLOEXEC, (unsigned long)base);
+	if (high >= 0) {
+		sys_close(fd);
+		fd = high;
+	}
+	if (tas__internal_mark)
+		tas__internal_mark(fd, true);
+	return fd;
+}
+
+void tas__internal_close(int fd)
+{
+	if (fd < 0)
+		return;
+	if (tas__internal_mark)
+		tas__internal_mark(fd, false);
+	sys_close(fd);
+}
+
+void *(*tas__map_hook)(int fd, uint64_t size);
+
+void *tas__shared_map(int fd, uint64_t size)
+{
+	if (tas__map_hook)
+		return tas__map_hook(fd, size);
+	return sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd);
+}
+
+void tas__shared_unmap(void *p, uint64_t size)
+{
+	if (!tas__map_hook)
+		sys_munmap(p, size);
+}
+
+static uint8_t *map_chunk(struct tas_session *ss, uint32_t index)
+{
+	struct tas_msg m = { .op = TAS_MSG_CHUNK, .u.chunk.index = index };
+	int fd[1];
+	unsigned n = 1;
+	uint8_t *p = NULL, *expected = NULL;
+	struct stat st;
+
+	if (tas__rpc(ss, &m, NULL, 0, fd, &n) < 0)
+		return NULL;
+	if (m.err == 0 && n == 1 && sys_fstat(fd[0], &st) == 0 && st.st_size >= TAS_CHUNK_SIZE)
+		p = tas__shared_map(fd[0], TAS_CHUNK_SIZE);
+	if (n == 1)
+		sys_close(fd[0]);
+	if (p && !atomic_compare_exchange_strong(&ss->chunk[index], &expected, p)) {
+		tas__shared_unmap(p, TAS_CHUNK_SIZE); /* another thread was faster */
+		p = expected;
+	}
+	return p;
+}
+
+void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n)
+{
+	uint32_t i = TAS_OFF_CHUNK(off), at = TAS_OFF_BYTE(off);
+	uint8_t *p;
+
+	if (i >= TAS_CHUNKS_MAX || at > TAS_CHUNK_SIZE || n > TAS_CHUNK_SIZE - at)
+		return NULL;
+	p = atomic_load_explicit(&ss->chunk[i], memory_order_acquire);
+	if (__builtin_expect(!p, 0))
+		p = map_chunk(ss, i);
+	return p ? p + at : NULL;
+}
+
+void tas__doorbell(struct tas_session *ss, unsigned core)
+{
+	uint64_t one = 1;
+
+	if (atomic_exchange_explicit(&ss->r->core[core].need_wakeup, 0, memory_order_seq_cst))
+		sys_write(atomic_load_explicit(&ss->door, memory_order_relaxed), &one, sizeof one);
+}

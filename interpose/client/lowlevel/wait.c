@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiting: spin a little, then sleep.
+ *
+ * Three sleeps.  park: one socket, no timeout: futex_waitv on the socket's event word, on a word of the application's own
+ * line, and on the service's liveness word; signals restart it exactly as they restart recv().  Wait sets: everything else
+ * sleeps in the caller's ppoll with an eventfd that the service writes when the wait set's `sleeping` was 1.
+ */
+#include "lowlevel/low.h"
+
+enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US = 100000 };
+
+uint64_t tas__now(void)
+{
+	struct timespec ts = { 0 };
+
+	sys2(SYS_clock_gettime, CLOCK_MONOTONIC, SYS_P(&ts));
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* Cycles per microsecond; a guess until a millisecond lies between the first call and this one. */
+static uint64_t per_us(void)
+{
+	static _Atomic uint64_t rate, tsc0, ns0;
+	uint64_t r = atomic_load_explicit(&rate, memory_order_relaxed), t, n;
+
+	if (r)
+		return r;
+	t = tas__tsc();
+	n = tas__now();
+	if (!atomic_load(&tsc0)) {
+		atomic_store(&ns0, n);
+		atomic_store(&tsc0, t);
+	}
+	if (n - atomic_load(&ns0) < 1000000)
+		return 2500;
+	r = (t - atomic_load(&tsc0)) * 1000 / (n - atomic_load(&ns0));
+	if (r < 100)
+		r = 100;
+	atomic_store(&rate, r);
+	return r;
+}
+
+/*
+ * Yield first.  Back within a microsecond: nobody else wants this CPU, so look at memory for a moment before the next
+ * yield.  Away for long: somebody does not cooperate; sleep at once, and do not try again for a while.
+ */
+bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
+{
+	static _Atomic uint64_t hold_until, hold_us;
+	static __thread uint64_t alone_until;
+	uint64_t us = per_us(), t = tas__tsc(), limit = ss->r->h.poll_us < SPIN_US ? ss->r->h.poll_us : SPIN_US, d;
+
+	if (!s->rounds++) {
+		s->start = t;
+		if (t - active > RECENT_US * us || t < atomic_load_explicit(&hold_until, memory_order_relaxed))
+			return false;
+	}
+	if (t - s->start > limit * us)
+		return false;
+	if (t < alone_until) {
+		__builtin_ia32_pause();
+		return true;
+	}
+	sys0(SYS_sched_yield);
+	d = tas__tsc() - t;
+	alone_until = d < us ? t + d + us * 3 / 2 : 0;
+	if (d > HOG_US * us) {
+		uint64_t h = atomic_load_explicit(&hold_us, memory_order_relaxed);
+
+		h = !h ? HOLD_US : h < HOLD_MAX_US ? h * 2 : h;
+		atomic_store_explicit(&hold_us, h, memory_order_relaxed);
+		atomic_store_explicit(&hold_until, t + d + h * us, memory_order_relaxed);
+	} else if (d < 20 * us) {
+		atomic_store_explicit(&hold_us, 0, memory_order_relaxed);
+	}
+	return true;
+}
+
+int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2)
+{
+	uint32_t a = atomic_load(&ss->r->alive);
+	struct futex_waitv f[3] = {
+		{ .val = v1, .uaddr = (uintptr_t)w1, .flags = FUTEX_32 },
+		{ .val = v2, .uaddr = (uintptr_t)w2, .flags = FUTEX_32 },
+		{ .uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32 },
+	};
+	long r;
+
+	/* at its owner's death the kernel wakes only where this bit says that somebody waits */
+	if (!(a & (FUTEX_WAITERS | FUTEX_OWNER_DIED)))
+		a = atomic_fetch_or(&ss->r->alive, FUTEX_WAITERS) | FUTEX_WAITERS;
+	f[2].val = a;
+	if (!tas__alive(ss))
+		return 0;
+	r = sys5(SYS_futex_waitv, SYS_P(f), 3, 0, 0, 0);
+	tas__alive(ss); /* the one whom the kernel woke wakes the others */
+	return r == -EINTR ? -EINTR : 0;
+}
+
+/* ---- wait sets ---- */
+static int waiter_open(struct tas_session *ss, unsigned i)
+{
+	struct tas_msg m = { .u.ws.index = i };
+	int fd = (int)sys2(SYS_eventfd2, 0, O_NONBLOCK | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return fd;
+	fd = tas__internal_fd(fd);
+	atomic_store(&ss->r->ws[i].sleeping, 0);
+	atomic_store(&ss->r->ws[i].open, 1);
+	r = tas__ask(ss, &m, TAS_MSG_WS_OPEN, &fd, 1);
+	if (r) {
+		tas__internal_close(fd);
+		return r < 0 ? r : -EIO;
+	}
+	ss->ws_fd[i] = fd;
+	ss->ws_open[i / 64] |= 1ull << (i % 64);
+	return 0;
+}
+
+/* Indices below TAS_WS_BITMAPS are for epoll sets (bitmap), the rest for threads. */
+static int waiter_pick(struct tas_session *ss, bool bitmap)
+{
+	unsigned from = bitmap ? 0 : TAS_WS_BITMAPS / 64, to = bitmap ? TAS_WS_BITMAPS / 64 : TAS_WS_MAX / 64;
+	int r;
+
+	for (unsigned w = from; w < to; w++) { /* one that is open already */
+		uint64_t can = ss->ws_open[w] & ~ss->ws_busy[w];
+
+		if (can)
+			return (int)(w * 64 + (unsigned)__builtin_ctzll(can));
+	}
+	for (unsigned w = from; w < to; w++) {
+		uint64_t can = ~ss->ws_open[w] & ~ss->ws_busy[w];
+
+		if (!can)
+			continue;
+		unsigned i = w * 64 + (unsigned)__builtin_ctzll(can);
+
+		r = waiter_open(ss, i);
+		return r < 0 ? r : (int)i;
+	}
+	return -ENOBUFS;
+}
+
+int tas__waiter_get(struct tas_session *ss, bool bitmap, struct tas_waiter *w)
+{
+	uint64_t mask = tas__signals_block();
+	int i;
+
+	tas__mutex_lock(&ss->ws_lock);
+	i = waiter_pick(ss, bitmap);
+	if (i >= 0)
+		ss->ws_busy[i / 64] |= 1ull << (i % 64);
+	tas__mutex_unlock(&ss->ws_lock);
+	tas__signals_restore(mask);
+	if (i < 0)
+		return i;
+	tas__session_ref(ss);
+	*w = (struct tas_waiter){ .ss = ss, .index = (uint32_t)i, .fd = ss->ws_fd[i] };
+	tas__waiter_drain(w);
+	return 0;
+}
+
+void tas__waiter_put(struct tas_waiter *w)
+{
+	struct tas_session *ss = w->ss;
+	uint64_t mask;
+
+	if (!ss)
+		return;
+	tas__waiter_disarm(w);
+	mask = tas__signals_block();
+	tas__mutex_lock(&ss->ws_lock);
+	ss->ws_busy[w->index / 64] &= ~(1ull << (w->index % 64));
+	tas__mutex_unlock(&ss->ws_lock);
+	tas__signals_restore(mask);
+	w->ss = NULL;
+	tas__session_put(ss);
+}
+
+void tas__waiter_arm(struct tas_waiter *w)
+{
+	/* pairs with the service's exchange after it published: one of both sees the other */
+	atomic_exchange_explicit(&w->ss->r->ws[w->index].sleeping, 1, memory_order_seq_cst);
+}
+
+void tas__waiter_disarm(struct tas_waiter *w)
+{
+	atomic_store_explicit(&w->ss->r->ws[w->index].sleeping, 0, memory_order_seq_cst);
+}
+
+void tas__waiter_drain(struct tas_waiter *w)
+{
+	uint64_t n;
+
+	sys_read(w->fd, &n, sizeof n);
+}
+
+void tas__waiter_signal(struct tas_waiter *w)
+{
+	uint64_t one = 1;
+
+	sys_write(w->fd, &one, sizeof one);
+}
+
+static uint32_t sub_word(const struct tas_waiter *w)
+{
+	return w->ss->slot << 16 | (w->index + 1);
+}
+
+int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
+{
+	struct tas_msg m = { .u.subscribe = { .id = id, .gen = gen, .ws = w->index } };
+	uint32_t me = sub_word(w);
+
+	for (int i = 0; i < TAS_SUBS; i++)
+		if (atomic_load_explicit(&b->c.subs[i], memory_order_relaxed) == me)
+			return 0;
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t none = 0;
+
+		/* seq_cst: before the look at readiness that follows */
+		if (atomic_compare_exchange_strong(&b->c.subs[i], &none, me))
+			return 0;
+	}
+	atomic_store(&b->c.subs_lost, 1);
+	return tas__ask(w->ss, &m, TAS_MSG_SUBSCRIBE, NULL, 0);
+}
+
+void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
+{
+	struct tas_msg m = { .u.subscribe = { .id = id, .gen = gen, .ws = w->index } };
+
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t me = sub_word(w);
+
+		if (atomic_compare_exchange_strong(&b->c.subs[i], &me, 0))
+			return;
+	}
+	if (atomic_load(&b->c.subs_lost) && tas__alive(w->ss))
+		tas__ask(w->ss, &m, TAS_MSG_UNSUBSCRIBE, NULL, 0);
+}
+
+void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b)
+{
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t v = atomic_load(&b->c.subs[i]), ws = (v & 0xffff) - 1;
+		uint64_t one = 1;
+
+		if (v && v >> 16 == ss->slot && ws < TAS_WS_MAX && atomic_exchange(&ss->r->ws[ws].sleeping, 0))
+			sys_write(ss->ws_fd[ws], &one, sizeof one);
+	}
+}

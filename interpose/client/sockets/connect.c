@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * connect, getsockname, getpeername.  States as Linux sees them: unconnected (PLAIN, or a connection that failed),
+ * connecting, connected and not yet told, connected (EISCONN).
+ */
+#include <netinet/in.h>
+#include <string.h>
+
+#include "sockets/sock.h"
+
+static int int_opt(int fd, int level, int name)
+{
+	int v = 0;
+	socklen_t len = sizeof v;
+
+	return sys_getsockopt(fd, level, name, &v, &len) < 0 ? 0 : v;
+}
+
+static int connect_raw(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return (int)sys3(SYS_connect, fd, SYS_P(addr), len);
+}
+
+/* The kernel's connection from now on; after a failure (not one that is still under way) it may be tried again. */
+static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int r = connect_raw(fd, addr, len);
+	uint64_t mask;
+	unsigned n;
+
+	if (r < 0 && r != -EINPROGRESS && r != -EINTR && r != -EALREADY && r != -EISCONN)
+		return r;
+	mask = tas__table_lock();
+	tas__ep_became_kernel(o);
+	n = tas__renumber(o, TAS_FD_KERNEL, NULL);
+	tas__table_unlock(mask);
+	while (n--)
+		tas__obj_put(o);
+	return r;
+}
+
+static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, const struct tas_msg_sock *sock)
+{
+	uint64_t mask = tas__table_lock();
+	int r = -EALREADY;
+
+	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN)
+		r = tas__obj_bind_block(o, ss, sock);
+	if (r == 0) {
+		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
+		if (atomic_load(&o->touched))
+			tas__opts_mirror(o, fd);
+		atomic_store(&o->active, tas__tsc());
+		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
+		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
+		tas__renumber(o, TAS_FD_TAS, NULL);
+		tas__ep_became_tas(o);
+	} else {
+		struct tas_block *b = tas__mem(ss, sock->block, sizeof *b);
+
+		if (b)
+			tas__claim_drop(ss, b, sock->id);
+	}
+	tas__table_unlock(mask);
+	return r;
+}
+
+/* The connection exists: wait for it, or say how it stands. */
+static int finish(struct tas_obj *o, int fd, bool just_begun)
+{
+	struct tas_wait w = { 0 };
+
+	for (;;) {
+		uint32_t seen = atomic_load_explicit(&o->b->s.ev_out, memory_order_acquire);
+		uint32_t shut = atomic_load_explicit(&o->b->a.shut, memory_order_acquire);
+		uint32_t state = atomic_load_explicit(&o->b->s.state, memory_order_acquire);
+		bool live = tas__obj_live(o);
+		int r;
+
+		if (live && just_begun && tas__nonblock(o))
+			return -EINPROGRESS; /* Linux: even over loopback */
+		if (!live || (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV)) {
+			if (live && state != TAS_S_CLOSE && !(atomic_load(&o->b->s.flags) & TAS_F_RESET))
+				return 0;
+			r = tas__obj_error(o, true);
+			return r ? -r : -ECONNABORTED;
+		}
+		if (tas__nonblock(o))
+			return -EALREADY;
+		r = tas__obj_wait(o, fd, false, seen, shut, &w);
+		if (r == -EAGAIN)
+			return just_begun ? -EINPROGRESS : -EALREADY;
+		if (r < 0)
+			return r;
+	}
+}
+
+static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_msg m = { 0 };
+	struct tas_session *ss;
+	int r, err = atomic_exchange(&o->so_error, 0);
+
+	if (err)
+		return -err; /* of the connect before, which did not wait for it */
+	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != int_opt(fd, SOL_SOCKET, SO_DOMAIN))
+		return connect_raw(fd, addr, len); /* AF_UNSPEC, and what the kernel refuses */
+	ss = tas__service(&err);
+	if (err)
+		return err;
+	if (!ss)
+		return connect_kernel(o, fd, addr, len);
+	tas__addr_local(fd, &m.u.connect.local);
+	m.u.connect.flags = tas__bind_flags(fd);
+	if (m.u.connect.local.port)
+		m.u.connect.flags |= TAS_BIND_BOUND;
+	m.u.connect.opts = atomic_load(&o->touched) ? tas__opts_of(fd) : 0;
+	r = tas__ask(ss, &m, TAS_MSG_CONNECT, &fd, 1);
+	if (r == 0)
+		r = become_connection(o, fd, ss, &m.u.sock);
+	else if (r == TAS_FALLBACK || !tas__alive(ss))
+		r = TAS_FALLBACK;
+	tas__session_put(ss);
+	if (r == TAS_FALLBACK)
+		return connect_kernel(o, fd, addr, len);
+	if (r == -ECONNREFUSED && (sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)) {
+		/* Linux: the answer comes later, through SO_ERROR; the unconnected socket polls as OUT and HUP meanwhile */
+		atomic_store(&o->so_error, ECONNREFUSED);
+		return -EINPROGRESS;
+	}
+	if (r < 0)
+		return r;
+	r = finish(o, fd, true);
+	if (r == 0)
+		atomic_fetch_or(&o->flags, TAS_OF_CONNECTED);
+	return r;
+}
+
+/* A connection that failed begins anew: the numbers get a fresh PLAIN object. */
+static struct tas_obj *start_over(struct tas_obj *o)
+{
+	uint64_t mask = tas__table_lock();
+	struct tas_obj *by = tas__obj_new(TAS_OBJ_PLAIN);
+
+	tas__table_unlock(mask);
+	if (!by)
+		return NULL;
+	atomic_store(&by->touched, atomic_load(&o->touched));
+	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED));
+	tas__obj_replace(o, by, TAS_FD_PLAIN);
+	return by;
+}
+
+static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	bool failed = !tas__obj_live(o) || atomic_load(&o->b->s.state) == TAS_S_CLOSE ||
+		      (atomic_load(&o->b->s.flags) & TAS_F_RESET);
+	struct tas_obj *by;
+	int r;
+
+	if (addr && len >= sizeof addr->sa_family && addr->sa_family == AF_UNSPEC) {
+		/* Linux: tcp_disconnect(), which resets an established connection */
+		atomic_fetch_or(&o->b->a.shut, TAS_ABORT | TAS_SHUT_RD | TAS_SHUT_WR);
+		by = start_over(o);
+		if (by)
+			tas__obj_put(by);
+		return by ? 0 : -ENOMEM;
+	}
+	if (atomic_load(&o->flags) & TAS_OF_CONNECTED && !failed)
+		return -EISCONN;
+	if (!failed || !(atomic_load(&o->flags) & TAS_OF_CONNECTED)) {
+		if (!failed || tas__obj_error(o, false)) {
+			r = finish(o, fd, false);
+			if (r == 0)
+				atomic_fetch_or(&o->flags, TAS_OF_CONNECTED);
+			return r;
+		}
+	} else if (tas__obj_error(o, false)) {
+		return -EISCONN; /* Linux: until the error has been read */
+	}
+	by = start_over(o);
+	if (!by)
+		return -ENOMEM;
+	r = connect_plain(by, fd, addr, len);
+	tas__obj_put(by);
+	return r;
+}
+
+int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+	int r;
+
+	if (!o)
+		return connect_raw(tas__raw(fd), addr, len);
+	switch (atomic_load_explicit(&o->kind, memory_order_acquire)) {
+	case TAS_OBJ_PLAIN:
+		r = addr ? connect_plain(o, fd, addr, len) : connect_raw(fd, addr, len);
+		break;
+	case TAS_OBJ_CONN:
+		r = addr ? connect_again(o, fd, addr, len) : -EFAULT;
+		break;
+	default:
+		r = connect_raw(fd, addr, len); /* EISCONN, or what a listening socket says */
+	}
+	tas__obj_put(o);
+	return r;
+}
+
+/* ---- names ---- */
+int tas_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	struct tas_obj *o = tas__conn_get(fd);
+	int r;
+
+	if (!o)
+		return sys_getsockname(tas__raw(fd), addr, len);
+	r = tas__addr_out(&o->b->s.local, o->b->s.family, addr, len);
+	tas__obj_put(o);
+	return r;
+}
+
+int tas_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
+{
+	struct tas_obj *o = tas__conn_get(fd);
+	uint32_t state;
+	int r;
+
+	if (!o)
+		return (int)sys3(SYS_getpeername, tas__raw(fd), SYS_P(addr), SYS_P(len));
+	state = atomic_load(&o->b->s.state);
+	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_SYN_SENT)
+		r = -ENOTCONN;
+	else
+		r = tas__addr_out(&o->b->s.peer, o->b->s.family, addr, len);
+	tas__obj_put(o);
+	return r;
+}

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: take socket ids out
+ * of the ready bitmap, put their items on the ready list, report what is ready; level-triggered items stay on the list until
+ * they are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little, then sleep in ppoll
+ * on the set's own descriptor (kernel members) and the wait set's eventfd (TAS members).
+ */
+#include "sockets/ep.h"
+
+enum { EVENTS_MAX = INT32_MAX / (int)sizeof(struct epoll_event), DRAIN = 64, BLIND_NS = 2000000 };
+
+/* ---- TAS members, under the set's lock ---- */
+static void drain_bitmap(struct tas_ep *ep)
+{
+	uint32_t id[DRAIN], n;
+	struct tas_session *ss = ep->w.ss;
+
+	if (!ss)
+		return;
+	do {
+		n = tas_bitmap_drain(&ss->r->ready[ep->w.index], id, DRAIN);
+		for (uint32_t k = 0; k < n; k++)
+			for (struct tas_item *i = tas__ep_items(ep, id[k]); i; i = i->hash_next)
+				if (i->id == id[k])
+					tas__ep_ready(ep, i);
+	} while (n == DRAIN);
+}
+
+/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for it. */
+static bool has_edge(struct tas_item *i, uint32_t in, uint32_t out, uint32_t revents)
+{
+	if (revents & (EPOLLERR | EPOLLHUP))
+		return in != i->seen_in || out != i->seen_out;
+	return (in != i->seen_in && (i->events & (EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLPRI))) ||
+	       (out != i->seen_out && (i->events & (EPOLLOUT | EPOLLWRNORM)));
+}
+
+/* One item of the ready list.  True: *ev is filled. */
+static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev)
+{
+	struct tas_block *b = i->o->b;
+	uint32_t in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
+	uint32_t out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire), r;
+
+	tas__ep_unready(i);
+	if (i->flags & TAS_IT_OFF)
+		return false;
+	r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
+	if (!r) {
+		i->flags &= ~(uint32_t)TAS_IT_FORCE;
+		return false;
+	}
+	if ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, in, out, r))
+		return false;
+	i->flags &= ~(uint32_t)TAS_IT_FORCE;
+	i->seen_in = in;
+	i->seen_out = out;
+	i->stamp = ep->stamp;
+	ev->events = r;
+	ev->data = i->data;
+	if (i->events & EPOLLONESHOT) {
+		i->flags |= TAS_IT_OFF;
+		if (i->flags & TAS_IT_KHALF)
+			tas__ep_khalf(ep, i, EPOLL_CTL_MOD, EPOLLONESHOT);
+	} else if (!(i->events & EPOLLET)) {
+		tas__ep_ready(ep, i); /* level: stays until found not ready */
+	}
+	return true;
+}
+
+static int take_tas(struct tas_ep *ep, struct epoll_event *ev, int max)
+{
+	int n = 0;
+
+	while (n < max) {
+		struct tas_item *i = ep->ready.ready_next;
+
+		if (i == &ep->ready || i->stamp == ep->stamp)
+			break; /* the end, or where this call began to put level-triggered items back */
+		if (report(ep, i, &ev[n]))
+			n++;
+	}
+	return n;
+}
+
+/* ---- kernel members ---- */
+/* Our own members among n kernel events: kernel halves of listeners become events of theirs, the rest goes. */
+static int sort_kernel(struct tas_ep *ep, struct epoll_event *ev, int n)
+{
+	int kept = 0;
+
+	for (int k = 0; k < n; k++) {
+		uint32_t index;
+		struct tas_item *i;
+
+		if (!tas__is_mark(ev[k].data.u64, &index)) {
+			ev[kept++] = ev[k];
+			continue;
+		}
+		i = tas__item_at(index);
+		if (!i || i->ep != ep || !(i->flags & TAS_IT_KHALF) || (i->flags & TAS_IT_OFF) || i->stamp == ep->stamp)
+			continue; /* an alarm, a stale half, or reported by its TAS half already */
+		i->stamp = ep->stamp;
+		if (i->events & EPOLLONESHOT)
+			i->flags |= TAS_IT_OFF;
+		ev[kept].events = ev[k].events;
+		ev[kept++].data = i->data;
+	}
+	return kept;
+}
+
+static int take_kernel(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+{
+	struct timespec none = { 0, 0 };
+	int r;
+
+	if (max <= 0 || !atomic_load(&ep->kernel))
+		return 0;
+	r = tas__epoll_wait_raw(epfd, ev, max, &none, NULL);
+	return r > 0 ? sort_kernel(ep, ev, r) : r == -EINTR ? 0 : r;
+}
+
+/* The service of the wait set's session died, or there is no wait set: look at every member. */
+static void look_at_all(struct tas_ep *ep)
+{
+	if (ep->w.ss && tas__alive(ep->w.ss))
+		return;
+	if (!ep->w.ss) {
+		for (uint32_t k = 0; k < ep->n_buckets; k++)
+			for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
+				if (!ep->w.ss && tas__alive(i->o->ss))
+					tas__ep_ensure(ep, i->o->ss);
+				tas__ep_ready(ep, i);
+			}
+	} else if (!ep->death_seen) {
+		ep->death_seen = true;
+		tas__ep_force_all(ep);
+	}
+}
+
+/* Everything that is ready now, TAS and kernel members sharing the room.  Number of events, or -errno. */
+static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+{
+	uint64_t mask = tas__ep_lock(ep);
+	bool kernel = atomic_load(&ep->kernel);
+	int lim = !kernel ? max : max > 1 ? max - max / 4 : (int)(ep->turn++ & 1), n, k;
+
+	ep->stamp++;
+	look_at_all(ep);
+	drain_bitmap(ep);
+	n = take_tas(ep, ev, lim);
+	k = take_kernel(ep, epfd, ev + n, max - n);
+	if (k > 0)
+		n += k;
+	if (n < max && lim < max)
+		n += take_tas(ep, ev + n, max - n);
+	tas__ep_unlock(ep, mask);
+	return !n && k < 0 ? k : n;
+}
+
+/* ---- waiting ---- */
+/* Listeners among the members whose service has gone look for the next one. */
+static void revive(struct tas_ep *ep)
+{
+	int fd[16], n = 0;
+	uint64_t mask;
+
+	if (!atomic_load(&ep->n_listen) || !ep->w.ss || tas__alive(ep->w.ss))
+		return;
+	mask = tas__ep_lock(ep);
+	for (uint32_t k = 0; k < ep->n_buckets; k++)
+		for (struct tas_item *i = ep->bucket[k]; i && n < 16; i = i->hash_next)
+			if ((i->flags & TAS_IT_KHALF) && !tas__alive(i->o->ss))
+				fd[n++] = i->fd;
+	tas__ep_unlock(ep, mask);
+	while (n--) {
+		struct tas_obj *o = tas__obj_get(fd[n]);
+
+		if (o && atomic_load(&o->kind) == TAS_OBJ_LISTEN)
+			tas__listener_revive(o, fd[n]);
+		if (o)
+			tas__obj_put(o);
+	}
+}
+
+static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
+{
+	struct pollfd p[3] = { { .fd = epfd, .events = POLLIN }, { .fd = -1, .events = POLLIN }, { .fd = -1 } };
+	struct tas_session *ss;
+	struct tas_waiter w;
+	struct timespec ts;
+	uint64_t cap = BLIND_NS, sig = tas__ep_lock(ep);
+	int r = 0;
+
+	w = ep->w; /* the set may get another while we sleep: keep the session */
+	ss = w.ss;
+	if (ss) {
+		tas__session_ref(ss);
+		p[1].fd = w.fd;
+		p[2].fd = tas__alive(ss) ? atomic_load(&ss->ctl) : -1;
+		cap = tas__alive(ss) || !atomic_load(&ep->n_listen) ? UINT64_MAX : TAS_REVIVE_MS * 1000000ull;
+	}
+	atomic_fetch_add(&ep->sleepers, 1);
+	tas__ep_unlock(ep, sig);
+	if (ss)
+		tas__waiter_arm(&w);
+	if (!tas__ep_pending(ep))
+		r = sys_ppoll(p, 3, tas__left(end, cap, &ts), mask);
+	atomic_fetch_sub(&ep->sleepers, 1);
+	if (ss) {
+		if (p[1].revents & POLLIN)
+			tas__waiter_drain(&w);
+		if (p[2].revents & (POLLHUP | POLLERR))
+			tas__session_died(ss);
+		tas__session_put(ss);
+	}
+	return r < 0 ? r : 0;
+}
+
+/* Whoever goes with events leaves the others able to hear the next one. */
+static void leave(struct tas_ep *ep)
+{
+	uint64_t mask;
+
+	if (!atomic_load(&ep->sleepers) && !atomic_load(&ep->exposed))
+		return;
+	mask = tas__ep_lock(ep);
+	if (ep->w.ss) {
+		tas__waiter_arm(&ep->w);
+		if (tas__ep_pending(ep))
+			tas__waiter_signal(&ep->w);
+	}
+	tas__ep_unlock(ep, mask);
+}
+
+static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
+{
+	struct tas_spin spin = { 0 };
+	int n;
+
+	if (atomic_load(&ep->exposed) && ep->w.ss)
+		tas__waiter_drain(&ep->w);
+	for (;;) {
+		revive(ep);
+		n = collect(ep, epfd, ev, max);
+		if (n) {
+			if (n > 0)
+				atomic_store_explicit(&ep->active, tas__tsc(), memory_order_relaxed);
+			break;
+		}
+		if (!end || (end != UINT64_MAX && tas__now() >= end))
+			break;
+		if (ep->w.ss && tas__spin(ep->w.ss, &spin, atomic_load_explicit(&ep->active, memory_order_relaxed)))
+			continue;
+		n = ep_sleep(ep, epfd, end, mask);
+		if (n < 0)
+			break;
+	}
+	leave(ep);
+	return n;
+}
+
+/* No TAS member: the kernel alone, unless the first one comes while we sleep. */
+static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, const struct timespec *ts,
+		    const sigset_t *mask)
+{
+	uint64_t sig;
+	int r = 0;
+
+	atomic_fetch_add(&ep->raw_waiters, 1);
+	if (!atomic_load(&ep->n_tas))
+		r = tas__epoll_wait_raw(epfd, ev, max, ts, mask);
+	if (atomic_fetch_sub(&ep->raw_waiters, 1) == 1 && ep->kick_fd >= 0) {
+		sig = tas__ep_lock(ep);
+		if (!atomic_load(&ep->raw_waiters))
+			tas__ep_unkick(ep);
+		tas__ep_unlock(ep, sig);
+	}
+	if (r > 0) {
+		sig = tas__ep_lock(ep);
+		ep->stamp++;
+		r = sort_kernel(ep, ev, r);
+		tas__ep_unlock(ep, sig);
+	}
+	return r;
+}
+
+int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask)
+{
+	struct tas_ep *ep = tas__ep_get(epfd);
+	uint64_t end;
+	int r;
+
+	if (!ep)
+		return tas__epoll_wait_raw(tas__raw(epfd), ev, max, timeout, mask);
+	if (max <= 0 || max > EVENTS_MAX || !ev || (timeout && (timeout->tv_sec < 0 || (unsigned long)timeout->tv_nsec > 999999999))) {
+		r = tas__epoll_wait_raw(epfd, ev, max, timeout, mask); /* the kernel says what is wrong */
+		goto out;
+	}
+	if (!atomic_load(&ep->n_tas)) {
+		end = timeout && (timeout->tv_sec || timeout->tv_nsec) ? tas__deadline(timeout) : timeout ? 0 : UINT64_MAX;
+		r = wait_raw(ep, epfd, ev, max, timeout, mask);
+		if (r || !atomic_load(&ep->n_tas))
+			goto out;
+	} else {
+		end = timeout && !timeout->tv_sec && !timeout->tv_nsec ? 0 : tas__deadline(timeout);
+	}
+	r = wait_mixed(ep, epfd, ev, max, end, mask);
+out:
+	tas__ep_put(ep);
+	return r;
+}

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Socket objects: birth, death, recognition of unknown numbers, and what fork does to all of them.
+ */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "sockets/sock.h"
+
+enum { SLAB = 256 };
+
+static struct tas_obj *all, *free_list; /* table lock */
+
+struct tas_obj *tas__obj_all(void)
+{
+	return all;
+}
+
+static bool slab_grow(void)
+{
+	struct tas_obj *o = sys_mmap(NULL, SLAB * sizeof *o, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	if (!o)
+		return false;
+	for (int i = 0; i < SLAB; i++, o++) {
+		o->next = all;
+		all = o;
+		o->free = free_list;
+		free_list = o;
+	}
+	return true;
+}
+
+struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
+{
+	struct tas_obj *o;
+
+	if (!free_list && !slab_grow())
+		return NULL;
+	o = free_list;
+	free_list = o->free;
+	o->id = o->gen = 0;
+	o->b = NULL;
+	o->ss = NULL;
+	o->items = NULL;
+	o->backlog = 0;
+	atomic_store(&o->flags, 0);
+	atomic_store(&o->so_error, 0);
+	atomic_store(&o->active, 0);
+	atomic_store(&o->touched, 0);
+	atomic_store(&o->turn, 0);
+	atomic_store(&o->retry_at, 0);
+	atomic_store(&o->kind, kind);
+	atomic_store(&o->refs, 1);
+	return o;
+}
+
+bool tas__obj_try_ref(struct tas_obj *o)
+{
+	uint32_t n = atomic_load_explicit(&o->refs, memory_order_relaxed);
+
+	while (n)
+		if (atomic_compare_exchange_weak_explicit(&o->refs, &n, n + 1, memory_order_acquire, memory_order_relaxed))
+			return true;
+	return false;
+}
+
+/* The service looks at all claims when it is hinted. */
+void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id)
+{
+	/* a dead session's region may be another process's (a forked child that could not join): hands off */
+	if (!tas__alive(ss))
+		return;
+	tas_claim_clear(ss->r->claims, id);
+	tas__hint(ss, b, id);
+}
+
+static void obj_release(struct tas_obj *o)
+{
+	uint64_t mask = tas__table_lock();
+	struct tas_session *ss = o->ss;
+
+	tas__ep_forget(o);
+	if (ss && o->b)
+		tas__claim_drop(ss, o->b, o->id);
+	o->free = free_list;
+	free_list = o;
+	tas__table_unlock(mask);
+	if (ss)
+		tas__session_put(ss);
+}
+
+void tas__obj_put(struct tas_obj *o)
+{
+	if (atomic_fetch_sub_explicit(&o->refs, 1, memory_order_acq_rel) == 1)
+		obj_release(o);
+}
+
+struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen)
+{
+	for (struct tas_obj *o = all; o; o = o->next)
+		if (o->ss == ss && o->id == id && o->gen == gen && tas__obj_try_ref(o))
+			return o;
+	return NULL;
+}
+
+int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s)
+{
+	struct tas_block *b = tas__mem(ss, s->block, sizeof *b);
+
+	if (!b)
+		return -ENOMEM;
+	tas__session_ref(ss);
+	o->ss = ss;
+	o->b = b;
+	o->id = s->id;
+	o->gen = s->gen;
+	return 0;
+}
+
+struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock *s, enum tas_obj_kind kind)
+{
+	uint64_t mask = tas__table_lock();
+	struct tas_obj *o = tas__obj_new(kind);
+
+	tas__table_unlock(mask);
+	if (!o)
+		return NULL;
+	if (tas__obj_bind_block(o, ss, s) < 0) {
+		tas__obj_put(o);
+		return NULL;
+	}
+	return o;
+}
+
+/* ---- errors ---- */
+int tas__obj_error(struct tas_obj *o, bool take)
+{
+	uint32_t e, seen;
+	int err = atomic_load(&o->so_error);
+
+	if (err) {
+		if (take)
+			atomic_store(&o->so_error, 0);
+		return err;
+	}
+	if (atomic_load(&o->kind) != TAS_OBJ_CONN)
+		return 0;
+	e = atomic_load_explicit(&o->b->s.error, memory_order_acquire);
+	seen = atomic_load_explicit(&o->b->a.err_seen, memory_order_relaxed);
+	if ((e ^ seen) >> 16) {
+		if (take)
+			atomic_store_explicit(&o->b->a.err_seen, e & 0xffff0000u, memory_order_relaxed);
+		return (int)(e & 0xffff);
+	}
+	if (!tas__obj_live(o) && !(atomic_load(&o->flags) & TAS_OF_DEAD_TOLD) &&
+	    !(atomic_load(&o->b->s.flags) & TAS_F_RESET)) {
+		if (take)
+			atomic_fetch_or(&o->flags, TAS_OF_DEAD_TOLD);
+		return ECONNRESET;
+	}
+	return 0;
+}
+
+/* ---- recognition ---- */
+static int tcp_state_of(int fd)
+{
+	uint8_t st = 0;
+	socklen_t len = 1;
+	int r = sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &st, &len);
+
+	return r < 0 ? r : st;
+}
+
+static void state_if_unknown(int fd, enum tas_fd_state st)
+{
+	uint8_t unknown = TAS_FD_UNKNOWN;
+
+	tas__set_state(fd, (enum tas_fd_state)tas__state(fd)); /* raises the mark of used numbers */
+	__atomic_compare_exchange_n(&tas_fd_states[fd], &unknown, (uint8_t)st, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+}
+
+/* Asks the service.  1: it is a TAS socket and adopted, 0: none, -errno. */
+static int resolve(int fd)
+{
+	struct tas_msg m = { 0 };
+	struct tas_dropped old = { NULL, NULL };
+	struct tas_session *ss;
+	struct tas_obj *o;
+	uint64_t mask;
+	int r;
+
+	if (tas__session_attach(&ss) < 0)
+		return 0;
+	r = tas__ask(ss, &m, TAS_MSG_RESOLVE, &fd, 1);
+	if (r) {
+		tas__session_put(ss);
+		return r < 0 ? r : 0;
+	}
+	mask = tas__table_lock();
+	o = tas__obj_find(ss, m.u.sock.id, m.u.sock.gen);
+	if (!o) {
+		o = tas__obj_new(TAS_OBJ_CONN);
+		if (o && tas__obj_bind_block(o, ss, &m.u.sock) < 0) {
+			atomic_store(&o->refs, 0);
+			o->free = free_list;
+			free_list = o;
+			o = NULL;
+		}
+		if (o) {
+			bool listens = atomic_load(&o->b->s.state) == TAS_S_LISTEN;
+
+			atomic_store(&o->kind, listens ? TAS_OBJ_LISTEN : TAS_OBJ_CONN);
+			atomic_store(&o->flags, TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_CONNECTED | TAS_OF_ANNOUNCED);
+			atomic_store(&o->touched, UINT64_MAX);
+			o->backlog = 4096;
+		}
+	}
+	r = o ? tas__number_set(fd, TAS_FD_TAS, o, &old) : -ENOMEM;
+	tas__table_unlock(mask);
+	tas__drop_done(old);
+	tas__session_put(ss);
+	return r < 0 ? r : 1;
+}
+
+/* The first TAS socket met shows that others came with it: find them all, so that numbers of one socket count together. */
+static void resolve_all(int but)
+{
+	static _Atomic bool busy;
+	char buf[2048];
+	int dir;
+	long n;
+
+	if (atomic_exchange(&busy, true))
+		return;
+	dir = (int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/self/fd"), O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	while (dir >= 0 && (n = sys3(SYS_getdents64, dir, SYS_P(buf), sizeof buf)) > 0) {
+		for (long at = 0; at < n;) {
+			struct {
+				uint64_t ino, off;
+				unsigned short len;
+				unsigned char type;
+				char name[];
+			} *d = (void *)(buf + at);
+			int fd = 0;
+			const char *c = d->name;
+
+			for (; *c >= '0' && *c <= '9'; c++)
+				fd = fd * 10 + (*c - '0');
+			if (c != d->name && fd != but && fd != dir && tas__state(fd) == TAS_FD_UNKNOWN)
+				tas__recognise(fd);
+			at += d->len;
+		}
+	}
+	if (dir >= 0)
+		sys_close(dir);
+	atomic_store(&busy, false);
+}
+
+static int adopt_plain(int fd)
+{
+	uint64_t mask = tas__table_lock();
+	struct tas_dropped old = { NULL, NULL };
+	struct tas_obj *o = tas__obj_new(TAS_OBJ_PLAIN);
+	int r = -ENOMEM;
+
+	if (o) {
+		atomic_store(&o->touched, UINT64_MAX);
+		atomic_store(&o->flags, TAS_OF_SHARED);
+		r = tas__number_set(fd, TAS_FD_PLAIN, o, &old);
+	}
+	tas__table_unlock(mask);
+	tas__drop_done(old);
+	if (r < 0 && o)
+		tas__obj_put(o);
+	return r < 0 ? TAS_FD_KERNEL : TAS_FD_PLAIN;
+}
+
+int tas__recognise(int fd)
+{
+	int st;
+
+	if (fd < 0 || (unsigned)fd >= TAS_FD_TABLE_MAX)
+		return TAS_FD_UNKNOWN;
+	st = tcp_state_of(fd);
+	if (st == -EBADF)
+		return TAS_FD_UNKNOWN;
+	if (st != TAS_S_CLOSE && st != TAS_S_LISTEN) { /* no TCP socket, or a connection of the kernel's */
+		state_if_unknown(fd, TAS_FD_KERNEL);
+		return tas__state(fd);
+	}
+	if (resolve(fd) == 1) {
+		resolve_all(fd);
+		return TAS_FD_TAS;
+	}
+	if (st == TAS_S_CLOSE)
+		return adopt_plain(fd);
+	state_if_unknown(fd, TAS_FD_KERNEL);
+	return tas__state(fd);
+}
+
+/* A PLAIN number that was there at a fork or came from elsewhere, and whose kernel socket says that it is not connected:
+ * another process may have made it one of TAS.  True: it has become TAS here too. */
+int tas__plain_recheck(int fd)
+{
+	struct tas_obj *o;
+	bool shared;
+
+	if (tas__state(fd) != TAS_FD_PLAIN || !tas__ever_attached())
+		return 0;
+	o = tas__obj_get(fd);
+	if (!o)
+		return 0;
+	shared = atomic_load(&o->kind) == TAS_OBJ_PLAIN && (atomic_load(&o->flags) & TAS_OF_SHARED);
+	tas__obj_put(o);
+	return shared && resolve(fd) == 1;
+}
+
+void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st)
+{
+	uint64_t mask = tas__table_lock();
+	unsigned n = tas__renumber(o, st, by);
+
+	tas__ep_moved(o, by);
+	tas__table_unlock(mask);
+	while (n--)
+		tas__obj_put(o);
+}
+
+/* ---- fork ---- */
+static uint64_t fork_mask;
+
+static void fork_prepare(void)
+{
+	fork_mask = tas__table_lock();
+	tas__ep_fork_prepare();
+	tas__fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	tas__fork_parent();
+	for (struct tas_obj *o = all; o; o = o->next)
+		if (atomic_load(&o->refs))
+			atomic_fetch_or(&o->flags, TAS_OF_SHARED);
+	tas__ep_fork_parent();
+	tas__table_unlock(fork_mask);
+}
+
+/* Only this thread lives on: calls of others that were under way hold no references here. */
+static void recount(void)
+{
+	uint32_t high = atomic_load(&tas__high);
+
+	for (struct tas_obj *o = all; o; o = o->next) {
+		if (!atomic_load(&o->refs))
+			continue;
+		atomic_fetch_or(&o->flags, TAS_OF_SHARED);
+		atomic_store(&o->refs, 1); /* ours, until the numbers are counted */
+	}
+	for (uint32_t fd = 0; fd < high; fd++) {
+		struct tas_entry *e = tas__entry((int)fd);
+		struct tas_obj *o;
+
+		if (tas_fd_states[fd] != TAS_FD_TAS && tas_fd_states[fd] != TAS_FD_PLAIN)
+			continue;
+		o = e ? atomic_load(&e->p) : NULL;
+		if (o)
+			atomic_fetch_add(&o->refs, 1);
+	}
+}
+
+static void fork_child(void)
+{
+	tas__fork_child();
+	tas__ep_fork_child();
+	recount();
+	tas__table_unlock(fork_mask);
+	for (struct tas_obj *o = all; o; o = o->next)
+		if (atomic_load(&o->refs))
+			tas__obj_put(o); /* the reference that recount() took: those without a number end here */
+}
+
+void tas__fork_setup(void)
+{
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+}

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * socket, bind, listen.  A socket is a kernel TCP socket until it listens or connects; bind asks the service whether
+ * anything of TAS stands against the address, then the kernel, which decides.
+ */
+#include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#include "sockets/sock.h"
+#include "tas.h"
+
+enum { OPT_IP_FREEBIND = 15, OPT_IPV6_FREEBIND = 78 };
+
+struct tas_session *tas__service(int *err)
+{
+	struct tas_session *ss;
+	int r = tas__session_attach(&ss);
+
+	*err = 0;
+	if (r == 0)
+		return ss;
+	if (tas__env_require()) {
+		*err = r == -ENOENT || r == -ECONNREFUSED ? -ENETDOWN : r;
+		return NULL;
+	}
+	tas__warn_once("no service at %s (errno %d); using the kernel's TCP", tas_socket_path(), -r);
+	return NULL;
+}
+
+int tas_socket(int domain, int type, int protocol)
+{
+	int fd = sys_socket(domain, type, protocol);
+	bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 0xf) == SOCK_STREAM &&
+		   (protocol == 0 || protocol == IPPROTO_TCP);
+	struct tas_obj *o = NULL;
+	uint64_t mask;
+
+	if (fd < 0)
+		return fd;
+	if (tcp) {
+		mask = tas__table_lock();
+		o = tas__obj_new(TAS_OBJ_PLAIN);
+		tas__table_unlock(mask);
+	}
+	if (!o) {
+		tas__forget(fd, TAS_FD_KERNEL);
+		return fd;
+	}
+	if (tas__adopt(fd, TAS_FD_PLAIN, o) < 0)
+		tas__obj_put(o);
+	return fd;
+}
+
+static int int_opt(int fd, int level, int name)
+{
+	int v = 0;
+	socklen_t len = sizeof v;
+
+	return sys_getsockopt(fd, level, name, &v, &len) < 0 ? 0 : v;
+}
+
+uint32_t tas__bind_flags(int fd)
+{
+	uint32_t f = 0;
+
+	if (int_opt(fd, SOL_SOCKET, SO_REUSEADDR))
+		f |= TAS_BIND_REUSEADDR;
+	if (int_opt(fd, SOL_SOCKET, SO_REUSEPORT))
+		f |= TAS_BIND_REUSEPORT;
+	if (int_opt(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET6 && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY))
+		f |= TAS_BIND_V6ONLY;
+	return f;
+}
+
+static int bind_freely(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int v6 = addr->sa_family == AF_INET6, level = v6 ? IPPROTO_IPV6 : IPPROTO_IP;
+	int name = v6 ? OPT_IPV6_FREEBIND : OPT_IP_FREEBIND, was = int_opt(fd, level, name), on = 1, r;
+
+	sys_setsockopt(fd, level, name, &on, sizeof on);
+	r = (int)sys3(SYS_bind, fd, SYS_P(addr), len);
+	if (!was)
+		sys_setsockopt(fd, level, name, &was, sizeof was);
+	return r;
+}
+
+static int bind_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_msg m = { 0 };
+	struct tas_session *ss = NULL;
+	struct tas_addr a;
+	bool freely = false;
+	int r = 0;
+
+	/* what the kernel refuses by itself, it may */
+	if (tas__addr_in(addr, len, &a) == 0 && addr->sa_family == int_opt(fd, SOL_SOCKET, SO_DOMAIN) &&
+	    !(atomic_load(&o->flags) & TAS_OF_BOUND))
+		tas__session_attach(&ss);
+	if (ss) {
+		m.u.bind.local = a;
+		m.u.bind.flags = tas__bind_flags(fd);
+		r = tas__ask(ss, &m, TAS_MSG_BIND, &fd, 1);
+		freely = r == 0 && (m.u.bind.flags & TAS_BIND_FREEBIND);
+		if (r == -EADDRINUSE) {
+			tas__session_put(ss);
+			return r;
+		}
+	}
+	r = freely ? bind_freely(fd, addr, len) : (int)sys3(SYS_bind, fd, SYS_P(addr), len);
+	if (r == 0)
+		atomic_fetch_or(&o->flags, TAS_OF_BOUND);
+	if (ss)
+		tas__session_put(ss);
+	return r;
+}
+
+int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+	int r;
+
+	if (o && addr && atomic_load(&o->kind) == TAS_OBJ_PLAIN)
+		r = bind_plain(o, fd, addr, len);
+	else if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
+		r = -EINVAL; /* bound by connecting */
+	else
+		r = (int)sys3(SYS_bind, tas__raw(fd), SYS_P(addr), len);
+	if (o)
+		tas__obj_put(o);
+	return r;
+}
+
+/* ---- listen ---- */
+static uint32_t clamp_backlog(int backlog)
+{
+	static _Atomic int somaxconn;
+	int max = atomic_load(&somaxconn);
+
+	if (!max) {
+		char buf[16] = "";
+		int fd = (int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
+
+		if (fd >= 0) {
+			sys_read(fd, buf, sizeof buf - 1);
+			sys_close(fd);
+		}
+		for (char *c = buf; *c >= '0' && *c <= '9'; c++)
+			max = max * 10 + (*c - '0');
+		if (max <= 0)
+			max = 4096;
+		atomic_store(&somaxconn, max);
+	}
+	return (uint32_t)backlog > (uint32_t)max ? (uint32_t)max : (uint32_t)backlog;
+}
+
+/* Makes the service listen for the backing socket (bound).  0: sock is filled; TAS_FALLBACK; -errno. */
+int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, struct tas_msg_sock *sock)
+{
+	struct tas_msg m = { 0 };
+	int r = tas__addr_local(fd, &m.u.listen.local);
+
+	if (r < 0)
+		return r;
+	m.u.listen.flags = tas__bind_flags(fd);
+	m.u.listen.backlog = clamp_backlog(o->backlog);
+	m.u.listen.opts = tas__opts_of(fd);
+	r = tas__ask(ss, &m, TAS_MSG_LISTEN, &fd, 1);
+	if (r == 0)
+		*sock = m.u.sock;
+	return r;
+}
+
+static void unlisten(struct tas_session *ss, const struct tas_msg_sock *s)
+{
+	struct tas_msg m = { 0 };
+
+	m.u.sock = *s;
+	tas__ask(ss, &m, TAS_MSG_UNLISTEN, NULL, 0);
+}
+
+/* An unbound socket listens on a port that the kernel chooses: choose it now, the service must know it. */
+static int bind_ephemeral(int fd)
+{
+	struct sockaddr_in6 a;
+	socklen_t len = sizeof a;
+	int r = sys_getsockname(fd, &a, &len);
+
+	if (r < 0 || a.sin6_port)
+		return r;
+	return (int)sys3(SYS_bind, fd, SYS_P(&a), len);
+}
+
+/* The object that was PLAIN is now a listener, its numbers TAS, its memberships of both halves. */
+static int become_listener(struct tas_obj *o, int fd, struct tas_session *ss, const struct tas_msg_sock *sock)
+{
+	uint64_t mask = tas__table_lock();
+	int r = -EAGAIN;
+
+	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN)
+		r = tas__obj_bind_block(o, ss, sock);
+	if (r == 0) {
+		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
+		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
+		atomic_store_explicit(&o->kind, TAS_OBJ_LISTEN, memory_order_release);
+		tas__renumber(o, TAS_FD_TAS, NULL);
+		tas__ep_became_tas(o);
+	}
+	tas__table_unlock(mask);
+	return r;
+}
+
+static void become_kernel(struct tas_obj *o)
+{
+	uint64_t mask = tas__table_lock();
+	unsigned n;
+
+	tas__ep_became_kernel(o);
+	n = tas__renumber(o, TAS_FD_KERNEL, NULL);
+	tas__table_unlock(mask);
+	while (n--)
+		tas__obj_put(o);
+}
+
+static int listen_plain(struct tas_obj *o, int fd, int backlog)
+{
+	struct tas_msg_sock sock;
+	int r, err;
+	struct tas_session *ss = tas__service(&err);
+
+	if (err)
+		return err;
+	o->backlog = backlog;
+	r = TAS_FALLBACK;
+	if (ss) {
+		r = bind_ephemeral(fd);
+		if (r == 0)
+			r = tas__listener_register(o, fd, ss, &sock);
+	}
+	if (ss && r < 0 && r != -EADDRINUSE) {
+		tas__log("listen on %d: the service says %d; listening in the kernel only", fd, r);
+		r = TAS_FALLBACK;
+	}
+	if (r < 0)
+		goto out;
+	err = (int)sys2(SYS_listen, fd, backlog);
+	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0))
+		unlisten(ss, &sock);
+	else if (r == TAS_FALLBACK && err == 0)
+		become_kernel(o);
+	r = err;
+out:
+	if (ss)
+		tas__session_put(ss);
+	return r;
+}
+
+/* Same listener, perhaps another block (new service, or listen() after shutdown()). */
+static void relisten(struct tas_obj *o, int fd, struct tas_session *ss, const struct tas_msg_sock *sock)
+{
+	struct tas_obj *by;
+
+	if (o->ss == ss && o->id == sock->id && o->gen == sock->gen)
+		return;
+	by = tas__obj_from(ss, sock, TAS_OBJ_LISTEN);
+	if (!by) {
+		unlisten(ss, sock);
+		return;
+	}
+	by->backlog = o->backlog;
+	atomic_store(&by->flags, atomic_load(&o->flags) & ~(uint32_t)TAS_OF_WATCHED);
+	atomic_store(&by->touched, atomic_load(&o->touched));
+	atomic_store(&by->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
+	tas__obj_replace(o, by, TAS_FD_TAS);
+	tas__obj_put(by);
+}
+
+int tas_listen(int fd, int backlog)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+	struct tas_msg_sock sock;
+	struct tas_session *ss;
+	int r;
+
+	if (!o)
+		return (int)sys2(SYS_listen, tas__raw(fd), backlog);
+	switch (atomic_load(&o->kind)) {
+	case TAS_OBJ_PLAIN:
+		r = listen_plain(o, fd, backlog);
+		break;
+	case TAS_OBJ_CONN:
+		r = -EINVAL;
+		break;
+	default: /* another backlog, or after shutdown() */
+		o->backlog = backlog;
+		r = (int)sys2(SYS_listen, fd, backlog);
+		if (r == 0 && tas__session_attach(&ss) == 0) {
+			if (tas__listener_register(o, fd, ss, &sock) == 0)
+				relisten(o, fd, ss, &sock);
+			tas__session_put(ss);
+		}
+	}
+	tas__obj_put(o);
+	return r;
+}
+
+bool tas__listener_revive(struct tas_obj *o, int fd)
+{
+	uint64_t now, at = atomic_load(&o->retry_at);
+	struct tas_msg_sock sock;
+	struct tas_session *ss;
+	bool done = false;
+
+	if (tas__alive(o->ss) || (atomic_load(&o->b->a.shut) & TAS_SHUT_RD))
+		return false;
+	now = tas__now();
+	if (now < at || !atomic_compare_exchange_strong(&o->retry_at, &at, now + TAS_REVIVE_MS * 1000000ull))
+		return false;
+	if (tas__session_attach(&ss) < 0)
+		return false;
+	if (tas__listener_register(o, fd, ss, &sock) == 0) {
+		relisten(o, fd, ss, &sock);
+		done = true;
+	}
+	tas__session_put(ss);
+	return done;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Readiness, and waiting for it on one socket.  The rules are those of Linux's tcp_poll(); flags are loaded before counters,
+ * because the service publishes the last bytes before it says that they are the last.
+ */
+#include "sockets/sock.h"
+
+static uint32_t listener_ready(struct tas_obj *o)
+{
+	struct tas_block *b = o->b;
+
+	if (!tas__obj_live(o))
+		return 0; /* its kernel half goes on */
+	if (atomic_load(&b->a.shut) & TAS_SHUT_RD)
+		return 0; /* the kernel half says HUP */
+	return tas__rx_avail(b) ? EPOLLIN | EPOLLRDNORM : 0;
+}
+
+static bool writable(struct tas_block *b)
+{
+	uint32_t len;
+	uint64_t room = tas__tx_room(b, &len);
+
+	/* Linux: a third of what is in use must be free (sk_stream_is_writeable); here of the ring */
+	if (len && room * 3 >= len)
+		return true;
+	/* tell the service that somebody waits for room */
+	if (!atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
+		atomic_store_explicit(&b->a.tx_want, len ? len : 16384, memory_order_seq_cst);
+	room = tas__tx_room(b, &len);
+	return len && room * 3 >= len;
+}
+
+uint32_t tas__obj_ready(struct tas_obj *o)
+{
+	struct tas_block *b = o->b;
+	uint32_t flags, shut, state, lowat, r = 0;
+	uint64_t avail;
+	bool live, rd, wr;
+
+	if (atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_LISTEN)
+		return listener_ready(o);
+	live = tas__obj_live(o);
+	flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
+	state = atomic_load_explicit(&b->s.state, memory_order_acquire);
+	shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
+	avail = tas__rx_avail(b);
+	rd = !live || (flags & (TAS_F_RX_EOF | TAS_F_RESET)) || (shut & TAS_SHUT_RD);
+	wr = !live || (flags & (TAS_F_TX_EOF | TAS_F_RESET)) || (shut & TAS_SHUT_WR);
+	if ((rd && wr) || state == TAS_S_CLOSE)
+		r |= EPOLLHUP;
+	if (rd)
+		r |= EPOLLIN | EPOLLRDNORM | EPOLLRDHUP;
+	if (live && (state == TAS_S_SYN_SENT || state == TAS_S_SYN_RECV))
+		goto error;
+	lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
+	if (avail >= (lowat ? lowat : 1))
+		r |= EPOLLIN | EPOLLRDNORM;
+	if (wr || writable(b))
+		r |= EPOLLOUT | EPOLLWRNORM;
+error:
+	if (tas__obj_error(o, false))
+		r |= EPOLLERR;
+	return r;
+}
+
+void tas__obj_kick(struct tas_obj *o)
+{
+	uint64_t mask = tas__table_lock();
+
+	tas__ep_kick(o);
+	tas__table_unlock(mask);
+	sys_futex(&o->b->a.shut, FUTEX_WAKE, INT32_MAX, NULL);
+	if (!atomic_load(&o->ss->dead))
+		tas__wake_subscribers(o->ss, o->b);
+}
+
+/* ---- waiting on one socket ---- */
+static uint64_t timeout_of(int fd, bool in)
+{
+	struct {
+		int64_t s, us;
+	} tv = { 0, 0 };
+	socklen_t len = sizeof tv;
+
+	if (sys_getsockopt(fd, SOL_SOCKET, in ? SO_RCVTIMEO : SO_SNDTIMEO, &tv, &len) < 0 || (!tv.s && !tv.us))
+		return UINT64_MAX;
+	return tas__now() + (uint64_t)tv.s * 1000000000u + (uint64_t)tv.us * 1000u;
+}
+
+static bool unchanged(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut)
+{
+	return atomic_load_explicit(ev, memory_order_seq_cst) == seen &&
+	       atomic_load_explicit(&o->b->a.shut, memory_order_seq_cst) == shut && tas__alive(o->ss);
+}
+
+/* With a timeout: ppoll, which a signal always interrupts, as it does recv() with SO_RCVTIMEO. */
+static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, uint64_t end)
+{
+	struct tas_waiter w = { 0 };
+	struct pollfd p[2] = { { .fd = -1, .events = POLLIN }, { .fd = atomic_load(&o->ss->ctl) } };
+	uint64_t slice = UINT64_MAX;
+	struct timespec ts;
+	int r = 0;
+
+	if (tas__waiter_get(o->ss, false, &w) == 0) {
+		if (tas__subscribe(&w, o->b, o->id, o->gen) == 0)
+			p[0].fd = w.fd;
+		tas__waiter_arm(&w);
+	}
+	if (p[0].fd < 0)
+		slice = 2000000; /* no wait set to be had: look now and then */
+	if (unchanged(o, ev, seen, shut)) {
+		r = sys_ppoll(p, 2, tas__left(end, slice, &ts), NULL);
+		if (r == 0)
+			r = tas__now() >= end ? -EAGAIN : 0;
+	}
+	if (w.ss) {
+		tas__unsubscribe(&w, o->b, o->id, o->gen);
+		tas__waiter_put(&w);
+	}
+	if (p[1].revents & (POLLHUP | POLLERR))
+		tas__session_died(o->ss);
+	return r > 0 ? 0 : r;
+}
+
+int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w)
+{
+	_Atomic uint32_t *ev = in ? &o->b->s.ev_in : &o->b->s.ev_out;
+	_Atomic uint32_t *waiters = in ? &o->b->c.wait_in : &o->b->c.wait_out;
+	int r = 0;
+
+	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
+		if (!unchanged(o, ev, seen, shut)) {
+			w->spin = (struct tas_spin){ 0 };
+			return 0;
+		}
+	}
+	w->spin = (struct tas_spin){ 0 };
+	if (!w->deadline)
+		w->deadline = timeout_of(fd, in);
+	if (w->deadline != UINT64_MAX)
+		return wait_timed(o, ev, seen, shut, w->deadline);
+	/* pairs with the service's bump of ev before its load of the waiters */
+	atomic_fetch_add_explicit(waiters, 1, memory_order_seq_cst);
+	if (unchanged(o, ev, seen, shut))
+		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut);
+	atomic_fetch_sub_explicit(waiters, 1, memory_order_relaxed);
+	return r;
+}

@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Receiving.  The order of Linux's tcp_recvmsg(): data first, then end of stream, then the pending error (once), then
+ * "would block".  lock_rx is held for one copy at a time.
+ */
+#include <limits.h>
+#include <string.h>
+
+#include "abi/tas_extent.h"
+#include "sockets/sock.h"
+
+/* Where received bytes go; base NULL: nowhere (MSG_TRUNC). */
+struct sink {
+	const struct iovec *iov;
+	size_t n, at;
+	bool discard;
+};
+
+int tas__iov_check(const struct iovec *iov, size_t n, size_t *total)
+{
+	size_t sum = 0;
+
+	*total = 0;
+	if (n > 1024)
+		return -EMSGSIZE;
+	if (n && !iov)
+		return -EFAULT;
+	for (size_t i = 0; i < n; i++) {
+		if ((ssize_t)iov[i].iov_len < 0)
+			return -EINVAL;
+		if (iov[i].iov_len && !iov[i].iov_base)
+			return -EFAULT;
+		sum += iov[i].iov_len;
+		if (sum > 0x7ffff000)
+			sum = 0x7ffff000; /* MAX_RW_COUNT */
+	}
+	*total = sum;
+	return 0;
+}
+
+static void sink_put(struct sink *s, const uint8_t *p, size_t n)
+{
+	if (s->discard)
+		return;
+	while (n) {
+		size_t k = s->iov->iov_len - s->at;
+
+		if (k > n)
+			k = n;
+		memcpy((uint8_t *)s->iov->iov_base + s->at, p, k);
+		p += k;
+		n -= k;
+		s->at += k;
+		if (s->at == s->iov->iov_len && n) {
+			s->iov++;
+			s->at = 0;
+		} else if (s->at == s->iov->iov_len) {
+			if (--s->n) {
+				s->iov++;
+				s->at = 0;
+			}
+			return;
+		}
+	}
+}
+
+/* Does the service want to know that bytes were consumed?  When a quarter of the ring was crossed, or much was waiting. */
+static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, uint64_t avail)
+{
+	uint64_t len = 0, quarter;
+
+	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
+		uint32_t l = atomic_load_explicit(&b->x.rx[i].len, memory_order_relaxed);
+
+		if (atomic_load_explicit(&b->x.rx[i].gen, memory_order_relaxed) && (!len || l < len))
+			len = l;
+	}
+	if (len < 4)
+		return true;
+	quarter = len / 4;
+	return avail >= quarter || from / quarter != to / quarter;
+}
+
+/* One copy of at most max bytes.  Returns how many, 0: nothing there, -errno. */
+static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
+{
+	struct tas_block *b = o->b;
+	uint64_t from, at, end, avail;
+	ssize_t done = 0;
+	int r = tas__lock(o->ss, &b->c.lock_rx, -1);
+
+	if (r == -EDEADLK)
+		return -EAGAIN;
+	if (r < 0)
+		return 0; /* the service is dead, perhaps with the lock's owner: the caller will see it */
+	from = at = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+	end = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
+	avail = end > at ? end - at : 0;
+	while (at < end && (size_t)done < max) {
+		uint64_t to = end - at > max - (size_t)done ? at + (max - (size_t)done) : end;
+		struct tas_span p = tas_rx_span(b->x.rx, at, to);
+		uint8_t *mem = p.len ? tas__mem(o->ss, p.off, p.len) : NULL;
+
+		if (!mem) {
+			if (!done)
+				done = p.len && tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
+			break;
+		}
+		sink_put(s, mem, p.len);
+		at += p.len;
+		done += p.len;
+	}
+	if (done > 0 && !peek)
+		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_release);
+	tas__unlock(&b->c.lock_rx);
+	if (done > 0 && !peek && worth_a_hint(b, from, at, avail))
+		tas__hint(o->ss, b, o->id);
+	if (done > 0)
+		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
+	return done;
+}
+
+/* Why there is nothing to read: 0 end of stream, 1 nothing yet, -errno. */
+static int why_empty(struct tas_obj *o, uint32_t flags, uint32_t shut, bool got_some)
+{
+	int err;
+
+	if (flags & TAS_F_RX_EOF)
+		return 0;
+	if (got_some && ((flags & TAS_F_RESET) || tas__obj_error(o, false)))
+		return 0; /* the error waits for the next call */
+	err = tas__obj_error(o, true);
+	if (err)
+		return -err;
+	if ((flags & TAS_F_RESET) || (shut & TAS_SHUT_RD) || !tas__obj_live(o))
+		return 0;
+	return atomic_load(&o->b->s.state) == TAS_S_CLOSE ? -ENOTCONN : 1;
+}
+
+static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
+{
+	struct tas_block *b = o->b;
+	bool peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
+	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
+	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
+	struct tas_wait w = { 0 };
+	struct sink s = { .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+
+	if (!target)
+		target = 1;
+	while (s.n > 1 && !s.iov->iov_len) {
+		s.iov++;
+		s.n--;
+	}
+	for (;;) {
+		uint32_t seen = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
+		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
+		uint32_t f = atomic_load_explicit(&b->s.flags, memory_order_acquire);
+		ssize_t r = total > got ? take(o, &s, total - got, peek) : 0;
+		int why;
+
+		if (r < 0)
+			return got ? (ssize_t)got : r;
+		got += (size_t)r;
+		if (got == total && (total || tas__rx_avail(b)))
+			return (ssize_t)got;
+		if (got >= target)
+			return (ssize_t)got;
+		if (r && !peek)
+			continue;
+		why = why_empty(o, f, shut, got > 0);
+		if (why <= 0)
+			return got ? (ssize_t)got : why;
+		if (nonblock)
+			return got ? (ssize_t)got : -EAGAIN;
+		why = tas__obj_wait(o, fd, true, seen, shut, &w);
+		if (why < 0)
+			return got ? (ssize_t)got : why;
+		if (peek) {
+			got = 0;
+			s = (struct sink){ .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+		}
+	}
+}
+
+static ssize_t receive_flags(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
+{
+	if (flags & MSG_ERRQUEUE)
+		return -EAGAIN;
+	if (flags & MSG_OOB)
+		return -EINVAL; /* Linux: no urgent data, or SO_OOBINLINE */
+	return receive(o, fd, iov, n_iov, total, flags);
+}
+
+/* After ENOTCONN of the backing socket of a PLAIN number: has another process connected it? */
+static bool again(int fd, ssize_t r)
+{
+	return r == -ENOTCONN && tas__plain_recheck(fd);
+}
+
+ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len)
+{
+	struct tas_obj *o;
+	struct iovec v = { .iov_base = buf, .iov_len = n > INT_MAX ? INT_MAX : n };
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys6(SYS_recvfrom, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), SYS_P(len));
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = n && !buf && !(flags & MSG_TRUNC) ? -EFAULT : receive_flags(o, fd, &v, 1, v.iov_len, flags);
+	if (r >= 0 && addr && len)
+		*len = 0; /* Linux: TCP names no sender */
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	struct tas_obj *o;
+	size_t total;
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys3(SYS_recvmsg, tas__raw(fd), SYS_P(msg), flags);
+	} while (!o && again(fd, r));
+	if (!o) {
+		if (r >= 0 && msg->msg_controllen)
+			tas__note_received(msg);
+		return r;
+	}
+	if (!msg) {
+		r = -EFAULT;
+	} else {
+		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total);
+		if (r == 0)
+			r = receive_flags(o, fd, msg->msg_iov, msg->msg_iovlen, total, flags);
+		if (r >= 0) {
+			msg->msg_namelen = 0;
+			msg->msg_controllen = 0;
+			msg->msg_flags = 0;
+		}
+	}
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_read(int fd, void *buf, size_t n)
+{
+	struct tas_obj *o;
+	struct iovec v = { .iov_base = buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n };
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys_read(tas__raw(fd), buf, n);
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = !n ? 0 : !buf ? -EFAULT : receive(o, fd, &v, 1, v.iov_len, 0); /* Linux: reading nothing never waits */
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_readv(int fd, const struct iovec *iov, int n)
+{
+	struct tas_obj *o;
+	size_t total;
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys3(SYS_readv, tas__raw(fd), SYS_P(iov), n);
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = n < 0 || n > 1024 ? -EINVAL : tas__iov_check(iov, (size_t)n, &total);
+	if (r == 0 && total)
+		r = receive(o, fd, iov, (size_t)n, total, 0);
+	tas__obj_put(o);
+	return r;
+}
+
+int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout)
+{
+	struct tas_obj *o = tas__conn_get(fd);
+	uint64_t end;
+	unsigned i;
+	ssize_t r = 0;
+
+	if (!o) {
+		r = sys5(SYS_recvmmsg, tas__raw(fd), SYS_P(vec), n, flags, SYS_P(timeout));
+		for (i = 0; r > 0 && i < (unsigned)r; i++)
+			if (vec[i].msg_hdr.msg_controllen)
+				tas__note_received(&vec[i].msg_hdr);
+		return (int)r;
+	}
+	tas__obj_put(o);
+	end = tas__deadline(timeout);
+	for (i = 0; i < n && i < 1024; i++) {
+		r = tas_recvmsg(fd, &vec[i].msg_hdr, (flags & ~MSG_WAITFORONE) | (i && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
+		if (r < 0)
+			break;
+		vec[i].msg_len = (unsigned)r;
+		if (end != UINT64_MAX && tas__now() >= end) {
+			i++;
+			break;
+		}
+	}
+	return i ? (int)i : (int)r;
+}

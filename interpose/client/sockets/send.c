@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sending.  The writer copies into its transmit extent under lock_tx, answers a larger extent when the service offers one,
+ * begins again at the start of the ring when everything is acknowledged, and hints the service.
+ */
+#include <limits.h>
+#include <string.h>
+
+#include "abi/tas_extent.h"
+#include "sockets/sock.h"
+
+enum { PIECE = 128 << 10 }; /* bytes copied between two hints: the service works on the first while we copy the next */
+
+/* The extent in use: answered by us, with the largest base.  -1: none. */
+static int current_extent(struct tas_block *b, uint64_t *base, uint32_t *len)
+{
+	int cur = -1;
+
+	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
+		uint32_t gen = atomic_load_explicit(&b->x.tx[i].gen, memory_order_acquire);
+		uint64_t at;
+
+		if (!gen || atomic_load_explicit(&b->a.tx_base[i].gen, memory_order_acquire) != gen)
+			continue;
+		at = atomic_load_explicit(&b->a.tx_base[i].base, memory_order_relaxed);
+		if (cur < 0 || at > *base) {
+			cur = i;
+			*base = at;
+			*len = atomic_load_explicit(&b->x.tx[i].len, memory_order_relaxed);
+		}
+	}
+	return cur;
+}
+
+/* An extent that the service offers and nobody has answered yet. */
+static int offered_extent(struct tas_block *b, uint32_t *gen)
+{
+	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
+		*gen = atomic_load_explicit(&b->x.tx[i].gen, memory_order_acquire);
+		if (*gen && atomic_load_explicit(&b->a.tx_base[i].gen, memory_order_relaxed) != *gen)
+			return i;
+	}
+	return -1;
+}
+
+/* Bytes that can be written now (without the lock: a guess that poll may act on); *len: of the ring, 0: none yet. */
+uint64_t tas__tx_room(struct tas_block *b, uint32_t *len)
+{
+	uint64_t base = 0, acked, written;
+	uint32_t gen;
+	int i = offered_extent(b, &gen);
+
+	*len = 0;
+	if (i >= 0) {
+		*len = atomic_load_explicit(&b->x.tx[i].len, memory_order_relaxed);
+		return *len;
+	}
+	if (current_extent(b, &base, len) < 0)
+		return 0;
+	written = atomic_load_explicit(&b->a.tx_written, memory_order_acquire);
+	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
+	if (acked > base)
+		base = acked;
+	return written <= base ? *len : written - base >= *len ? 0 : *len - (written - base);
+}
+
+/*
+ * Under lock_tx: the extent to write to at `written`, and its base.  A new offer is answered first.  An idle writer (all
+ * acknowledged) begins at the start of the ring again: base, then epoch; the service reads them only after it saw bytes
+ * beyond, and until it acknowledges those, nothing here changes.
+ */
+static int writer_extent(struct tas_block *b, uint64_t written, uint64_t acked, uint64_t *base, uint32_t *len)
+{
+	uint32_t gen;
+	int i = offered_extent(b, &gen);
+
+	if (i >= 0) {
+		struct tas_tx_base *t = &b->a.tx_base[i];
+
+		atomic_store_explicit(&t->base, written, memory_order_relaxed);
+		atomic_store_explicit(&t->epoch, 0, memory_order_relaxed);
+		atomic_store_explicit(&t->gen, gen, memory_order_release);
+		*base = written;
+		*len = atomic_load_explicit(&b->x.tx[i].len, memory_order_relaxed);
+		return i;
+	}
+	i = current_extent(b, base, len);
+	if (i >= 0 && acked == written && *base != written) {
+		struct tas_tx_base *t = &b->a.tx_base[i];
+
+		*base = written;
+		atomic_store_explicit(&t->base, written, memory_order_relaxed);
+		atomic_fetch_add_explicit(&t->epoch, 1, memory_order_release);
+	}
+	return i;
+}
+
+static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
+{
+	size_t left = n;
+
+	if (s->in_fd >= 0)
+		return s->off ? sys4(SYS_pread64, s->in_fd, SYS_P(p), n, *s->off) : sys_read(s->in_fd, p, n);
+	while (left) {
+		size_t k = s->iov->iov_len - s->at;
+
+		if (k > left)
+			k = left;
+		if (k)
+			memcpy(p, (const uint8_t *)s->iov->iov_base + s->at, k);
+		p += k;
+		left -= k;
+		s->at += k;
+		if (s->at == s->iov->iov_len && s->n_iov > 1) {
+			s->iov++;
+			s->n_iov--;
+			s->at = 0;
+		}
+	}
+	return (ssize_t)n;
+}
+
+/* One copy of at most max bytes.  Bytes, 0: no room (or end of the file: *eof), -errno. */
+static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, bool *eof)
+{
+	struct tas_block *b = o->b;
+	uint64_t base = 0, written, acked, from, at;
+	uint32_t len = 0;
+	ssize_t done = 0;
+	int i, r = tas__lock(o->ss, &b->c.lock_tx, -1);
+
+	if (r < 0)
+		return r == -EDEADLK ? -EAGAIN : 0;
+	written = at = atomic_load_explicit(&b->a.tx_written, memory_order_relaxed);
+	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
+	i = writer_extent(b, written, acked, &base, &len);
+	from = acked > base ? acked : base;
+	if (i >= 0 && len && !(len & (len - 1)) && written - from < len && max > len - (written - from))
+		max = (size_t)(len - (written - from));
+	else if (i < 0 || written - from >= len)
+		max = 0;
+	while ((size_t)done < max) {
+		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base, len, at,
+						    at + (max - (size_t)done));
+		uint8_t *mem = tas__mem(o->ss, p.off, p.len);
+		ssize_t n = mem ? source_get(src, mem, p.len) : tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
+
+		if (n <= 0) {
+			*eof = n == 0;
+			done = done ? done : n;
+			break;
+		}
+		if (src->off)
+			*src->off += n;
+		at += (uint64_t)n;
+		done += n;
+		if (src->in_fd >= 0 && n < (ssize_t)p.len)
+			break; /* short read: the caller comes again if it wants more */
+	}
+	if (done > 0) {
+		if (atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
+			atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed);
+		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
+	} else if (!max) {
+		uint32_t want = len >= 1u << 30 ? 1u << 30 : len ? len * 2 : 16384;
+
+		atomic_store_explicit(&b->a.tx_want, want, memory_order_relaxed);
+	}
+	tas__unlock(&b->c.lock_tx);
+	if (done > 0 || !max)
+		tas__hint(o->ss, b, o->id);
+	if (done > 0)
+		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
+	return done;
+}
+
+static int broken(struct tas_obj *o, int flags)
+{
+	int err = tas__obj_error(o, true);
+
+	if (err && err != EPIPE)
+		return -err;
+	if (!(flags & MSG_NOSIGNAL))
+		sys3(SYS_tgkill, sys0(SYS_getpid), sys0(SYS_gettid), SIGPIPE);
+	return -EPIPE;
+}
+
+ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags)
+{
+	struct tas_block *b = o->b;
+	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false;
+	struct tas_wait w = { 0 };
+	size_t sent = 0;
+
+	if (flags & MSG_OOB)
+		return -EOPNOTSUPP;
+	for (;;) {
+		uint32_t seen = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
+		uint32_t f = atomic_load_explicit(&b->s.flags, memory_order_acquire);
+		uint32_t state = atomic_load_explicit(&b->s.state, memory_order_acquire);
+		ssize_t r = 0;
+
+		if ((shut & TAS_SHUT_WR) || (f & (TAS_F_TX_EOF | TAS_F_RESET)) || !tas__obj_live(o))
+			return sent ? (ssize_t)sent : broken(o, flags);
+		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
+			if (sent == n)
+				return (ssize_t)sent;
+			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, &eof);
+			if (r < 0)
+				return sent ? (ssize_t)sent : r;
+			if (eof)
+				return (ssize_t)sent + r;
+		}
+		if (r > 0) {
+			sent += (size_t)r;
+			asked = false;
+			if (sent == n)
+				return (ssize_t)sent;
+			continue;
+		}
+		if (!asked) { /* room may have come between the look and the asking */
+			asked = true;
+			continue;
+		}
+		if (nonblock)
+			return sent ? (ssize_t)sent : -EAGAIN;
+		r = tas__obj_wait(o, fd, false, seen, shut, &w);
+		if (r < 0)
+			return sent ? (ssize_t)sent : r;
+	}
+}
+
+static ssize_t send_iov(struct tas_obj *o, int fd, const struct iovec *iov, int n_iov, size_t total, int flags)
+{
+	struct tas_source src = { .iov = iov, .n_iov = n_iov, .in_fd = -1 };
+
+	return tas__send(o, fd, &src, total, flags);
+}
+
+static bool again(int fd, ssize_t r)
+{
+	return (r == -EPIPE || r == -ENOTCONN) && tas__plain_recheck(fd);
+}
+
+ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_obj *o;
+	struct iovec v = { .iov_base = (void *)(uintptr_t)buf, .iov_len = n > INT_MAX ? INT_MAX : n };
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys6(SYS_sendto, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), len);
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = n && !buf ? -EFAULT : send_iov(o, fd, &v, 1, v.iov_len, flags);
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	struct tas_obj *o;
+	size_t total;
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o) {
+			if (msg && msg->msg_controllen)
+				tas__watch_passed(msg);
+			r = sys3(SYS_sendmsg, tas__raw(fd), SYS_P(msg), flags);
+		}
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = msg ? tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total) : -EFAULT;
+	if (r == 0)
+		r = send_iov(o, fd, msg->msg_iov, (int)msg->msg_iovlen, total, flags);
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_write(int fd, const void *buf, size_t n)
+{
+	struct tas_obj *o;
+	struct iovec v = { .iov_base = (void *)(uintptr_t)buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n };
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys_write(tas__raw(fd), buf, n);
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = n && !buf ? -EFAULT : send_iov(o, fd, &v, 1, v.iov_len, 0);
+	tas__obj_put(o);
+	return r;
+}
+
+ssize_t tas_writev(int fd, const struct iovec *iov, int n)
+{
+	struct tas_obj *o;
+	size_t total;
+	ssize_t r;
+
+	do {
+		o = tas__conn_get(fd);
+		if (!o)
+			r = sys3(SYS_writev, tas__raw(fd), SYS_P(iov), n);
+	} while (!o && again(fd, r));
+	if (!o)
+		return r;
+	r = n < 0 || n > 1024 ? -EINVAL : tas__iov_check(iov, (size_t)n, &total);
+	if (r == 0)
+		r = send_iov(o, fd, iov, n, total, 0);
+	tas__obj_put(o);
+	return r;
+}
+
+int tas_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
+{
+	ssize_t r = 0;
+	unsigned i;
+
+	for (i = 0; i < n && i < 1024; i++) {
+		r = tas_sendmsg(fd, &vec[i].msg_hdr, flags);
+		if (r < 0)
+			break;
+		vec[i].msg_len = (unsigned)r;
+	}
+	return i ? (int)i : (int)r;
+}

@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Inside libtas_sockets: numbers, socket objects, epoll sets.
+ *
+ * Every number that may be ours has an entry with a pointer: PLAIN and TAS numbers to a struct tas_obj, EPOLL numbers to a
+ * struct tas_ep.  An object counts references: one per number, one per call in progress.  So close() while another thread
+ * is blocked behaves as on Linux: the socket closes when the call returns.  At 0 the claim goes, and the service closes the
+ * connection unless another process still holds it.
+ *
+ * The table lock is taken with signals blocked (close is callable from handlers).  Objects and items are type-stable: memory
+ * of these types is never given back, so a stale pointer can be looked at (and refused) without a lock.
+ */
+#ifndef TAS_SOCK_PRIVATE_H
+#define TAS_SOCK_PRIVATE_H
+
+#include "lowlevel/low.h"
+#include "tas_sockets.h"
+
+enum tas_obj_kind { TAS_OBJ_PLAIN, TAS_OBJ_LISTEN, TAS_OBJ_CONN };
+
+/* tas_obj.flags */
+enum {
+	TAS_OF_BOUND = 1u << 0,     /* bind() succeeded */
+	TAS_OF_WATCHED = 1u << 1,   /* the service watches the backing object */
+	TAS_OF_SHARED = 1u << 2,    /* was there at a fork: another process may act on it */
+	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
+	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
+	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
+};
+
+struct tas_item;
+
+struct tas_obj {
+	_Atomic uint32_t refs;
+	_Atomic uint32_t kind; /* release; PLAIN → others once, in place */
+	_Atomic uint32_t flags;
+	_Atomic int so_error; /* pending error that is not the block's (refused connect) */
+	uint32_t id, gen;
+	struct tas_block *b;
+	struct tas_session *ss; /* referenced; NULL while PLAIN */
+	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
+	_Atomic uint64_t touched; /* options that were set: bits of tas__options */
+	_Atomic uint32_t turn;   /* listener: alternates between its halves */
+	int backlog;             /* listener */
+	_Atomic uint64_t retry_at; /* listener: when to try the next service, ns */
+	struct tas_item *items;  /* memberships in epoll sets; table lock */
+	struct tas_obj *next;    /* all objects ever made */
+	struct tas_obj *free;    /* free list; table lock */
+};
+
+/* ---- table.c ---- */
+struct tas_entry {
+	_Atomic(void *) p;
+	_Atomic uint64_t ino;
+};
+extern bool tas__trusted;
+extern _Atomic uint32_t tas__high; /* numbers at or above were never noted */
+
+uint64_t tas__table_lock(void);
+void tas__table_unlock(uint64_t mask);
+static inline uint8_t tas__state(int fd)
+{
+	return (unsigned)fd < TAS_FD_TABLE_MAX ? __atomic_load_n(&tas_fd_states[fd], __ATOMIC_ACQUIRE) : TAS_FD_KERNEL;
+}
+/* What the kernel may be given for fd: the program cannot reach internal numbers. */
+static inline int tas__raw(int fd)
+{
+	return tas__state(fd) == TAS_FD_INTERNAL ? -1 : fd;
+}
+struct tas_entry *tas__entry(int fd); /* NULL: never used */
+void tas__set_state(int fd, enum tas_fd_state st);
+
+/* What a number held, taken out of the table: give to tas__drop_done() without the lock. */
+struct tas_dropped {
+	struct tas_obj *o;
+	struct tas_ep *ep;
+};
+/* Under the lock.  Makes fd refer to p (one reference is handed over).  On -ENOMEM nothing changed. */
+int tas__number_set(int fd, enum tas_fd_state st, void *p, struct tas_dropped *old);
+struct tas_dropped tas__number_drop(int fd, enum tas_fd_state st);
+void tas__drop_done(struct tas_dropped d);
+/* The same with the lock taken inside. */
+int tas__adopt(int fd, enum tas_fd_state st, void *p);
+void tas__forget(int fd, enum tas_fd_state st);
+/* All numbers that refer to o get state st; if to is given they refer to it afterwards (its references are raised).  Under
+ * the lock.  Returns how many references of o are to be put afterwards. */
+unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to);
+
+/* The object of a PLAIN or TAS number, referenced; NULL: anything else.  Asks when the number is UNKNOWN. */
+struct tas_obj *tas__obj_get(int fd);
+/* The same for a connection; NULL otherwise (its backing socket gives the right answer for everything else). */
+static inline struct tas_obj *tas__conn_get(int fd);
+
+/* ---- object.c ---- */
+struct tas_obj *tas__obj_new(enum tas_obj_kind kind); /* under the lock; refs 1 */
+void tas__obj_put(struct tas_obj *o);
+bool tas__obj_try_ref(struct tas_obj *o);
+struct tas_obj *tas__obj_all(void);
+/* Under the lock: an object of this process that stands for socket id. */
+struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen);
+/* Gives o its block.  0 or -errno. */
+int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s);
+/* A new object for a socket that the service named (claim set); NULL: no memory, claim given back. */
+struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock *s, enum tas_obj_kind kind);
+void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id);
+int tas__recognise(int fd); /* UNKNOWN number → its state */
+int tas__plain_recheck(int fd);
+/* Another object takes over all numbers and memberships of o (listener registered again, failed connect begun anew). */
+void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st);
+void tas__fork_setup(void);
+
+/* Pending error of the connection, or 0; take: it counts as reported. */
+int tas__obj_error(struct tas_obj *o, bool take);
+/* Service alive and block still ours? */
+static inline bool tas__obj_live(struct tas_obj *o)
+{
+	return tas__alive(o->ss) && atomic_load_explicit(&o->b->s.gen, memory_order_acquire) == o->gen;
+}
+
+static inline struct tas_obj *tas__conn_get(int fd)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+
+	if (!o || atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_CONN)
+		return o;
+	tas__obj_put(o);
+	return NULL;
+}
+
+static inline bool tas__nonblock(const struct tas_obj *o)
+{
+	return atomic_load_explicit(&o->b->c.nonblock, memory_order_relaxed) != 0;
+}
+
+/* ---- readiness: ready.c ---- */
+/* EPOLL* (= POLL*) bits that hold now; for a listener only its TAS half. */
+uint32_t tas__obj_ready(struct tas_obj *o);
+/* Stream state as recv and poll see it. */
+static inline uint64_t tas__rx_avail(const struct tas_block *b)
+{
+	uint64_t d = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
+	uint64_t c = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+
+	return d > c ? d - c : 0;
+}
+/* Wakes threads of this process that wait for o: a change that we made ourselves (shutdown). */
+void tas__obj_kick(struct tas_obj *o);
+
+/* Sleep until something happens on o (in: ev_in, else ev_out).  seen: the event word before the caller looked; shut: a.shut
+ * before.  Spins first.  fd: for SO_RCVTIMEO/SO_SNDTIMEO; *deadline 0 at first.  0: look again; -EAGAIN: timeout; -EINTR. */
+struct tas_wait {
+	struct tas_spin spin;
+	uint64_t deadline; /* ns; 0: not known yet; UINT64_MAX: none */
+};
+int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w);
+
+/* ---- data: send.c, recv.c ---- */
+/* Where bytes to send come from. */
+struct tas_source {
+	const struct iovec *iov;
+	int n_iov;
+	size_t at; /* inside iov[0] */
+	int in_fd; /* sendfile; -1: iov */
+	off64_t *off;
+};
+ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags);
+uint64_t tas__tx_room(struct tas_block *b, uint32_t *len);
+/* 0, -EFAULT, -EINVAL, -EMSGSIZE; *total is the sum of lengths. */
+int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
+
+/* ---- address.c ---- */
+int tas__addr_in(const struct sockaddr *sa, socklen_t len, struct tas_addr *out);
+int tas__addr_out(const struct tas_addr *a, int family, struct sockaddr *sa, socklen_t *len);
+int tas__addr_local(int fd, struct tas_addr *out); /* of the backing socket */
+
+/* ---- open.c ---- */
+/* The current session, attaching if need be: referenced, or NULL (the kernel it is; the one warning is printed here).
+ * *err: -errno when TAS_REQUIRE=1 forbids the kernel. */
+struct tas_session *tas__service(int *err);
+int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, struct tas_msg_sock *sock);
+/* A listener whose service died: registers with the next one, at most four times a second.  True: done, look up again. */
+bool tas__listener_revive(struct tas_obj *o, int fd);
+uint32_t tas__bind_flags(int fd);
+
+/* ---- option.c ---- */
+uint32_t tas__opts_of(int fd);
+void tas__opts_mirror(struct tas_obj *o, int fd);
+void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
+bool tas__opt_touched_linger(const struct tas_obj *o);
+
+/* ---- close.c ---- */
+/* Whoever drops number fd of connection o says first what close has to do (SO_LINGER). */
+void tas__before_close(struct tas_obj *o, int fd);
+
+/* ---- epoll.c ---- */
+struct tas_ep;
+struct tas_ep *tas__ep_get(int fd);
+void tas__ep_put(struct tas_ep *ep);
+bool tas__ep_try_ref(struct tas_ep *ep);
+/* Under the table lock. */
+void tas__ep_forget(struct tas_obj *o);                      /* o is gone: its memberships end */
+void tas__ep_became_tas(struct tas_obj *o);                  /* PLAIN members move to the user level */
+void tas__ep_became_kernel(struct tas_obj *o);               /* memberships stay the kernel's for good */
+void tas__ep_moved(struct tas_obj *o, struct tas_obj *to);
+void tas__ep_kick(struct tas_obj *o);
+void tas__ep_expose(int fd);                                 /* something outside waits for this set */
+void tas__ep_fork_prepare(void);
+void tas__ep_fork_parent(void);
+void tas__ep_fork_child(void);
+
+/* ---- spawn.c ---- */
+void tas__watch_passed(const struct msghdr *m);
+void tas__note_received(const struct msghdr *m);
+
+/* ---- time ---- */
+static inline uint64_t tas__deadline(const struct timespec *ts)
+{
+	uint64_t ns;
+
+	if (!ts)
+		return UINT64_MAX;
+	ns = (uint64_t)ts->tv_sec > UINT64_MAX / 4000000000u ? UINT64_MAX / 4
+							     : (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
+	return tas__now() + ns;
+}
+/* Time left until end, at most cap ns, as the argument of a sleep; NULL: forever. */
+static inline struct timespec *tas__left(uint64_t end, uint64_t cap, struct timespec *ts)
+{
+	uint64_t now, ns;
+
+	if (end == UINT64_MAX && cap == UINT64_MAX)
+		return NULL;
+	now = tas__now();
+	ns = end <= now ? 0 : end - now;
+	if (ns > cap)
+		ns = cap;
+	ts->tv_sec = (time_t)(ns / 1000000000u);
+	ts->tv_nsec = (long)(ns % 1000000000u);
+	return ts;
+}
+enum { TAS_REVIVE_MS = 250 };
+
+#endif

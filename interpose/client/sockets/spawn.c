@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sockets that leave the library's sight: exec, spawn, SCM_RIGHTS.  The service is given their backing descriptors, and takes
+ * the kernel's last close of those for the last close of the socket.
+ */
+#include <string.h>
+
+#include "sockets/sock.h"
+
+struct batch {
+	struct tas_session *ss;
+	uint32_t id[TAS_MSG_FDS_MAX];
+	int fd[TAS_MSG_FDS_MAX];
+	unsigned n;
+};
+
+static void flush(struct batch *b)
+{
+	struct tas_msg m = { 0 };
+
+	if (!b->n || !b->ss)
+		return;
+	m.u.watch.n = b->n;
+	memcpy(m.u.watch.id, b->id, b->n * sizeof b->id[0]);
+	tas__ask(b->ss, &m, TAS_MSG_WATCH, b->fd, b->n);
+	b->n = 0;
+}
+
+static void add(struct batch *b, struct tas_obj *o, int fd)
+{
+	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN || !tas__alive(o->ss))
+		return;
+	if (atomic_fetch_or(&o->flags, TAS_OF_WATCHED | TAS_OF_SHARED) & TAS_OF_WATCHED)
+		return;
+	if (b->ss != o->ss || b->n == TAS_MSG_FDS_MAX) {
+		flush(b);
+		b->ss = o->ss;
+	}
+	b->id[b->n] = o->id;
+	b->fd[b->n++] = fd;
+}
+
+/* Calls fn for every TAS number of the process, under the table lock, until it says true. */
+static bool each_number(bool (*fn)(struct tas_obj *o, int fd, void *arg), void *arg)
+{
+	uint32_t high = atomic_load(&tas__high);
+	bool stop = false;
+
+	for (uint32_t fd = 0; fd < high && !stop; fd++) {
+		struct tas_entry *e;
+
+		if (tas__state((int)fd) != TAS_FD_TAS)
+			continue;
+		e = tas__entry((int)fd);
+		struct tas_obj *o = e ? atomic_load(&e->p) : NULL;
+
+		stop = o && fn(o, (int)fd, arg);
+	}
+	return stop;
+}
+
+static bool watch_any(struct tas_obj *o, int fd, void *arg)
+{
+	add(arg, o, fd);
+	return false;
+}
+
+static bool survives(int fd)
+{
+	int f = sys_fcntl(fd, F_GETFD, 0);
+
+	return f >= 0 && !(f & FD_CLOEXEC);
+}
+
+static bool watch_surviving(struct tas_obj *o, int fd, void *arg)
+{
+	if (survives(fd))
+		add(arg, o, fd);
+	return false;
+}
+
+static bool is_surviving(struct tas_obj *o, int fd, void *arg)
+{
+	(void)o;
+	(void)arg;
+	return survives(fd);
+}
+
+static void watch_all(bool (*which)(struct tas_obj *, int, void *))
+{
+	struct batch b = { .n = 0 };
+	uint64_t mask;
+
+	if (!tas__ever_attached())
+		return;
+	mask = tas__table_lock();
+	each_number(which, &b);
+	flush(&b);
+	tas__table_unlock(mask);
+}
+
+void tas_before_spawn(void)
+{
+	watch_all(watch_any);
+}
+
+void tas_before_exec(void)
+{
+	struct tas_session *ss;
+	struct tas_msg m = { 0 };
+
+	watch_all(watch_surviving);
+	ss = tas__session_get();
+	if (!ss)
+		return;
+	tas__ask(ss, &m, TAS_MSG_EXEC_BEGIN, NULL, 0);
+	tas__session_put(ss);
+}
+
+void tas_exec_failed(void)
+{
+	struct tas_session *ss = tas__session_get();
+	struct tas_msg m = { 0 };
+
+	if (!ss)
+		return;
+	tas__ask(ss, &m, TAS_MSG_EXEC_FAILED, NULL, 0);
+	tas__session_put(ss);
+}
+
+bool tas_exec_keeps_sockets(void)
+{
+	uint64_t mask;
+	bool r;
+
+	if (!tas__ever_attached())
+		return false;
+	mask = tas__table_lock();
+	r = each_number(is_surviving, NULL);
+	tas__table_unlock(mask);
+	return r;
+}
+
+/* ---- SCM_RIGHTS ---- */
+static void each_right(const struct msghdr *m, void (*fn)(int fd, void *arg), void *arg)
+{
+	struct msghdr h = *m;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS || c->cmsg_len < CMSG_LEN(0))
+			continue;
+		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof fd, sizeof fd);
+			fn(fd, arg);
+		}
+	}
+}
+
+static void watch_right(int fd, void *arg)
+{
+	struct tas_obj *o;
+	struct batch *b = arg;
+
+	if (tas__state(fd) != TAS_FD_TAS)
+		return;
+	o = tas__obj_get(fd);
+	if (!o)
+		return;
+	add(b, o, fd);
+	flush(b); /* while o is referenced */
+	tas__obj_put(o);
+}
+
+void tas__watch_passed(const struct msghdr *m)
+{
+	struct batch b = { .n = 0 };
+
+	if (tas__ever_attached())
+		each_right(m, watch_right, &b);
+}
+
+static void forget_right(int fd, void *arg)
+{
+	(void)arg;
+	tas__forget(fd, TAS_FD_UNKNOWN);
+}
+
+void tas__note_received(const struct msghdr *m)
+{
+	each_right(m, forget_right, NULL);
+}
