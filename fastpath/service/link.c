@@ -86,10 +86,10 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 }
 
 /*
- * net_tap arms a signal for every packet (O_ASYNC with SIGIO or a real-time signal) and does not look at its queue unless a signal came since.  A
- * signal per packet costs 90 % of its receive rate.  While no signal has ever come it looks always; once one has come and the
- * flag is cleared afterwards, it never looks again.  So these signals are blocked in all threads before EAL starts
- * (main.c: no race is left, not even on a tap that is up already), and the flag is cleared to save their cost.
+ * net_tap arms a signal for every packet (O_ASYNC with SIGIO or a real-time signal) and does not look at its queue unless one
+ * came since.  A signal per packet costs 90 % of its receive rate.  While no signal has ever come it looks always; once one
+ * has come and the flag is cleared afterwards, it never looks again.  So these signals are blocked in all threads before
+ * EAL starts (main.c: no race is left, not even on a tap that is up already), and the flag is cleared to save their cost.
  */
 static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 {
