@@ -6,7 +6,8 @@
  * serves then, RFC 7323 §4), timer (RFC 6298 §5.2, §5.3), congestion window. */
 void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg, uint64_t now)
 {
-	uint64_t flight = tcp__in_flight(c), acked = to - c->snd_una;
+	uint64_t acked = to - c->snd_una;
+	bool grow = c->recovery == TCP__LOSS || (c->recovery == TCP__OPEN && c->snd_una < c->cwnd_full);
 
 	c->snd_una = to;
 	if (c->flags & TCP__RTT_TIMING) {
@@ -31,8 +32,8 @@ void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg
 		else
 			tcp__arm_rto(c, TCP__T_RTO, now);
 	}
-	if (c->recovery != TCP__RECOVERY)
-		tcp__cc_acked(c, acked, flight, now);
+	if (grow)
+		tcp__cc_acked(c, acked, now);
 }
 
 void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg)

@@ -34,15 +34,19 @@ static void reno_acked(struct tcp_conn *c, uint64_t acked)
 	c->cc_acc = (uint32_t)(x % c->cwnd);
 }
 
-/* flight: what was in flight before this acknowledgement. */
-void tcp__cc_acked(struct tcp_conn *c, uint64_t acked, uint64_t flight, uint64_t now)
+/* New data was sent.  A window that is not used must not grow (RFC 7661; Linux: tcp_is_cwnd_limited). */
+void tcp__cc_sent(struct tcp_conn *c)
 {
-	bool slow_start = c->cwnd < c->ssthresh;
+	uint64_t flight = tcp__in_flight(c);
 
-	/* RFC 7661.  Linux (tcp_is_cwnd_limited): a window that was not used does not grow. */
-	if (slow_start ? c->cwnd >= 2 * flight : flight + c->mss < c->cwnd)
-		return;
-	if (slow_start) {
+	if (c->cwnd < c->ssthresh ? 2 * flight > c->cwnd : flight + c->mss > c->cwnd)
+		c->cwnd_full = c->snd_nxt;
+}
+
+/* Of a window that was in use, `acked` bytes are acknowledged. */
+void tcp__cc_acked(struct tcp_conn *c, uint64_t acked, uint64_t now)
+{
+	if (c->cwnd < c->ssthresh) {
 		uint64_t part = c->ssthresh - c->cwnd < acked ? c->ssthresh - c->cwnd : acked;
 
 		grow(c, part);

@@ -208,7 +208,7 @@ static uint32_t sendable(const struct tcp_conn *c, uint64_t avail, uint32_t max_
 	if (mss < c->mss || max_len < mss) /* SACK blocks in each segment: not for the port to cut */
 		max_len = mss;
 	if (half && half < mss) /* RFC 9293 §3.8.6.2.1 (3), Linux tcp_bound_to_half_wnd() */
-		mss = half;
+		mss = max_len = half;
 	if (lim > wnd)
 		lim = wnd;
 	if (lim > room)
@@ -250,6 +250,7 @@ static bool output_new(struct tcp_conn *c, uint64_t now, uint32_t max_len, struc
 	output_range(c, now, from, to, seg, off);
 	c->snd_nxt = to;
 	c->flags &= ~TCP__PUSH;
+	tcp__cc_sent(c);
 	if (!(c->flags & TCP__RTT_TIMING) && !c->recovery) {
 		c->flags |= TCP__RTT_TIMING;
 		c->rtt_end = to;

@@ -107,6 +107,7 @@ struct tcp_conn {
 	uint64_t stall_at; /* since when the oldest byte in flight, or a closed window, makes no progress */
 	uint64_t snd_small; /* end of the last small segment sent (Minshall's Nagle, as Linux) */
 	uint64_t snd_urg;  /* end of urgent data */
+	uint64_t cwnd_full; /* snd_nxt when the congestion window was last in use: what lies below may let it grow */
 	uint32_t max_wnd;  /* largest window the peer ever offered */
 	/* Receive side, rare */
 	uint32_t rcv_big; /* largest window that we could ever offer */
@@ -249,7 +250,8 @@ void tcp__closed(struct tcp_conn *c, struct tcp_result *res);
 void tcp__fail(struct tcp_conn *c, int error, struct tcp_result *res);
 /* cc.c, cc_cubic.c */
 void tcp__cc_init(struct tcp_conn *c);
-void tcp__cc_acked(struct tcp_conn *c, uint64_t acked, uint64_t flight, uint64_t now);
+void tcp__cc_acked(struct tcp_conn *c, uint64_t acked, uint64_t now);
+void tcp__cc_sent(struct tcp_conn *c);
 uint32_t tcp__cc_on_loss(struct tcp_conn *c); /* returns the new ssthresh */
 void tcp__cc_idle(struct tcp_conn *c, uint64_t now);
 uint32_t tcp__initial_window(const struct tcp_conn *c);
