@@ -32,7 +32,6 @@ from typing import Any
 
 import psutil
 
-from tas_sockets import _service
 from tas_sockets._control import Control, ServiceError, What
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -401,7 +400,6 @@ class Service:
             if link:
                 self._veth()
             return
-        self.shm = _leftovers()
         self.start()
         self.base = self.gauges()
         self.rss = psutil.Process(self.pid).memory_info().rss
@@ -498,7 +496,7 @@ class Service:
 
         def differing() -> dict[str, tuple[int, int]]:
             now = self.gauges()
-            return {k: (self.base[k], now[k]) for k in GAUGES if k in now and now[k] != self.base[k]}
+            return {k: (v, now[k]) for k, v in self.base.items() if k in GAUGES and now[k] != v}
 
         end = time.monotonic() + timeout
         while differing() and time.monotonic() < end:
@@ -524,23 +522,19 @@ class Service:
         finally:
             self.popen.kill()
             self.popen.wait()
-            self.pid = 0
+            pid, self.pid = self.pid, 0
         if not check:
             return
         assert code == 0, f"the service ended with {code}:\n{self.log()[-3000:]}"
         assert not os.path.exists(self.socket), "the service left its socket"
         assert self.tap not in self.lab.peer.ip("link"), "the service left its tap"
-        assert _leftovers() <= self.shm, f"the service left {_leftovers() - self.shm}"
+        assert not _leftovers(pid), f"the service left {_leftovers(pid)}"
 
 
-def _leftovers() -> set[str]:
-    """Things that a service might leave on the machine."""
-    found = set()
+def _leftovers(pid: int) -> list[str]:
+    """Files with the number of process ``pid`` in their names, where services put such."""
+    found = []
     for folder in ("/dev/shm", "/run/tas", "/run/dpdk"):
         with contextlib.suppress(FileNotFoundError):
-            found |= {f"{folder}/{name}" for name in os.listdir(folder)}
+            found += [f"{folder}/{name}" for name in os.listdir(folder) if str(pid) in re.findall(r"\d+", name)]
     return found
-
-
-def service_running(path: str) -> bool:
-    return _service.running(path)
