@@ -379,12 +379,14 @@ static void app_turn(struct sim *s, int e)
 {
 	struct sim_end *me = &s->end[e];
 	const struct sim_side *side = &s->cfg.side[e];
-	bool all_read;
+	bool all_read, busy;
 
 	me->turn_at = UINT64_MAX; /* until something happens */
 	if (me->app_closed || tcp_state(&me->c) == TCP_S_SYN_SENT || tcp_state(&me->c) == TCP_S_SYN_RECV)
 		return;
-	if (read_some(s, e, 1 + sim_random(s, side->read_max)) | write_some(s, e))
+	busy = read_some(s, e, 1 + sim_random(s, side->read_max));
+	busy |= write_some(s, e);
+	if (busy)
 		me->turn_at = s->now + 1 + sim_random(s, side->turn_max);
 	uint64_t end = side->bytes + s->cfg.side[!e].bytes;
 	if (side->how == SIM_ABORT && me->consumed + me->written >= (side->abort_after < end ? side->abort_after : end)) {
