@@ -28,8 +28,10 @@ uint64_t tas__mark(uint32_t index)
 
 bool tas__is_mark(uint64_t data, uint32_t *index)
 {
+	uint64_t base = atomic_load(&mark_base);
+
 	*index = data & 0xffffff;
-	return (data & ~0xffffffull) == atomic_load(&mark_base) && data;
+	return base && (data & ~0xffffffull) == base; /* no base: nothing was ever marked, and small data is the program's */
 }
 
 struct tas_item *tas__item_at(uint32_t index)
