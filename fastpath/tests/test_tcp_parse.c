@@ -9,6 +9,16 @@
 
 #include "tcp/tcp.h"
 
+static void same(const struct tcp_seg *a, const struct tcp_seg *b)
+{
+	assert_true(a->seq == b->seq && a->ack == b->ack && a->len == b->len && a->sport == b->sport);
+	assert_true(a->dport == b->dport && a->wnd == b->wnd && a->urg == b->urg && a->flags == b->flags);
+	assert_true(a->hdr_len == b->hdr_len && a->has_ts == b->has_ts && a->has_wscale == b->has_wscale);
+	assert_true(a->sack_ok == b->sack_ok && a->wscale == b->wscale && a->n_sack == b->n_sack && a->mss == b->mss);
+	assert_true(a->tsval == b->tsval && a->tsecr == b->tsecr);
+	assert_memory_equal(a->sack, b->sack, sizeof(a->sack));
+}
+
 static void what_is_built_parses_back(void **state)
 {
 	struct tcp_seg syn = { .seq = 0xdeadbeef, .ack = 0x01020304, .sport = 80, .dport = 65535, .wnd = 40000,
@@ -22,15 +32,15 @@ static void what_is_built_parses_back(void **state)
 	(void)state;
 	assert_int_equal(tcp_build(p, &syn), 40);
 	assert_int_equal(tcp_parse(p, 40, &back), 0);
-	assert_memory_equal(&back, &syn, sizeof(syn));
+	same(&back, &syn);
 	assert_int_equal(tcp_build(p, &data), 60);
 	assert_int_equal(tcp_parse(p, 160, &back), 0);
-	assert_memory_equal(&back, &data, sizeof(data));
+	same(&back, &data);
 	data.n_sack = 0;
 	memset(data.sack, 0, sizeof(data.sack));
 	assert_int_equal(tcp_build(p, &data), 32);
 	assert_int_equal(tcp_parse(p, 132, &back), 0);
-	assert_memory_equal(&back, &data, sizeof(data));
+	same(&back, &data);
 }
 
 static void sack_blocks_that_do_not_fit_are_left_out(void **state)
