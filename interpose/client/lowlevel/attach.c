@@ -26,6 +26,7 @@ static int last_error;    /* under tas__attach_lock */
 static _Atomic bool ever;
 
 static char socket_path[sizeof((struct sockaddr_un *)0)->sun_path] = TAS_SOCKET_DEFAULT;
+static char own_path[sizeof socket_path]; /* where a service of this user would be; empty: nowhere else to look */
 static bool require, logging;
 
 void tas__env_init(void)
@@ -34,6 +35,8 @@ void tas__env_init(void)
 
 	if (s && *s)
 		snprintf(socket_path, sizeof socket_path, "%s", s);
+	else if ((s = secure_getenv("XDG_RUNTIME_DIR")) && *s && strlen(s) < sizeof own_path - 16)
+		snprintf(own_path, sizeof own_path, "%s/tas/tas.sock", s);
 	s = secure_getenv("TAS_REQUIRE");
 	require = s && *s && *s != '0';
 	s = secure_getenv("TAS_LOG");
@@ -162,7 +165,7 @@ bool tas__ever_attached(void)
 }
 
 /* ---- attach ---- */
-static int control_connect(void)
+static int control_connect(const char *path)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
 	struct timeval tv = { .tv_sec = 2 };
@@ -170,7 +173,7 @@ static int control_connect(void)
 
 	if (fd < 0)
 		return fd;
-	memcpy(a.sun_path, socket_path, sizeof a.sun_path);
+	memcpy(a.sun_path, path, sizeof a.sun_path);
 	sys_setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
 	do
 		r = (int)sys3(SYS_connect, fd, SYS_P(&a), sizeof a);
@@ -261,7 +264,9 @@ static int attach_locked(void)
 
 	if (now < retry_at)
 		return last_error;
-	ctl = control_connect();
+	ctl = control_connect(socket_path);
+	if ((ctl == -ENOENT || ctl == -ECONNREFUSED) && own_path[0])
+		ctl = control_connect(own_path);
 	if (ctl < 0) {
 		r = ctl;
 		goto failed;

@@ -96,6 +96,9 @@ int tas__tell(int ctl, struct tas_msg *m, uint16_t op);
 /* Address of off (n bytes inside one chunk), mapping the chunk when needed.  NULL: not ours, or no memory. */
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n);
 
+/* The service put this process, which held no socket, into another memory set: chunks mapped so far are of no use. */
+void tas__session_moved(struct tas_session *ss, uint32_t set_id);
+
 void tas__doorbell(struct tas_session *ss, unsigned core);
 
 /* Regions and chunks.  The hook is for a test that runs the service in the same process: it answers with the service's own

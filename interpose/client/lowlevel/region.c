@@ -93,3 +93,16 @@ void tas__doorbell(struct tas_session *ss, unsigned core)
 	if (atomic_exchange_explicit(&ss->r->core[core].need_wakeup, 0, memory_order_seq_cst))
 		sys_write(atomic_load_explicit(&ss->door, memory_order_relaxed), &one, sizeof one);
 }
+
+void tas__session_moved(struct tas_session *ss, uint32_t set_id)
+{
+	if (ss->set_id == set_id)
+		return;
+	ss->set_id = set_id;
+	for (unsigned i = 0; i < TAS_CHUNKS_MAX; i++) {
+		uint8_t *p = atomic_exchange(&ss->chunk[i], NULL);
+
+		if (p)
+			sys_munmap(p, TAS_CHUNK_SIZE);
+	}
+}

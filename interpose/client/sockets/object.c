@@ -200,6 +200,7 @@ static int resolve(int fd)
 		return r < 0 ? r : 0;
 	}
 	mask = tas__table_lock();
+	tas__session_moved(ss, m.u.sock.set_id);
 	o = tas__obj_find(ss, m.u.sock.id, m.u.sock.gen);
 	if (!o) {
 		o = tas__obj_new(TAS_OBJ_CONN);
@@ -332,14 +333,14 @@ void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state s
 /* ---- fork ---- */
 static uint64_t fork_mask;
 
-static void fork_prepare(void)
+void tas_fork_prepare(void)
 {
 	fork_mask = tas__table_lock();
 	tas__ep_fork_prepare();
 	tas__fork_prepare();
 }
 
-static void fork_parent(void)
+void tas_fork_parent(void)
 {
 	tas__fork_parent();
 	for (struct tas_obj *o = all; o; o = o->next)
@@ -372,7 +373,7 @@ static void recount(void)
 	}
 }
 
-static void fork_child(void)
+void tas_fork_child(void)
 {
 	tas__fork_child();
 	tas__ep_fork_child();
@@ -385,5 +386,5 @@ static void fork_child(void)
 
 void tas__fork_setup(void)
 {
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	pthread_atfork(tas_fork_prepare, tas_fork_parent, tas_fork_child);
 }
