@@ -33,10 +33,24 @@ int tas__socks_init(void)
 	return free_ids ? 0 : -ENOMEM;
 }
 
+/* Peers over the link are told (RST); nothing else is left to say. */
 void tas__socks_exit(void)
 {
+	if (!free_ids)
+		return;
+	for (uint32_t i = 0; i < 65536; i++) {
+		while (by_port[i]) {
+			tas__wire_goodbye(by_port[i]);
+			tas__sock_free(by_port[i]);
+		}
+	}
+	for (uint32_t i = 0; i < next_id; i++) /* dead ones, which have no port any more */
+		if (table[i])
+			tas__sock_free(table[i]);
 	free(free_ids);
 	free_ids = NULL;
+	n_free = next_id = 0;
+	tas__timers_exit();
 }
 
 static uint32_t id_get(void)

@@ -151,6 +151,7 @@ void tas__wire_hint(struct tas_sock *s, int changed);
 void tas__wire_close(struct tas_sock *s, bool abort_it);
 void tas__wire_timer(struct tas_sock *s);
 void tas__wire_output(struct tas_sock *s);
+void tas__wire_goodbye(struct tas_sock *s); /* the service ends */
 void tas__wire_reset_embryos(struct tas_sock *l);
 void tas__flow_del(struct tas_sock *s);
 extern uint32_t tas__n_time_wait, tas__n_embryos;
@@ -169,6 +170,7 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l);
 void tas__timer_set(struct tas_sock *s, uint64_t when); /* UINT64_MAX: none */
 void tas__timer_del(struct tas_sock *s);
 void tas__timers_run(struct tas_core *c, unsigned *work);
+void tas__timers_exit(void);
 uint64_t tas__timer_next(const struct tas_core *c);
 void tas__output_soon(struct tas_sock *s);
 void tas__output_forget(struct tas_sock *s);

@@ -132,3 +132,11 @@ void tas__timers_run(struct tas_core *c, unsigned *work)
 		}
 	}
 }
+
+void tas__timers_exit(void)
+{
+	for (int i = 0; i < TAS_CORES_MAX; i++) {
+		free(heaps[i].at);
+		heaps[i] = (struct heap){ 0 };
+	}
+}

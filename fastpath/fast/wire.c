@@ -324,6 +324,18 @@ void tas__wire_reset(struct tas_core *c, const struct tcp_seg *seg, const struct
 		tas__segment_send(c, NULL, &rst, 0, local, peer);
 }
 
+void tas__wire_goodbye(struct tas_sock *s)
+{
+	struct tcp_seg seg;
+	uint64_t off;
+
+	if (s->base.kind != TAS_K_LINK || s->in_time_wait)
+		return;
+	tcp_app_abort(&s->u.tcp, s->core->now);
+	while (tcp_output(&s->u.tcp, s->core->now, tcp_mss(&s->u.tcp), &seg, &off))
+		tas__segment_send(s->core, NULL, &seg, off, &s->base.local, &s->base.peer);
+}
+
 /* The listener is gone: half-open connections go without a word, as on Linux. */
 void tas__wire_reset_embryos(struct tas_sock *l)
 {

@@ -4,7 +4,8 @@
 
 #include <stdint.h>
 
-int inprocess_start(void);  /* 0, or -1; sets TAS_SOCKET and TAS_REQUIRE */
+int inprocess_environment(char **argv); /* first thing in main; executes the program again when needed */
+int inprocess_start(void);              /* 0, or -1 */
 void inprocess_stop(void);
 uint64_t inprocess_counter(int which); /* enum tas_counter; a look that may be stale */
 

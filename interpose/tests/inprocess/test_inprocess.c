@@ -288,8 +288,10 @@ static void threads_share_a_connection_without_losing_a_byte(void **state)
 static int start(void **state)
 {
 	(void)state;
+	if (inprocess_start())
+		return -1;
 	tas_init(true);
-	return inprocess_start();
+	return 0;
 }
 
 static int stop(void **state)
@@ -299,7 +301,7 @@ static int stop(void **state)
 	return 0;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(threads_block_in_accept_read_and_write),
@@ -308,5 +310,8 @@ int main(void)
 		cmocka_unit_test(threads_share_a_connection_without_losing_a_byte),
 	};
 
+	(void)argc;
+	if (inprocess_environment(argv))
+		return 1;
 	return cmocka_run_group_tests_name("service and client in one process", tests, start, stop);
 }
