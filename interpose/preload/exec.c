@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
  * exec, in all its spellings.  Each ends in execve, execvpe, fexecve or execveat of libc, with the client library told
- * before and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library is put back
- * into it, or the next image would hold sockets that it cannot use.  In a vfork child only the raw call is made.
+ * before and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library (and
+ * TAS_SOCKET, its way to the service) is put back into it, or the next image would hold sockets that it cannot use.  In
+ * a vfork child only the raw call is made.
  */
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include "preload.h"
+#include "tas.h"
 
 static const char self_name[] = "libtas_interpose.so";
 
@@ -18,36 +20,52 @@ struct target {
 	int fd, flags;
 };
 
+/* Index of the last NAME= in envp, or n. */
+static size_t find(char *const *envp, size_t n, const char *name)
+{
+	size_t len = strlen(name), at = n;
+
+	for (size_t i = 0; i < n; i++)
+		if (!strncmp(envp[i], name, len))
+			at = i;
+	return at;
+}
+
 char *const *tas__env_with_us(char *const *envp, struct tas__env *env)
 {
-	const char *old = NULL;
-	size_t n = 0, at, self_len = strlen(tas__self_path), old_len;
+	static const char preload[] = "LD_PRELOAD=", path[] = "TAS_SOCKET=";
+	const char *sock = tas_socket_path(), *old = "";
+	size_t n = 0, at;
 	char **copy, *text;
 
 	env->mem = NULL;
-	for (at = 0; envp && envp[n]; n++) {
-		if (strncmp(envp[n], "LD_PRELOAD=", 11) != 0)
-			continue;
-		old = envp[n] + 11;
-		at = n;
-	}
-	if ((old && strstr(old, self_name)) || !self_len || access(tas__self_path, R_OK) != 0)
+	while (envp && envp[n])
+		n++;
+	at = find(envp, n, preload);
+	if (at < n)
+		old = envp[at] + sizeof preload - 1;
+	if (strstr(old, self_name) || !tas__self_path[0] || access(tas__self_path, R_OK) != 0)
 		return envp;
-	if (!old)
-		at = n;
-	old_len = old ? strlen(old) : 0;
-	env->len = (n + 2) * sizeof *copy + 11 + self_len + 1 + old_len + 1;
+	env->len = (n + 3) * sizeof *copy + sizeof preload + strlen(tas__self_path) + 1 + strlen(old) + sizeof path +
+		   strlen(sock);
 	copy = mmap(NULL, env->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (copy == MAP_FAILED)
 		return envp;
 	env->mem = copy;
 	if (n)
 		memcpy(copy, envp, n * sizeof *copy);
-	text = (char *)(copy + n + 2);
+	text = (char *)(copy + n + 3);
 	copy[at] = text;
-	text = stpcpy(stpcpy(text, "LD_PRELOAD="), tas__self_path);
-	if (old_len)
-		strcpy(stpcpy(text, ":"), old);
+	text = stpcpy(stpcpy(text, preload), tas__self_path);
+	if (*old)
+		text = stpcpy(stpcpy(text, ":"), old);
+	text++;
+	if (at == n)
+		n++;
+	if (find(copy, n, path) == n) {
+		copy[n] = text;
+		strcpy(stpcpy(text, path), sock);
+	}
 	return copy;
 }
 

@@ -24,11 +24,18 @@ void tas__w_closefrom(int first)
 		tas__real.closefrom(first);
 }
 
+static int moved(int r)
+{
+	if (r >= 0 && r < 3)
+		tas__standard_stream(r);
+	return (int)tas__result(r);
+}
+
 int tas__w_dup2(int fd, int to)
 {
 	if (likely(tas__kernel(fd) && tas__kernel(to)) || tas__passive())
 		return tas__real.dup2(fd, to);
-	return (int)tas__result(tas_dup2(fd, to));
+	return moved(tas_dup2(fd, to));
 }
 TAS_SAME(__dup2, dup2);
 
@@ -36,7 +43,7 @@ int tas__w_dup3(int fd, int to, int flags)
 {
 	if (likely(tas__kernel(fd) && tas__kernel(to)) || tas__passive())
 		return tas__real.dup3(fd, to, flags);
-	return (int)tas__result(tas_dup3(fd, to, flags));
+	return moved(tas_dup3(fd, to, flags));
 }
 
 int tas__w_pidfd_getfd(int pidfd, int fd, unsigned flags)

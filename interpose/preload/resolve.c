@@ -100,6 +100,7 @@ __attribute__((constructor)) static void construct(void)
 	resolve_all();
 	find_self();
 	tas__start();
-	tas__standard_streams();
+	for (int fd = 0; fd < 3; fd++)
+		tas__standard_stream(fd);
 	errno = err;
 }

@@ -5,7 +5,7 @@
  * no number of their own (fileno() fails), but fileno() answers what _fileno says, and nothing else in such a stream
  * reads it.
  *
- * The standard streams of a program that was started on a TAS socket are replaced likewise at start.
+ * The standard streams are replaced likewise when their numbers become TAS sockets.
  *
  * fclose() of any other stream may drop a TAS number (0, 1, 2 after dup2), which the client library is told before.
  */
@@ -72,21 +72,6 @@ FILE *tas__w_fdopen(int fd, const char *mode)
 	return cookie_stream(fd, mode);
 }
 
-/* A program that inherits a TAS socket as 0, 1 or 2 (inetd): libc's functions look at the variables, so set those. */
-void tas__standard_streams(void)
-{
-	FILE *f;
-
-	if (tas__is_ours(0) && (f = cookie_stream(0, "r")))
-		stdin = f;
-	if (tas__is_ours(1) && (f = cookie_stream(1, "w")))
-		stdout = f;
-	if (tas__is_ours(2) && (f = cookie_stream(2, "w"))) {
-		setvbuf(f, NULL, _IONBF, 0);
-		stderr = f;
-	}
-}
-
 /* The number of a stream, or -1; errno stays. */
 static int number(FILE *f)
 {
@@ -114,6 +99,30 @@ static bool is_cookie(FILE *f)
 		tas__real.fclose(sample);
 	}
 	return *vtable == table;
+}
+
+/*
+ * Number fd, 0 to 2, has become a socket of TAS: the program started with it (inetd), or dup2 put it there.  libc's
+ * functions look at the variables stdin, stdout, stderr, so those get a cookie stream; what the old stream still had to
+ * write goes along, as it does when a number changes under a stream.
+ */
+void tas__standard_stream(int fd)
+{
+	FILE **var = fd == 0 ? &stdin : fd == 1 ? &stdout : &stderr, *old = *var, *f;
+
+	if (!tas__is_ours(fd) || number(old) != fd || is_cookie(old))
+		return;
+	f = cookie_stream(fd, fd == 0 ? "r" : "w");
+	if (!f)
+		return;
+	if (fd == 2)
+		setvbuf(f, NULL, _IONBF, 0);
+	else if (__flbf(old))
+		setvbuf(f, NULL, _IOLBF, BUFSIZ);
+	if (__fpending(old))
+		fwrite_unlocked(old->_IO_write_base, 1, __fpending(old), f);
+	__fpurge(old);
+	*var = f;
 }
 
 static void note_stream(FILE *f)

@@ -92,6 +92,29 @@ static void reopened(void)
 	SAY(close(s[1]));
 }
 
+/* printf goes where number 1 goes, with what was not yet written. */
+static void standard(void)
+{
+	char buf[64];
+	int s[2], saved = dup(1);
+
+	tcp_pair(s);
+	fflush(stdout);
+	setvbuf(stdout, NULL, _IOFBF, 4096);
+	printf("before ");
+	dup2(s[0], 1);
+	printf("after %d", fileno(stdout));
+	fflush(stdout);
+	dup2(saved, 1);
+	printf("restored\n");
+	fflush(stdout);
+	SAY(close(s[0]));
+	SAY(recv(s[1], buf, sizeof buf, MSG_WAITALL));
+	SAY_TEXT(buf, 14);
+	close(s[1]);
+	close(saved);
+}
+
 int main(void)
 {
 	alarm(30);
@@ -99,5 +122,6 @@ int main(void)
 	lines();
 	two_streams();
 	reopened();
+	standard();
 	return 0;
 }

@@ -50,8 +50,8 @@ static void selects(int s[2], int ev)
 	SAY(select(s[0] + 1, &r, NULL, NULL, &tv));
 	printf("left %ld.%06ld, set %d\n", (long)tv.tv_sec, (long)tv.tv_usec, !!FD_ISSET(s[0], &r));
 	FD_SET(s[0], &r);
-	FD_SET(900, &r);
-	SAY(select(901, &r, NULL, NULL, &tv));
+	FD_SET(60, &r); /* not open, but in the kernel's smallest table */
+	SAY(select(61, &r, NULL, NULL, &tv));
 	SAY(select(-1, NULL, NULL, NULL, &tv));
 	FD_ZERO(&r);
 	FD_SET(s[0], &r);
@@ -114,6 +114,7 @@ static void epolls(int s[2], int ev)
 	SAY(epoll_ctl(e, EPOLL_CTL_ADD, 999, &add));
 	SAY(epoll_ctl(s[0], EPOLL_CTL_ADD, s[1], &add));
 	SAY(close(s[0]));
+	SAY(poll(&(struct pollfd){.fd = s[1], .events = POLLRDHUP}, 1, 1000));
 	add.events = EPOLLIN | EPOLLRDHUP;
 	SAY(epoll_ctl(e, EPOLL_CTL_MOD, s[1], &add));
 	n = (int)SAY(epoll_wait(e, got, 8, 1000));
