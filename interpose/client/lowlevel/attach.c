@@ -199,6 +199,9 @@ static struct tas_session *session_slot(void)
 
 static bool region_ok(const struct tas_region *r, uint64_t size)
 {
+	/* pairs with the release store of alive, after which the header is complete */
+	if (!atomic_load_explicit(&r->alive, memory_order_acquire))
+		return false;
 	return r->h.magic == TAS_ABI_MAGIC && r->h.abi >= TAS_ABI_MIN && r->h.abi <= TAS_ABI_MAX && r->h.size <= size &&
 	       r->h.sock_max == TAS_SOCK_MAX && r->h.ws_max == TAS_WS_MAX && r->h.block_size == TAS_BLOCK_SIZE &&
 	       r->h.chunk_size == TAS_CHUNK_SIZE && r->h.n_cores <= TAS_CORES_MAX;
