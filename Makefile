@@ -172,6 +172,14 @@ install: all
 help:
 	@sed -n 's/^#? //p' Makefile
 
+# ---- fuzzing (clang with its libFuzzer): make fuzz, then run build/fuzz/NAME -max_total_time=60 CORPUS ----
+$(O)/fuzz/fuzz_tcp_%: fastpath/fuzz/fuzz_tcp_%.c $(TCP_SRC) fastpath/tests/sim_check.c
+	$(call say,FUZZ,$@)
+	$(Q)mkdir -p $(@D); clang $(filter-out -fsanitize=% -fno-sanitize-recover=%,$(BASE)) -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		$(INC_FP) -Ifastpath/tests -o $@ $^
+.PHONY: fuzz
+fuzz: $(patsubst fastpath/fuzz/%.c,$(O)/fuzz/%,$(wildcard fastpath/fuzz/fuzz_tcp_*.c))
+
 .PHONY: clean
 clean:
 	$(Q)rm -rf $(O)

@@ -256,7 +256,7 @@ uint16_t tcp__rcv_select_window(struct tcp_conn *c)
 	uint32_t field = wnd >> s;
 	if (field > 65535)
 		field = 65535;
-	if (c->rcv_nxt + ((uint64_t)field << s) > c->rcv_adv)
+	if (field && c->rcv_nxt + ((uint64_t)field << s) > c->rcv_adv)
 		c->rcv_adv = c->rcv_nxt + ((uint64_t)field << s);
 	return (uint16_t)field;
 }

@@ -15,7 +15,7 @@ static const char *check_ranges(const struct tcp_range *r, unsigned n, uint64_t 
 			return "empty range";
 		at = e;
 	}
-	return at > (int64_t)high ? "range beyond the end" : NULL;
+	return n && at > (int64_t)high ? "range beyond the end" : NULL;
 }
 
 const char *sim_check(const struct tcp_conn *c)
