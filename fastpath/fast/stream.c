@@ -116,7 +116,7 @@ bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t hi
 		s->consumed = consumed;
 		rx_retire(s);
 		if (consumed == s->delivered && high == s->delivered && off == high && !s->rx[!s->rx_cur].gen &&
-		    cur->base != off) {
+		    cur->base != off && len <= cur->len) {
 			cur->base = off; /* nobody reads: all is consumed */
 			atomic_store_explicit(&s->base.b->x.rx[s->rx_cur].base, off, memory_order_relaxed);
 		}
@@ -125,7 +125,10 @@ bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t hi
 			return true;
 	}
 	from = s->delivered > high ? s->delivered : high;
-	return rx_grow(s, from, end > from ? end : from + 1);
+	if (!rx_grow(s, from, end > from ? end : from + 1))
+		return false;
+	rx_retire(s); /* an idle ring that was too small: two rings must never have the same base */
+	return true;
 }
 
 struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end)
