@@ -160,7 +160,7 @@ static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr,
 
 	if (addr && len >= sizeof addr->sa_family && addr->sa_family == AF_UNSPEC) {
 		/* Linux: tcp_disconnect(), which resets an established connection */
-		atomic_fetch_or(&o->b->a.shut, TAS_ABORT | TAS_SHUT_RD | TAS_SHUT_WR);
+		atomic_fetch_or(&o->b->a.shut, TAS_ABORT);
 		by = start_over(o);
 		if (by)
 			tas__obj_put(by);

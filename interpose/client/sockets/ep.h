@@ -80,6 +80,7 @@ int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events
 bool tas__ep_pending(struct tas_ep *ep); /* without lock as well */
 /* Somebody waits for this set and should look again. */
 void tas__ep_wake(struct tas_ep *ep);
+void tas__ep_announce(struct tas_ep *ep);
 void tas__ep_unkick(struct tas_ep *ep);
 
 static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event *ev)

@@ -239,11 +239,7 @@ static void expose_now(struct tas_ep *ep)
 
 	if (!ep->exposed_in && ep->w.ss && fd >= 0)
 		ep->exposed_in = tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->w.fd, &ev) == 0;
-	if (ep->w.ss) {
-		tas__waiter_arm(&ep->w);
-		if (tas__ep_pending(ep))
-			tas__waiter_signal(&ep->w);
-	}
+	tas__ep_announce(ep);
 }
 
 static void ep_release_waiter(struct tas_ep *ep)
@@ -308,7 +304,7 @@ void tas__ep_wake(struct tas_ep *ep)
 {
 	kick_raw(ep);
 	if (ep->w.ss && (atomic_load(&ep->sleepers) || atomic_load(&ep->exposed)))
-		tas__waiter_signal(&ep->w);
+		tas__ep_announce(ep);
 }
 
 /* ---- items, under both locks ---- */

@@ -217,6 +217,36 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 	return r < 0 ? r : 0;
 }
 
+/* Puts members off the ready list that have nothing to report; true if one is left. */
+static bool settle(struct tas_ep *ep)
+{
+	struct tas_item *i, *next;
+
+	drain_bitmap(ep);
+	for (i = ep->ready.ready_next; i != &ep->ready; i = next) {
+		struct tas_block *b = i->o->b;
+		uint32_t in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
+		uint32_t out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+		uint32_t r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
+
+		next = i->ready_next;
+		if ((i->flags & TAS_IT_OFF) || !r ||
+		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, in, out, r)))
+			tas__ep_unready(i);
+	}
+	return ep->ready.ready_next != &ep->ready;
+}
+
+/* Lets whoever else waits for the set hear of what is there now, or of the next event. */
+void tas__ep_announce(struct tas_ep *ep)
+{
+	if (!ep->w.ss)
+		return;
+	tas__waiter_arm(&ep->w);
+	if (settle(ep) || (!ep->death_seen && !tas__alive(ep->w.ss)))
+		tas__waiter_signal(&ep->w);
+}
+
 /* Whoever goes with events leaves the others able to hear the next one. */
 static void leave(struct tas_ep *ep)
 {
@@ -225,11 +255,7 @@ static void leave(struct tas_ep *ep)
 	if (!atomic_load(&ep->sleepers) && !atomic_load(&ep->exposed))
 		return;
 	mask = tas__ep_lock(ep);
-	if (ep->w.ss) {
-		tas__waiter_arm(&ep->w);
-		if (tas__ep_pending(ep))
-			tas__waiter_signal(&ep->w);
-	}
+	tas__ep_announce(ep);
 	tas__ep_unlock(ep, mask);
 }
 
@@ -260,29 +286,49 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 	return n;
 }
 
-/* No TAS member: the kernel alone, unless the first one comes while we sleep. */
-static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, const struct timespec *ts,
-		    const sigset_t *mask)
+static bool any_mark(const struct epoll_event *ev, int n)
 {
-	uint64_t sig;
-	int r = 0;
+	uint32_t index;
 
-	atomic_fetch_add(&ep->raw_waiters, 1);
-	if (!atomic_load(&ep->n_tas))
-		r = tas__epoll_wait_raw(epfd, ev, max, ts, mask);
-	if (atomic_fetch_sub(&ep->raw_waiters, 1) == 1 && ep->kick_fd >= 0) {
+	for (int k = 0; k < n; k++)
+		if (tas__is_mark(ev[k].data.u64, &index))
+			return true;
+	return false;
+}
+
+/* No TAS member: the kernel alone, unless the first one comes while we sleep (then 0, early). */
+static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
+{
+	struct timespec ts;
+	uint64_t sig;
+	bool alarm;
+	int r;
+
+	do {
+		atomic_fetch_add(&ep->raw_waiters, 1);
+		r = atomic_load(&ep->n_tas) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
+		alarm = r > 0 && any_mark(ev, r);
+		if (atomic_fetch_sub(&ep->raw_waiters, 1) != 1 && !alarm)
+			break;
+		if (!alarm && __atomic_load_n(&ep->kick_fd, __ATOMIC_RELAXED) < 0)
+			break;
 		sig = tas__ep_lock(ep);
 		if (!atomic_load(&ep->raw_waiters))
 			tas__ep_unkick(ep);
+		if (alarm) {
+			ep->stamp++;
+			r = sort_kernel(ep, ev, r);
+			if (!r && ep->w.ss)
+				tas__waiter_drain(&ep->w); /* only our own alarm rang */
+		}
 		tas__ep_unlock(ep, sig);
-	}
-	if (r > 0) {
-		sig = tas__ep_lock(ep);
-		ep->stamp++;
-		r = sort_kernel(ep, ev, r);
-		tas__ep_unlock(ep, sig);
-	}
+	} while (alarm && !r && !atomic_load(&ep->n_tas));
 	return r;
+}
+
+static bool bad_time(const struct timespec *t)
+{
+	return t && (t->tv_sec < 0 || (unsigned long)t->tv_nsec > 999999999);
 }
 
 int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask)
@@ -293,17 +339,15 @@ int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct tim
 
 	if (!ep)
 		return tas__epoll_wait_raw(tas__raw(epfd), ev, max, timeout, mask);
-	if (max <= 0 || max > EVENTS_MAX || !ev || (timeout && (timeout->tv_sec < 0 || (unsigned long)timeout->tv_nsec > 999999999))) {
+	if (max <= 0 || max > EVENTS_MAX || !ev || bad_time(timeout)) {
 		r = tas__epoll_wait_raw(epfd, ev, max, timeout, mask); /* the kernel says what is wrong */
 		goto out;
 	}
+	end = timeout && !timeout->tv_sec && !timeout->tv_nsec ? 0 : tas__deadline(timeout);
 	if (!atomic_load(&ep->n_tas)) {
-		end = timeout && (timeout->tv_sec || timeout->tv_nsec) ? tas__deadline(timeout) : timeout ? 0 : UINT64_MAX;
-		r = wait_raw(ep, epfd, ev, max, timeout, mask);
+		r = wait_raw(ep, epfd, ev, max, end, mask);
 		if (r || !atomic_load(&ep->n_tas))
 			goto out;
-	} else {
-		end = timeout && !timeout->tv_sec && !timeout->tv_nsec ? 0 : tas__deadline(timeout);
 	}
 	r = wait_mixed(ep, epfd, ev, max, end, mask);
 out:

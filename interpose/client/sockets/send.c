@@ -106,6 +106,8 @@ static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
 
 		if (k > left)
 			k = left;
+		if (k && !s->iov->iov_base)
+			return n == left ? -EFAULT : (ssize_t)(n - left);
 		if (k)
 			memcpy(p, (const uint8_t *)s->iov->iov_base + s->at, k);
 		p += k;
@@ -154,8 +156,8 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, bool *
 			*src->off += n;
 		at += (uint64_t)n;
 		done += n;
-		if (src->in_fd >= 0 && n < (ssize_t)p.len)
-			break; /* short read: the caller comes again if it wants more */
+		if (n < (ssize_t)p.len)
+			break; /* short read, or a bad address further on: the caller comes again if it wants more */
 	}
 	if (done > 0) {
 		if (atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
@@ -256,7 +258,7 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 	} while (!o && again(fd, r));
 	if (!o)
 		return r;
-	r = n && !buf ? -EFAULT : send_iov(o, fd, &v, 1, v.iov_len, flags);
+	r = send_iov(o, fd, &v, 1, v.iov_len, flags);
 	tas__obj_put(o);
 	return r;
 }
@@ -297,7 +299,7 @@ ssize_t tas_write(int fd, const void *buf, size_t n)
 	} while (!o && again(fd, r));
 	if (!o)
 		return r;
-	r = n && !buf ? -EFAULT : send_iov(o, fd, &v, 1, v.iov_len, 0);
+	r = send_iov(o, fd, &v, 1, v.iov_len, 0);
 	tas__obj_put(o);
 	return r;
 }
