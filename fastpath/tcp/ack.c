@@ -19,7 +19,7 @@ void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg
 		int32_t ms = seq_diff(tcp__ts_clock(c, now), seg->tsecr);
 
 		if (ms >= 0 && ms < 120000)
-			tcp__rtt_sample(c, (uint64_t)ms * TCP__MS);
+			tcp__rtt_sample(c, (uint64_t)(ms ? ms : 1) * TCP__MS);
 	}
 	c->retransmits = 0;
 	c->soft_error = 0;

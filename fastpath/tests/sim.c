@@ -453,6 +453,13 @@ bool sim_step(struct sim *s)
 	if (at > s->now)
 		s->now = at;
 	s->steps++;
+	if (s->cfg.shrink_at && s->now >= s->cfg.shrink_at) {
+		s->cfg.shrink_at = 0;
+		for (int e = 0; e < 2; e++)
+			if (s->end[e].open)
+				tcp_path_mtu(&s->end[e].c, tcp__snd_seq(&s->end[e].c, s->end[e].c.snd_una),
+					     s->end[e].c.mss_base * 2 / 3, s->now);
+	}
 	/* A burst: what arrives at one end at this time, up to a random number of packets, is answered together. */
 	if (s->n_heap && s->heap[0]->at <= s->now) {
 		int to = s->heap[0]->to;

@@ -45,6 +45,7 @@ struct sim_cfg {
 	uint32_t loss_ppm, dup_ppm, reorder_ppm, nomem_ppm;
 	uint64_t delay, jitter, reorder_delay, ns_per_byte, queue_ns;
 	bool trace;            /* every packet to stderr */
+	uint64_t shrink_at;    /* when both ends learn of a smaller path; 0: never */
 	bool strip_options;  /* all options but MSS vanish from SYNs */
 	uint64_t time_limit; /* virtual ns */
 	/* Sees every packet before the link does; true: drop it. */

@@ -159,6 +159,17 @@ static void bare_fin_before_its_data_is_remembered(void **state)
 	assert_int_equal(p.events, TCP_EV_READABLE | TCP_EV_FIN);
 }
 
+static void a_fin_beyond_the_window_is_not_believed(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	peer_in(&p, F | A, 65530, 0, 10);
+	assert_int_equal(p.res.rx_len, 6);
+	assert_false(p.c.flags & TCP__FIN_SEEN);
+	peer_in(&p, F | A, 65530, 0, 6); /* at the right edge itself: fine */
+	assert_true(p.c.flags & TCP__FIN_SEEN);
+}
+
 static void half_closed_connection_still_receives(void **state)
 {
 	(void)state;
@@ -357,6 +368,7 @@ int main(void)
 		cmocka_unit_test(lost_fin_is_sent_again),
 		cmocka_unit_test(fin_out_of_order_waits_for_the_data_before_it),
 		cmocka_unit_test(bare_fin_before_its_data_is_remembered),
+		cmocka_unit_test(a_fin_beyond_the_window_is_not_believed),
 		cmocka_unit_test(half_closed_connection_still_receives),
 		cmocka_unit_test(orphan_waits_60_s_in_fin_wait2),
 		cmocka_unit_test(data_for_an_orphan_is_answered_by_reset),

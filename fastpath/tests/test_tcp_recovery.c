@@ -184,6 +184,30 @@ static void sack_repairs_exactly_the_holes(void **state)
 	assert_int_equal(p.c.cwnd, 5 * M);
 }
 
+static void a_timeout_in_recovery_starts_from_the_first_hole_again(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	peer_write(&p, 10 * M);
+	sack(0, M, 2 * M, 6 * M, 10 * M); /* lost: 0, 2..5 */
+	peer_expect(&p, 0, A, 0, 0, M);
+	sack(0, M, 2 * M, 6 * M, 10 * M);
+	assert_true(p.c.rtx_next > (uint64_t)M);
+	peer_next(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 0, 0, M);
+	assert_int_equal(tcp__pipe(&p.c), M);
+	peer_in(&p, A, 0, 2 * M, 0);
+	peer_expect_n(&p, 3); /* slow start: one became three, two were acknowledged */
+	peer_expect(&p, 0, A, 2 * M, 0, M);
+	peer_expect(&p, 2, A, 4 * M, 0, M);
+	assert_int_equal(tcp__pipe(&p.c), 3 * M); /* neither what is sacked nor what is still to be repaired */
+	peer_in(&p, A, 0, 3 * M, 0);
+	peer_expect(&p, 0, A, 5 * M, 0, M);
+	peer_in(&p, A, 0, 10 * M, 0);
+	assert_int_equal(p.c.recovery, TCP__OPEN);
+}
+
 static void coalesced_sack_is_enough_to_see_a_loss(void **state)
 {
 	(void)state;
@@ -348,6 +372,7 @@ int main(void)
 		cmocka_unit_test(window_updates_and_data_are_not_duplicates),
 		cmocka_unit_test(duplicates_after_a_timeout_do_not_start_recovery_again),
 		cmocka_unit_test(sack_repairs_exactly_the_holes),
+		cmocka_unit_test(a_timeout_in_recovery_starts_from_the_first_hole_again),
 		cmocka_unit_test(coalesced_sack_is_enough_to_see_a_loss),
 		cmocka_unit_test(a_lost_retransmission_is_noticed),
 		cmocka_unit_test(nonsense_in_sack_is_ignored),
