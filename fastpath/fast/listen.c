@@ -56,7 +56,7 @@ void tas__accept_push(struct tas_sock *l, struct tas_sock *conn)
 	/* pairs with the acquire load of rx_delivered before an acceptor reads the entry */
 	atomic_store_explicit(&l->base.b->s.rx_delivered, l->u.lis.queued, memory_order_release);
 	l->delivered = l->u.lis.queued;
-	tas__wake(l, TAS_WAKE_IN);
+	tas__wake_soon(l, TAS_WAKE_IN);
 }
 
 bool tas__accept_waiting(const struct tas_sock *conn)

@@ -42,7 +42,7 @@ static void reset(struct tas_sock *s)
 	tas__sock_flags(s, TAS_F_RESET | TAS_F_TX_EOF);
 	tas__sock_state(s, TAS_S_CLOSE);
 	tas__port_del(s);
-	tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+	tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 }
 
 /* Copies up to len bytes; returns how many there was memory for. */
@@ -98,7 +98,7 @@ static bool pump(struct tas_sock *from)
 			if (from->acked != from->written && to->rcv_limit != to->delivered)
 				tas__output_soon(from);
 			if (from->acked != from->written || !from->app_fin)
-				tas__wake(to, TAS_WAKE_IN);
+				tas__wake_soon(to, TAS_WAKE_IN);
 		}
 	}
 	if (from->app_fin && from->acked == from->written && !to->rx_eof) {
@@ -106,9 +106,9 @@ static bool pump(struct tas_sock *from)
 		tas__sock_flags(to, TAS_F_RX_EOF);
 		show_state(to);
 		show_state(from);
-		tas__wake(to, TAS_WAKE_IN | (to->app_fin ? TAS_WAKE_OUT : 0));
+		tas__wake_soon(to, TAS_WAKE_IN | (to->app_fin ? TAS_WAKE_OUT : 0));
 		if (to->app_fin)
-			tas__wake(from, TAS_WAKE_IN | TAS_WAKE_OUT);
+			tas__wake_soon(from, TAS_WAKE_IN | TAS_WAKE_OUT);
 	}
 	if (from->base.closed && from->acked == from->written) {
 		part(from);
@@ -146,7 +146,7 @@ void tas__local_hint(struct tas_sock *s, int changed)
 				return;
 			}
 			show_state(s);
-			tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+			tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 		} else if (pump(s)) {
 			return;
 		}
@@ -203,7 +203,7 @@ void tas__local_abandon(struct tas_sock *s, int error)
 	tas__sock_flags(s, TAS_F_RESET | TAS_F_TX_EOF);
 	tas__sock_state(s, TAS_S_CLOSE);
 	tas__port_del(s);
-	tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+	tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 }
 
 static void stream_start(struct tas_sock *s)
@@ -238,7 +238,7 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 	tas__accept_push(l, b);
 	tas__sock_state(a, TAS_S_ESTABLISHED);
 	tas_count(a->core, TAS_CTR_conn_local, 1);
-	tas__wake(a, TAS_WAKE_OUT);
+	tas__wake_soon(a, TAS_WAKE_OUT);
 	return 0;
 }
 

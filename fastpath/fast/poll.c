@@ -101,6 +101,7 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 		hint(c, p, id[i]);
 	if (n)
 		p->hinted = c->now;
+	tas__wakes_run();
 	return n;
 }
 
@@ -158,6 +159,7 @@ unsigned tas_core_poll(struct tas_core *c)
 	unsigned work = 0;
 	struct tas_proc *p, *next;
 
+	tas__wakes_run(); /* of the packets that came before */
 	for (p = polled; p; p = next) {
 		next = p->next_polled;
 		work += tas__proc_hints(c, p);
@@ -168,6 +170,7 @@ unsigned tas_core_poll(struct tas_core *c)
 	}
 	tas__timers_run(c, &work);
 	work += output_run();
+	tas__wakes_run();
 	return work;
 }
 
@@ -180,6 +183,7 @@ bool tas_core_sleep_begin(struct tas_core *c)
 {
 	struct tas_proc *p;
 
+	tas__wakes_run(); /* of requests handled since the last round */
 	for (p = polled; p; p = p->next_polled) {
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 1, memory_order_seq_cst);
 		if (tas_bitmap_any(&p->region->core[c->index].dirty)) {

@@ -151,6 +151,7 @@ void tas__sock_free(struct tas_sock *s)
 {
 	tas__timer_del(s);
 	tas__output_forget(s);
+	tas__wake_forget(s);
 	tas__port_del(s);
 	tas__flow_del(s);
 	tas__sock_unplace(s);

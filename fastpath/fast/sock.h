@@ -34,6 +34,8 @@ struct tas_sock {
 	struct tas_sock *flow_next, **flow_pprev; /* by 4-tuple (link only) */
 	struct tas_sock *out_next;                /* output due this round */
 	bool out_queued;
+	uint8_t wake_due;                         /* TAS_WAKE_*: to be told at the end of this batch */
+	struct tas_sock *wake_next;
 	bool reuse;     /* SO_REUSEADDR at bind, inherited by accept */
 	bool reuseport;
 	uint32_t heap_at;  /* position in the timer heap + 1; 0: none */
@@ -115,7 +117,10 @@ void tas__sock_publish(struct tas_sock *s, enum tas_sock_state st);
 
 /* ---- events: wake.c ---- */
 enum { TAS_WAKE_IN = 1, TAS_WAKE_OUT = 2 };
-void tas__wake(struct tas_sock *s, unsigned what);
+void tas__wake(struct tas_sock *s, unsigned what); /* now */
+void tas__wake_soon(struct tas_sock *s, unsigned what); /* with the batch of packets or hints that is being handled */
+void tas__wakes_run(void);
+void tas__wake_forget(struct tas_sock *s);
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 
 /* ---- stream memory: stream.c ---- */

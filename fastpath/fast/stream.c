@@ -173,7 +173,7 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 	len = pow2_up(want > tas_config.tcp_txbuf_len ? tas_config.tcp_txbuf_len : want);
 	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
-	tas__wake(s, TAS_WAKE_OUT);
+	tas__wake_soon(s, TAS_WAKE_OUT);
 }
 
 /* Adopts the writer's answers, given that it has written up to w. */
@@ -268,7 +268,7 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 	if (3 * used <= 2 * (uint64_t)cur->len &&
 	    (s->tx_full || atomic_load_explicit(&s->base.b->a.tx_want, memory_order_relaxed))) {
 		s->tx_full = false;
-		tas__wake(s, TAS_WAKE_OUT);
+		tas__wake_soon(s, TAS_WAKE_OUT);
 	}
 }
 

@@ -5,6 +5,8 @@
  * Order: the caller has published the state; the event sequence goes up by a seq_cst read-modify-write (the barrier); then the
  * ready bitmaps of the wait sets that watch the socket; then the sleepers' words.  A sleeper announces itself before its last
  * look, so one of both sees the other (docs/internals.md, "Publish and sleep").
+ *
+ * Waking is dear (a system call, often a sleeping CPU), so a batch of packets or hints tells each socket once, at its end.
  */
 #include <errno.h>
 #include <limits.h>
@@ -65,4 +67,42 @@ void tas__wake(struct tas_sock *s, unsigned what)
 		tas_count(s->core, TAS_CTR_app_wakeups, 1);
 		tas__futex_wake(&b->s.ev_out);
 	}
+}
+
+/* ---- batches ---- */
+static struct tas_sock *due;
+
+void tas__wake_soon(struct tas_sock *s, unsigned what)
+{
+	if (!s->base.b || !what)
+		return;
+	if (!s->wake_due) {
+		s->wake_next = due;
+		due = s;
+	}
+	s->wake_due |= (uint8_t)what;
+}
+
+void tas__wakes_run(void)
+{
+	while (due) {
+		struct tas_sock *s = due;
+		unsigned what = s->wake_due;
+
+		due = s->wake_next;
+		s->wake_due = 0;
+		tas__wake(s, what);
+	}
+}
+
+void tas__wake_forget(struct tas_sock *s)
+{
+	struct tas_sock **p;
+
+	if (!s->wake_due)
+		return;
+	for (p = &due; *p != s; p = &(*p)->wake_next)
+		;
+	*p = s->wake_next;
+	s->wake_due = 0;
 }

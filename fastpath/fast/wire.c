@@ -142,7 +142,7 @@ static void connected(struct tas_sock *s)
 	}
 	tas_count(s->core, TAS_CTR_conn_active, 1);
 	tas__sock_state(s, TAS_S_ESTABLISHED);
-	tas__wake(s, TAS_WAKE_OUT);
+	tas__wake_soon(s, TAS_WAKE_OUT);
 }
 
 static void time_wait(struct tas_sock *s, bool in)
@@ -217,7 +217,7 @@ void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 	if (res->events & TCP_EV_CLOSED)
 		wake |= TAS_WAKE_IN | TAS_WAKE_OUT;
 	if (wake)
-		tas__wake(s, wake);
+		tas__wake_soon(s, wake);
 }
 
 void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
@@ -305,7 +305,7 @@ void tas__wire_close(struct tas_sock *s, bool abort_it)
 		tcp_app_abort(&s->u.tcp, s->core->now);
 		if (!s->base.closed) { /* the application still holds it: counters made no sense */
 			failed(s, ECONNRESET);
-			tas__wake(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+			tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 		} else {
 			s->acked = s->written; /* nothing needs the memory any more */
 		}
