@@ -86,33 +86,29 @@ static int bind_freely(int fd, const struct sockaddr *addr, socklen_t len)
 	return r;
 }
 
-static int bind_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+static int bind_with_service(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
+	/* already bound: EINVAL, but Linux looks at the address first, and TAS's addresses are addresses */
+	bool bound = (atomic_load(&o->flags) & TAS_OF_BOUND) || atomic_load(&o->kind) != TAS_OBJ_PLAIN;
 	struct tas_msg m = { 0 };
 	struct tas_session *ss = NULL;
-	struct tas_addr a;
 	bool freely = false;
 	int r = 0;
 
 	/* what the kernel refuses by itself, it may */
-	if (tas__addr_in(addr, len, &a) == 0 && addr->sa_family == int_opt(fd, SOL_SOCKET, SO_DOMAIN) &&
-	    !(atomic_load(&o->flags) & TAS_OF_BOUND))
+	if (tas__addr_in(addr, len, &m.u.bind.local) == 0 && addr->sa_family == int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		tas__session_attach(&ss);
 	if (ss) {
-		m.u.bind.local = a;
 		m.u.bind.flags = tas__bind_flags(fd);
 		r = tas__ask(ss, &m, TAS_MSG_BIND, &fd, 1);
 		freely = r == 0 && (m.u.bind.flags & TAS_BIND_FREEBIND);
-		if (r == -EADDRINUSE) {
-			tas__session_put(ss);
+		tas__session_put(ss);
+		if (r == -EADDRINUSE && !bound)
 			return r;
-		}
 	}
 	r = freely ? bind_freely(fd, addr, len) : (int)sys3(SYS_bind, fd, SYS_P(addr), len);
 	if (r == 0)
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND);
-	if (ss)
-		tas__session_put(ss);
 	return r;
 }
 
@@ -121,10 +117,10 @@ int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
 	struct tas_obj *o = tas__obj_get(fd);
 	int r;
 
-	if (o && addr && atomic_load(&o->kind) == TAS_OBJ_PLAIN)
-		r = bind_plain(o, fd, addr, len);
-	else if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
+	if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
 		r = -EINVAL; /* bound by connecting */
+	else if (o && addr)
+		r = bind_with_service(o, fd, addr, len);
 	else
 		r = (int)sys3(SYS_bind, tas__raw(fd), SYS_P(addr), len);
 	if (o)
