@@ -190,7 +190,7 @@ static void doorbell_rang(struct tas_pollable *io, uint32_t events)
 	/* Edge triggered and never read: the application shares the open file, and a read could be made to block. */
 	(void)events;
 	tas_count(&tas_cores[0], TAS_CTR_doorbells, 1);
-	tas__proc_poll_start(p);
+	tas__proc_poll_start(&tas_cores[0], p);
 	tas__proc_hints(&tas_cores[0], p);
 }
 
@@ -416,11 +416,21 @@ void tas__proc_copy_claims(struct tas_proc *child, const struct tas_proc *parent
 }
 
 /* ---- ends ---- */
+/* What the process said before it went: a socket closed right before exit has no claim any more, only its hint.  Bounded,
+ * because a process that ends by ours may still be running. */
+static void last_hints(struct tas_proc *p)
+{
+	for (unsigned i = 0; i < tas_n_cores; i++)
+		for (uint32_t n, left = TAS_SOCK_MAX; left && (n = tas__proc_hints(&tas_cores[i], p)); left -= n < left ? n : left)
+			;
+}
+
 void tas__proc_end(struct tas_proc *p)
 {
 	struct tas_set *set = p->set;
 	uint32_t slot = p->slot;
 
+	last_hints(p);
 	tas__proc_poll_stop(p);
 	if (tas__proc_claims(p))
 		tas_count(&tas_cores[0], TAS_CTR_procs_died, 1);
@@ -448,6 +458,7 @@ static void image_gone(struct tas_proc *p)
 {
 	p->between = true;
 	p->exec_pending = false;
+	last_hints(p);
 	tas__proc_poll_stop(p);
 	ws_close_all(p);
 	io_close(&p->doorbell);
