@@ -29,10 +29,15 @@ static char socket_path[sizeof((struct sockaddr_un *)0)->sun_path] = TAS_SOCKET_
 static char own_path[sizeof socket_path]; /* where a service of this user would be; empty: nowhere else to look */
 static bool require, logging;
 
-void tas__env_init(void)
+/* Read when first needed, not at start: a program may say where its service is before it makes a socket. */
+static void env_read(void)
 {
-	const char *s = secure_getenv("TAS_SOCKET");
+	static _Atomic bool done;
+	const char *s;
 
+	if (atomic_load_explicit(&done, memory_order_acquire))
+		return;
+	s = secure_getenv("TAS_SOCKET");
 	if (s && *s)
 		snprintf(socket_path, sizeof socket_path, "%s", s);
 	else if ((s = secure_getenv("XDG_RUNTIME_DIR")) && *s && strlen(s) < sizeof own_path - 16)
@@ -41,15 +46,18 @@ void tas__env_init(void)
 	require = s && *s && *s != '0';
 	s = secure_getenv("TAS_LOG");
 	logging = s && *s && *s != '0';
+	atomic_store_explicit(&done, true, memory_order_release);
 }
 
 bool tas__env_require(void)
 {
+	env_read();
 	return require;
 }
 
 const char *tas_socket_path(void)
 {
+	env_read();
 	return socket_path;
 }
 
@@ -67,6 +75,7 @@ void tas__log(const char *fmt, ...)
 {
 	va_list ap;
 
+	env_read();
 	if (!logging)
 		return;
 	va_start(ap, fmt);
@@ -79,6 +88,7 @@ void tas__warn_once(const char *fmt, ...)
 	static _Atomic bool warned;
 	va_list ap;
 
+	env_read();
 	if (atomic_exchange(&warned, true) && !logging)
 		return;
 	va_start(ap, fmt);
@@ -267,6 +277,7 @@ static int attach_locked(void)
 
 	if (now < retry_at)
 		return last_error;
+	env_read();
 	ctl = control_connect(socket_path);
 	if ((ctl == -ENOENT || ctl == -ECONNREFUSED) && own_path[0])
 		ctl = control_connect(own_path);

@@ -191,7 +191,6 @@ bool tas__env_require(void);
 /* TAS_LOG=1: reasons on stderr */
 void tas__log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void tas__warn_once(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-void tas__env_init(void);
 uint32_t tas__tid(void);
 
 #pragma GCC visibility pop

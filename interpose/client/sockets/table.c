@@ -234,7 +234,6 @@ void tas_init(bool trust)
 		return;
 	done = true;
 	tas__internal_mark = mark_internal;
-	tas__env_init();
 	tas__fork_setup();
 }
 
