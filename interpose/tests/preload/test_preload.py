@@ -8,6 +8,7 @@ are equal.  TAS_BUILD names the build folder.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -182,3 +183,18 @@ def test_preloading_costs_little_at_start() -> None:
 
     plain = {**os.environ, "TAS_SOCKET": "/nonexistent/tas.sock"}
     assert best({**plain, "LD_PRELOAD": str(LIBRARY)}) - best(plain) < 0.002
+
+
+def test_nothing_is_left_of_programs_that_ended(service: Path, request: pytest.FixtureRequest) -> None:
+    env = environment("service", request)
+    for program in PROGRAMS:
+        assert run([str(BUILD / "tests" / "preload" / program)], env)[0] == 0
+    conns = [sys.executable, "-m", "tas_sockets.tasctl", "--socket", str(service), "conns", "--json"]
+    deadline = time.monotonic() + 10
+    while True:
+        done = subprocess.run(conns, cwd=ROOT, capture_output=True, text=True, check=True)
+        left = [c for c in json.loads(done.stdout) if c["state"] != "TIME_WAIT"]
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    assert not left
