@@ -4,6 +4,8 @@
  *
  * Chained hash keyed with a random number (a flood of chosen ports cannot build one long chain).
  */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -11,7 +13,6 @@
 
 enum { BUCKETS = 1 << 16, EMBRYOS_MAX = 4096, TIME_WAITS_MAX = 65536 };
 
-static struct tas_sock *flows[BUCKETS];
 static uint64_t flow_key;
 
 static uint32_t hash(const struct tas_addr *local, const struct tas_addr *peer)
@@ -34,11 +35,17 @@ uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *pee
 	return hash(local, peer);
 }
 
-struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_addr *peer)
+int tas__flows_init(struct tas_stack *k)
+{
+	k->flows = calloc(BUCKETS, sizeof *k->flows);
+	return k->flows ? 0 : -ENOMEM;
+}
+
+struct tas_sock *tas__flow_find(const struct tas_core *c, const struct tas_addr *local, const struct tas_addr *peer)
 {
 	struct tas_sock *s;
 
-	for (s = flows[hash(local, peer) % BUCKETS]; s; s = s->flow_next)
+	for (s = c->stack->flows[hash(local, peer) % BUCKETS]; s; s = s->flow_next)
 		if (s->base.local.port == local->port && s->base.peer.port == peer->port &&
 		    tas__addr_same_ip(&s->base.local, local) && tas__addr_same_ip(&s->base.peer, peer))
 			return s;
@@ -47,7 +54,7 @@ struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_a
 
 void tas__flow_add(struct tas_sock *s)
 {
-	struct tas_sock **head = &flows[hash(&s->base.local, &s->base.peer) % BUCKETS];
+	struct tas_sock **head = &s->core->stack->flows[hash(&s->base.local, &s->base.peer) % BUCKETS];
 
 	s->flow_next = *head;
 	if (*head)
@@ -85,7 +92,7 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 	s->reuse = l->reuse;
 	s->listener = l;
 	l->u.lis.embryos++;
-	tas__n_embryos++;
+	c->stack->n_embryos++;
 	tas__wire_passive(s, seg);
 	tas__flow_add(s);
 	tas__port_add(s);
@@ -112,7 +119,7 @@ static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const s
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer)
 {
-	struct tas_sock *s = tas__flow_find(local, peer);
+	struct tas_sock *s = tas__flow_find(c, local, peer);
 
 	if (s && tcp_state(&s->u.tcp) == TCP_S_TIME_WAIT && s->base.id == UINT32_MAX &&
 	    tcp_time_wait_reusable(&s->u.tcp, seg)) {

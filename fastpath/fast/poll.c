@@ -9,8 +9,6 @@
 
 enum { POLL_IDLE_NS = 1000 * 1000, HINTS_MAX = 128 };
 
-static struct tas_proc *polled;
-static struct tas_sock *out_head, **out_tail = &out_head;
 
 void tas__output_soon(struct tas_sock *s)
 {
@@ -18,33 +16,34 @@ void tas__output_soon(struct tas_sock *s)
 		return;
 	s->out_queued = true;
 	s->out_next = NULL;
-	*out_tail = s;
-	out_tail = &s->out_next;
+	*s->core->stack->out_tail = s;
+	s->core->stack->out_tail = &s->out_next;
 }
 
 void tas__output_forget(struct tas_sock *s)
 {
+	struct tas_stack *k = s->core->stack;
 	struct tas_sock **p;
 
 	if (!s->out_queued)
 		return;
-	for (p = &out_head; *p != s; p = &(*p)->out_next)
+	for (p = &k->out_head; *p != s; p = &(*p)->out_next)
 		;
 	*p = s->out_next;
-	if (out_tail == &s->out_next)
-		out_tail = p;
+	if (k->out_tail == &s->out_next)
+		k->out_tail = p;
 	s->out_queued = false;
 }
 
-static unsigned output_run(void)
+static unsigned output_run(struct tas_stack *k)
 {
 	unsigned n = 0;
 
 	/* what queues itself again while we are at it waits for the next round */
-	struct tas_sock *s = out_head;
+	struct tas_sock *s = k->out_head;
 
-	out_head = NULL;
-	out_tail = &out_head;
+	k->out_head = NULL;
+	k->out_tail = &k->out_head;
 	while (s) {
 		struct tas_sock *next = s->out_next;
 
@@ -100,77 +99,78 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	for (uint32_t i = 0; i < n; i++)
 		hint(c, p, id[i]);
 	if (n)
-		p->hinted = c->now;
-	tas__wakes_run();
+		p->lane[c->index].hinted = c->now;
+	tas__wakes_run(c);
 	return n;
 }
 
-void tas__proc_poll_start(struct tas_proc *p)
+void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p)
 {
-	if (p->polled)
+	if (p->lane[c->index].polled)
 		return;
-	p->polled = true;
-	p->hinted = tas_cores[0].now;
-	p->next_polled = polled;
-	polled = p;
-	atomic_store_explicit(&p->region->core[0].need_wakeup, 0, memory_order_relaxed);
+	p->lane[c->index].polled = true;
+	p->lane[c->index].hinted = c->now;
+	p->lane[c->index].next = c->stack->polled;
+	c->stack->polled = p;
+	atomic_store_explicit(&p->region->core[c->index].need_wakeup, 0, memory_order_relaxed);
 }
 
 void tas__proc_poll_stop(struct tas_proc *p)
 {
-	struct tas_proc **q;
+	for (unsigned i = 0; i < tas_n_cores; i++) {
+		struct tas_proc **q;
 
-	if (!p->polled)
-		return;
-	for (q = &polled; *q != p; q = &(*q)->next_polled)
-		;
-	*q = p->next_polled;
-	p->polled = false;
+		if (!p->lane[i].polled)
+			continue;
+		for (q = &tas_cores[i].stack->polled; *q != p; q = &(*q)->lane[i].next)
+			;
+		*q = p->lane[i].next;
+		p->lane[i].polled = false;
+	}
 }
 
 /* Stop looking at processes without recent hints.  They are asked to ring first, then looked at a last time. */
 static void retire_idle(struct tas_core *c)
 {
-	struct tas_proc **q = &polled;
+	struct tas_proc **q = &c->stack->polled;
 
 	while (*q) {
 		struct tas_proc *p = *q;
 
-		if (c->now - p->hinted < POLL_IDLE_NS) {
-			q = &p->next_polled;
+		if (c->now - p->lane[c->index].hinted < POLL_IDLE_NS) {
+			q = &p->lane[c->index].next;
 			continue;
 		}
 		/* pairs with the producer's look at need_wakeup after its fetch-or */
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 1, memory_order_seq_cst);
 		if (tas_bitmap_any(&p->region->core[c->index].dirty)) {
 			atomic_store_explicit(&p->region->core[c->index].need_wakeup, 0, memory_order_relaxed);
-			p->hinted = c->now;
-			q = &p->next_polled;
+			p->lane[c->index].hinted = c->now;
+			q = &p->lane[c->index].next;
 			continue;
 		}
-		*q = p->next_polled;
-		p->polled = false;
+		*q = p->lane[c->index].next;
+		p->lane[c->index].polled = false;
 	}
 }
 
 unsigned tas_core_poll(struct tas_core *c)
 {
-	static uint64_t last_retire;
 	unsigned work = 0;
 	struct tas_proc *p, *next;
 
-	tas__wakes_run(); /* of the packets that came before */
-	for (p = polled; p; p = next) {
-		next = p->next_polled;
+	tas__wakes_run(c); /* of the packets that came before */
+	for (p = c->stack->polled; p; p = next) {
+		next = p->lane[c->index].next;
 		work += tas__proc_hints(c, p);
 	}
-	if (c->now - last_retire > POLL_IDLE_NS / 4) {
-		last_retire = c->now;
+	if (c->now - c->stack->last_retire > POLL_IDLE_NS / 4) {
+		c->stack->last_retire = c->now;
 		retire_idle(c);
 	}
 	tas__timers_run(c, &work);
-	work += output_run();
-	tas__wakes_run();
+	work += output_run(c->stack);
+	tas__wakes_run(c);
 	return work;
 }
 
@@ -183,15 +183,15 @@ bool tas_core_sleep_begin(struct tas_core *c)
 {
 	struct tas_proc *p;
 
-	tas__wakes_run(); /* of requests handled since the last round */
-	for (p = polled; p; p = p->next_polled) {
+	tas__wakes_run(c); /* of requests handled since the last round */
+	for (p = c->stack->polled; p; p = p->lane[c->index].next) {
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 1, memory_order_seq_cst);
 		if (tas_bitmap_any(&p->region->core[c->index].dirty)) {
 			tas_core_sleep_end(c);
 			return false;
 		}
 	}
-	if (out_head) {
+	if (c->stack->out_head) {
 		tas_core_sleep_end(c);
 		return false;
 	}
@@ -201,6 +201,6 @@ bool tas_core_sleep_begin(struct tas_core *c)
 
 void tas_core_sleep_end(struct tas_core *c)
 {
-	for (struct tas_proc *p = polled; p; p = p->next_polled)
+	for (struct tas_proc *p = c->stack->polled; p; p = p->lane[c->index].next)
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 0, memory_order_relaxed);
 }

@@ -30,13 +30,25 @@ static struct tas_sock_base **cookie_bucket(uint64_t cookie)
 int tas__socks_init(void)
 {
 	free_ids = malloc(TAS_SOCK_MAX * sizeof *free_ids);
-	return free_ids ? 0 : -ENOMEM;
+	if (!free_ids)
+		return -ENOMEM;
+	for (unsigned i = 0; i < tas_n_cores; i++) {
+		struct tas_stack *k = calloc(1, sizeof *k);
+
+		if (!k || tas__flows_init(k) < 0) {
+			free(k);
+			return -ENOMEM;
+		}
+		k->out_tail = &k->out_head;
+		tas_cores[i].stack = k;
+	}
+	return 0;
 }
 
 /* Peers over the link are told (RST); nothing else is left to say. */
 void tas__socks_exit(void)
 {
-	if (!free_ids)
+	if (!free_ids || !tas_cores[0].stack)
 		return;
 	for (uint32_t i = 0; i < 65536; i++) {
 		while (by_port[i]) {
@@ -50,7 +62,14 @@ void tas__socks_exit(void)
 	free(free_ids);
 	free_ids = NULL;
 	n_free = next_id = 0;
-	tas__timers_exit();
+	for (unsigned i = 0; i < tas_n_cores; i++) {
+		while (tas_cores[i].stack->polled)
+			tas__proc_poll_stop(tas_cores[i].stack->polled);
+		free(tas_cores[i].stack->timers.at);
+		free(tas_cores[i].stack->flows);
+		free(tas_cores[i].stack);
+		tas_cores[i].stack = NULL;
+	}
 }
 
 static uint32_t id_get(void)
@@ -374,8 +393,10 @@ void tas__sock_gauges(struct tas_sock_gauges *g)
 	*g = (struct tas_sock_gauges){
 		.sockets = n_placed,
 		.listeners = n_listeners,
-		.embryos = tas__n_embryos,
-		.time_waits = tas__n_time_wait,
 		.ports = n_ports,
 	};
+	for (unsigned i = 0; i < tas_n_cores; i++) {
+		g->embryos += tas_cores[i].stack->n_embryos;
+		g->time_waits += tas_cores[i].stack->n_time_wait;
+	}
 }

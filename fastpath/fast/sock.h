@@ -13,6 +13,21 @@
 #include "tcp/tcp.h"
 #include "tcp/tcp_conn.h"
 
+/* What one fast-path core owns; touched by its thread only.  (Ids, ports and identities in sock.c are the control work's: they
+ * change on core 0 only.) */
+struct tas_stack {
+	struct tas_proc *polled; /* processes whose hints are looked at every round */
+	uint64_t last_retire;
+	struct tas_sock *out_head, **out_tail; /* output is due */
+	struct tas_sock *wake_head;            /* to be told at the end of the batch */
+	struct tas_sock **flows;               /* link connections by 4-tuple */
+	struct {                               /* binary heap by deadline */
+		struct tas_sock **at;
+		uint32_t n, room;
+	} timers;
+	uint32_t n_time_wait, n_embryos;
+};
+
 /* One direction's ring as the service trusts it. */
 struct tas_ring {
 	uint64_t base; /* stream offset of its first byte */
@@ -119,7 +134,7 @@ void tas__sock_publish(struct tas_sock *s, enum tas_sock_state st);
 enum { TAS_WAKE_IN = 1, TAS_WAKE_OUT = 2 };
 void tas__wake(struct tas_sock *s, unsigned what); /* now */
 void tas__wake_soon(struct tas_sock *s, unsigned what); /* with the batch of packets or hints that is being handled */
-void tas__wakes_run(void);
+void tas__wakes_run(struct tas_core *c);
 void tas__wake_forget(struct tas_sock *s);
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 
@@ -150,7 +165,7 @@ uint32_t tas__accept_queued(struct tas_sock *l);
 bool tas__accept_waiting(const struct tas_sock *conn); /* still in an accept queue */
 
 /* ---- link connections: wire.c, flow.c ---- */
-struct tas_sock *tas__flow_find(const struct tas_addr *local, const struct tas_addr *peer);
+struct tas_sock *tas__flow_find(const struct tas_core *c, const struct tas_addr *local, const struct tas_addr *peer);
 int tas__wire_connect(struct tas_sock *s, uint32_t opts);
 void tas__wire_hint(struct tas_sock *s, int changed);
 void tas__wire_close(struct tas_sock *s, bool abort_it);
@@ -159,7 +174,7 @@ void tas__wire_output(struct tas_sock *s);
 void tas__wire_goodbye(struct tas_sock *s); /* the service ends */
 void tas__wire_reset_embryos(struct tas_sock *l);
 void tas__flow_del(struct tas_sock *s);
-extern uint32_t tas__n_time_wait, tas__n_embryos;
+int tas__flows_init(struct tas_stack *k); /* 0 or -ENOMEM */
 
 /* ---- local connections: local.c ---- */
 int tas__local_connect(struct tas_sock *a, struct tas_sock *l);
@@ -175,7 +190,6 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l);
 void tas__timer_set(struct tas_sock *s, uint64_t when); /* UINT64_MAX: none */
 void tas__timer_del(struct tas_sock *s);
 void tas__timers_run(struct tas_core *c, unsigned *work);
-void tas__timers_exit(void);
 uint64_t tas__timer_next(const struct tas_core *c);
 void tas__output_soon(struct tas_sock *s);
 void tas__output_forget(struct tas_sock *s);

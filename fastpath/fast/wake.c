@@ -70,26 +70,26 @@ void tas__wake(struct tas_sock *s, unsigned what)
 }
 
 /* ---- batches ---- */
-static struct tas_sock *due;
-
 void tas__wake_soon(struct tas_sock *s, unsigned what)
 {
 	if (!s->base.b || !what)
 		return;
 	if (!s->wake_due) {
-		s->wake_next = due;
-		due = s;
+		s->wake_next = s->core->stack->wake_head;
+		s->core->stack->wake_head = s;
 	}
 	s->wake_due |= (uint8_t)what;
 }
 
-void tas__wakes_run(void)
+void tas__wakes_run(struct tas_core *c)
 {
-	while (due) {
-		struct tas_sock *s = due;
+	struct tas_sock **head = &c->stack->wake_head;
+
+	while (*head) {
+		struct tas_sock *s = *head;
 		unsigned what = s->wake_due;
 
-		due = s->wake_next;
+		*head = s->wake_next;
 		s->wake_due = 0;
 		tas__wake(s, what);
 	}
@@ -101,7 +101,7 @@ void tas__wake_forget(struct tas_sock *s)
 
 	if (!s->wake_due)
 		return;
-	for (p = &due; *p != s; p = &(*p)->wake_next)
+	for (p = &s->core->stack->wake_head; *p != s; p = &(*p)->wake_next)
 		;
 	*p = s->wake_next;
 	s->wake_due = 0;

@@ -14,8 +14,6 @@
 
 enum { RCV_FIRST = 65536, OUTPUT_BUDGET = 64 };
 
-uint32_t tas__n_time_wait, tas__n_embryos;
-
 static uint8_t isn_key[16];
 
 static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
@@ -125,7 +123,7 @@ static void embryo_gone(struct tas_sock *s)
 		return;
 	s->listener->u.lis.embryos--;
 	s->listener = NULL;
-	tas__n_embryos--;
+	s->core->stack->n_embryos--;
 }
 
 static void connected(struct tas_sock *s)
@@ -150,7 +148,7 @@ static void time_wait(struct tas_sock *s, bool in)
 	if (s->in_time_wait == in)
 		return;
 	s->in_time_wait = in;
-	tas__n_time_wait += in ? 1 : -1u;
+	s->core->stack->n_time_wait += in ? 1 : -1u;
 }
 
 void tas__wire_forget(struct tas_sock *s)
@@ -360,10 +358,9 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 	memcpy(&peer.port, tcp8 + 2, 2);
 	memcpy(&seq, tcp8 + 4, 4);
 	seq = __builtin_bswap32(seq);
-	s = tas__flow_find(&local, &peer);
+	s = tas__flow_find(c, &local, &peer);
 	if (!s)
 		return;
-	(void)c;
 	if (mtu) {
 		if (mtu >= 576)
 			tcp_path_mtu(&s->u.tcp, seq, (uint16_t)(mtu - 40), s->core->now);

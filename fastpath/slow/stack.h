@@ -65,11 +65,13 @@ struct tas_proc {
 	struct tas_pollable pidfd, doorbell; /* fd -1: none */
 	bool exec_pending; /* TAS_MSG_EXEC_BEGIN seen */
 	bool between;      /* the old image is gone, the next has not attached */
-	bool polled;       /* its hints are looked at every round; else it rings its doorbell */
-	uint64_t hinted;   /* time of its last hint */
+	struct {
+		bool polled;     /* its hints are looked at every round; else it rings its doorbell */
+		uint64_t hinted; /* time of its last hint */
+		struct tas_proc *next;
+	} lane[TAS_CORES_MAX]; /* what each fast-path core knows of it */
 	int ws_efd[TAS_WS_MAX]; /* eventfds of open wait sets, -1: closed */
 	uint32_t n_ws;
-	struct tas_proc *next_polled;
 };
 
 extern struct tas_proc *tas__procs[TAS_PROC_MAX];
@@ -140,7 +142,7 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 /* Hints of process p: called by tas_core_poll() for polled processes, by control.c when a doorbell rings (after which the
  * process is polled again). */
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p);
-void tas__proc_poll_start(struct tas_proc *p); /* it rang: look at its hints every round for a while */
+void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p); /* it rang: look at its hints every round for a while */
 void tas__proc_poll_stop(struct tas_proc *p);  /* it is going away */
 
 /* Gauges and listing for admin.c. */

@@ -247,8 +247,9 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	return 0;
 }
 
-void tas__proc_poll_start(struct tas_proc *p)
+void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p)
 {
+	(void)c;
 	(void)p;
 	fake.polls++;
 }
