@@ -178,7 +178,8 @@ static void app(struct fuzz *f)
 	switch (how & 7) {
 	case 0:
 	case 1:
-		tcp_app_written(&f->c, f->written + length(f));
+		if (f->written < f->acked + (1 << 21))
+			tcp_app_written(&f->c, f->written + (length(f) & 0xfffff));
 		f->written = f->c.written;
 		break;
 	case 2:
@@ -222,7 +223,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint8_t how = u8(&f), more = u8(&f);
 	struct tcp_config cfg = { .mss = (uint16_t)(how & 1 ? 1460 : u32(&f)), .timestamps = how & 2, .sack = how & 4,
 				  .rcv_wnd_max = how & 8 ? 1 << 20 : u32(&f) & 0x3fffffff, .cc = how >> 4 & 1,
-				  .ts_offset = more * 0x1010101u };
+				  .ts_offset = more * 0x1010101u, .no_tail_probe = more & 1 };
 	uint32_t isn = how & 32 ? UINT32_MAX - more : u32(&f);
 
 	f.limit = how & 64 ? 65536 : u32(&f) & 0xfffff;

@@ -3,7 +3,7 @@
 #include "tcp/tcp_conn.h"
 
 /* snd_una moves forward to `to`.  Round trip (RFC 6298 §3 Karn: a segment sent twice is not timed; with timestamps the echo
- * serves then, RFC 7323 §4), timer (RFC 6298 §5.2, §5.3), congestion window. */
+ * serves then, RFC 7323 §4), congestion window. */
 void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg, uint64_t now)
 {
 	uint64_t acked = to - c->snd_una;
@@ -26,14 +26,19 @@ void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg
 	c->stall_at = now;
 	if (c->n_sacked)
 		c->n_sacked = (uint8_t)tcp__ranges_trim(c->sacked, c->n_sacked, (uint32_t)to);
-	if (c->timer <= TCP__T_PERSIST) {
-		if (to == c->snd_nxt)
-			tcp__disarm(c);
-		else
-			tcp__arm_rto(c, TCP__T_RTO, now);
-	}
 	if (grow)
 		tcp__cc_acked(c, acked, now);
+}
+
+/* RFC 6298 §5.2, §5.3; after loss recovery has looked at the acknowledgement, because that decides which timer it is. */
+void tcp__ack_timer(struct tcp_conn *c, uint64_t now)
+{
+	if (c->timer > TCP__T_PERSIST)
+		return;
+	if (c->snd_una == c->snd_nxt)
+		tcp__disarm(c);
+	else
+		tcp__arm_rtx(c, now);
 }
 
 void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg)
@@ -103,6 +108,8 @@ bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struc
 	if (pos >= (int64_t)una && window_newer(c, seg, advances))
 		tcp__window_set(c, seg);
 	tcp__recover_ack(c, seg, c->snd_una - una, dup);
+	if (advances)
+		tcp__ack_timer(c, now);
 	if (advances && tcp__fin_acked(c))
 		fin_acked(c, now, res);
 	return true;

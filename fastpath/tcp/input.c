@@ -196,7 +196,8 @@ static inline bool input_fast(struct tcp_conn *c, const struct tcp_seg *seg, uin
 	    seg->seq != tcp__rcv_seq(c, c->rcv_nxt) || (c->n_ooo | c->n_sacked | c->recovery | c->dupacks | seg->n_sack))
 		return false;
 	acked = (uint32_t)acked;
-	if (acked > tcp__in_flight(c) || (!acked && !seg->len) || seg->len > tcp__rcv_wnd(c) || c->flags & TCP__FIN_SEEN)
+	if (acked > tcp__in_flight(c) || (!acked && !seg->len) || seg->len > tcp__rcv_wnd(c) ||
+	    c->flags & (TCP__FIN_SEEN | TCP__TAIL))
 		return false;
 	if (c->flags & TCP__TS) {
 		if (!seg->has_ts || seq_lt(seg->tsval, c->ts_recent))
@@ -211,6 +212,7 @@ static inline bool input_fast(struct tcp_conn *c, const struct tcp_seg *seg, uin
 	c->probes = 0;
 	if (acked) {
 		tcp__ack_advance(c, c->snd_una + acked, seg, now);
+		tcp__ack_timer(c, now);
 		res->events |= TCP_EV_WRITABLE;
 	}
 	if (acked || seq_gt(seg->seq, c->snd_wl1) ||

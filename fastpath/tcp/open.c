@@ -51,7 +51,7 @@ static void open_common(struct tcp_conn *c, const struct tcp_config *cfg, uint32
 	c->last_rcv = c->last_snd = c->stall_at = now;
 	tcp__rtt_init(c);
 	c->rto = c->syn_timeout;
-	c->flags = TCP__SYN_DUE;
+	c->flags = TCP__SYN_DUE | (cfg->no_tail_probe ? TCP__NO_TAIL : 0);
 	tcp__disarm(c);
 }
 

@@ -7,7 +7,7 @@
  * retransmissions from rtx_next first, then with new data.  The three differ in how lost_end moves:
  *
  *   NewReno   one segment at snd_una, again at each partial acknowledgement; duplicates count as sacked segments
- *   SACK      up to the hole below which enough was sacked (IsLost)
+ *   SACK      up to the hole above which enough was sacked (IsLost), or a tail loss probe was
  *   timeout   everything that was in flight
  *
  * A retransmission that is lost itself is noticed (SACK) when data first sent after it is sacked: rtx_mark.
@@ -129,7 +129,7 @@ static void begin(struct tcp_conn *c, enum tcp__recovery how)
 	c->recover = c->rtx_mark = c->snd_nxt;
 	c->rtx_next = c->lost_end = c->snd_una;
 	c->flags |= TCP__HEAD_DUE;
-	c->flags &= ~TCP__RTT_TIMING; /* Karn */
+	c->flags &= ~(TCP__RTT_TIMING | TCP__TAIL | TCP__TAIL_DUE); /* Karn; no tail probe any more */
 }
 
 /* RFC 6582 §3.2 step 1, 4: not again for what a timeout has already repaired. */
@@ -193,11 +193,37 @@ static void in_recovery(struct tcp_conn *c, uint64_t acked, bool dup)
 	mark_lost(c, lost_below(c));
 }
 
+/* RFC 8985 §7.4.2.  Was the tail lost, and repaired by the probe?  Then it counts as congestion. */
+static void tail_acked(struct tcp_conn *c, const struct tcp_seg *seg, bool advances, bool dup)
+{
+	bool dsack = seg->n_sack && seq_leq(seg->sack[0].right, seg->ack);
+
+	if (c->snd_una < c->tail_end)
+		return;
+	if (!(c->flags & TCP__TAIL_RTX) || dsack || (!advances && dup)) {
+		c->flags &= ~TCP__TAIL;
+	} else if (c->snd_una > c->tail_end) {
+		c->flags &= ~TCP__TAIL;
+		c->ssthresh = tcp__cc_on_loss(c);
+		c->cwnd = c->ssthresh;
+	}
+}
+
+/* The probe arrived and something before it did not; after two round trips that is no reordering. */
+static bool tail_shows_loss(const struct tcp_conn *c)
+{
+	return c->flags & TCP__TAIL && c->n_sacked && widen(c, c->sacked[c->n_sacked - 1].right) >= c->tail_end;
+}
+
 /* After each acknowledgement in window; acked: by how much snd_una moved. */
 void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t acked, bool dup)
 {
-	if (!(c->recovery | c->n_sacked | c->dupacks | seg->n_sack) && !dup)
+	bool tail;
+
+	if (!(c->recovery | c->n_sacked | c->dupacks | seg->n_sack) && !dup && !(c->flags & TCP__TAIL))
 		return;
+	if (c->flags & TCP__TAIL)
+		tail_acked(c, seg, acked, dup);
 	if (c->flags & TCP__SACK)
 		dup = scoreboard_update(c, seg) && !acked;
 	if (c->recovery) {
@@ -208,8 +234,12 @@ void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t ac
 		c->dupacks = 0;
 	else if (dup && c->dupacks < 255)
 		c->dupacks++;
-	if ((c->dupacks >= TCP__DUP_THRESH || lost_below(c) > c->snd_una) && may_enter(c))
+	tail = tail_shows_loss(c);
+	if ((c->dupacks >= TCP__DUP_THRESH || lost_below(c) > c->snd_una || tail) && may_enter(c)) {
 		enter_recovery(c);
+		if (tail)
+			mark_lost(c, widen(c, c->sacked[c->n_sacked - 1].left));
+	}
 }
 
 /* RFC 6298 §5.4..5.6, RFC 5681 §3.1. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Output: each call describes at most one segment, the most urgent one: RST, SYN, the first lost segment, probe, further lost
+ * Output: each call describes at most one segment, the most urgent one: RST, SYN, the first lost segment, probes, further lost
  * segments, new data and FIN, a bare acknowledgement.  Every segment with ACK carries the newest acknowledgement, window,
  * timestamps and SACK blocks, and so fulfils a pending acknowledgement.
  */
@@ -132,8 +132,6 @@ static void output_range(struct tcp_conn *c, uint64_t now, uint64_t from, uint64
 		seg->flags |= TCP_F_PSH;
 	fill_urgent(c, from, seg);
 	c->last_snd = now;
-	if (c->timer != TCP__T_RTO)
-		tcp__arm_rto(c, TCP__T_RTO, now);
 }
 
 /* ---- Retransmission ---- */
@@ -144,6 +142,8 @@ static void output_again(struct tcp_conn *c, uint64_t now, uint64_t from, uint64
 	if (to > most && !(to == most + 1 && to > c->written)) /* a FIN does not count */
 		to = most;
 	output_range(c, now, from, to, seg, off);
+	if (c->timer != TCP__T_RTO)
+		tcp__arm_rto(c, TCP__T_RTO, now);
 	if (c->rtx_next < to)
 		c->rtx_next = to;
 	c->flags &= ~TCP__RTT_TIMING;
@@ -223,22 +223,14 @@ static uint32_t sendable(const struct tcp_conn *c, uint64_t avail, uint32_t max_
 	return (uint32_t)lim;
 }
 
-static bool output_new(struct tcp_conn *c, uint64_t now, uint32_t max_len, struct tcp_seg *seg, uint64_t *off)
+/* The next len bytes, and the FIN behind the last one.  A FIN needs room in the window, not in the congestion window
+ * (Linux). */
+static bool output_next(struct tcp_conn *c, uint64_t now, uint32_t len, struct tcp_seg *seg, uint64_t *off)
 {
-	uint64_t from = c->snd_nxt, to = from;
-	bool last, fin;
+	uint64_t from = c->snd_nxt, to = from + len;
+	bool fin = to == c->written && c->flags & TCP__FIN_QUEUED && to < c->snd_wnd_end;
 
-	if (from < c->written) {
-		if (c->snd_una == from)
-			tcp__cc_idle(c, now);
-		to += sendable(c, c->written - from, max_len);
-		if (to == from)
-			return false;
-	}
-	last = to == c->written;
-	/* A FIN needs room in the window, not in the congestion window (Linux). */
-	fin = last && c->flags & TCP__FIN_QUEUED && to < c->snd_wnd_end;
-	if (to == from && !fin)
+	if (!len && !fin)
 		return false;
 	if (c->snd_una == from)
 		c->stall_at = now;
@@ -249,6 +241,8 @@ static bool output_new(struct tcp_conn *c, uint64_t now, uint32_t max_len, struc
 	to += fin;
 	output_range(c, now, from, to, seg, off);
 	c->snd_nxt = to;
+	if (c->timer != TCP__T_RTO)
+		tcp__arm_rtx(c, now);
 	c->flags &= ~TCP__PUSH;
 	tcp__cc_sent(c);
 	if (!(c->flags & TCP__RTT_TIMING) && !c->recovery) {
@@ -256,6 +250,41 @@ static bool output_new(struct tcp_conn *c, uint64_t now, uint32_t max_len, struc
 		c->rtt_end = to;
 		c->rtt_at = now;
 	}
+	return true;
+}
+
+static bool output_new(struct tcp_conn *c, uint64_t now, uint32_t max_len, struct tcp_seg *seg, uint64_t *off)
+{
+	uint32_t len = 0;
+
+	if (c->snd_nxt < c->written) {
+		if (c->snd_una == c->snd_nxt)
+			tcp__cc_idle(c, now);
+		len = sendable(c, c->written - c->snd_nxt, max_len);
+		if (!len)
+			return false;
+	}
+	return output_next(c, now, len, seg, off);
+}
+
+/* Tail loss probe, RFC 8985 §7.3: one new segment, whatever the congestion window says, or the last one again. */
+static bool output_tail(struct tcp_conn *c, uint64_t now, struct tcp_seg *seg, uint64_t *off)
+{
+	uint64_t len = mss_now(c), wnd = c->snd_wnd_end > c->snd_nxt ? c->snd_wnd_end - c->snd_nxt : 0, from;
+
+	c->flags &= ~(TCP__TAIL_DUE | TCP__TAIL_RTX);
+	if (c->snd_una == c->snd_nxt || c->recovery || !tcp__state_in(c, TCP__M_MAY_SEND))
+		return false;
+	c->flags |= TCP__TAIL;
+	if (c->snd_nxt < c->written && wnd >= (c->written - c->snd_nxt < len ? c->written - c->snd_nxt : len)) {
+		output_next(c, now, (uint32_t)(c->written - c->snd_nxt < len ? c->written - c->snd_nxt : len), seg, off);
+	} else {
+		len += tcp__fin_sent(c);
+		from = tcp__in_flight(c) > len ? c->snd_nxt - len : c->snd_una;
+		output_again(c, now, from, c->snd_nxt, seg, off);
+		c->flags |= TCP__TAIL_RTX;
+	}
+	c->tail_end = c->snd_nxt;
 	return true;
 }
 
@@ -282,6 +311,8 @@ static bool output_rare(struct tcp_conn *c, uint64_t now, struct tcp_seg *seg, u
 		return true;
 	}
 	if (c->flags & TCP__HEAD_DUE && output_head(c, now, seg, off))
+		return true;
+	if (c->flags & TCP__TAIL_DUE && output_tail(c, now, seg, off))
 		return true;
 	if (c->flags & TCP__PROBE_DUE) {
 		output_probe(c, now, seg);

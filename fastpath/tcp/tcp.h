@@ -92,6 +92,7 @@ struct tcp_config {
 	uint64_t rto_min;       /* default 200 ms, as Linux */
 	uint64_t delack;        /* longest delayed ACK; default 40 ms */
 	uint8_t cc;             /* enum tcp_cc */
+	bool no_tail_probe;     /* leave lost tails to the retransmission timer */
 };
 
 enum tcp_cc { TCP_CC_RENO = 0, TCP_CC_CUBIC = 1 };

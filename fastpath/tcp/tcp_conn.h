@@ -61,10 +61,14 @@ enum {
 	TCP__HEAD_DUE = 1u << 22,  /* retransmit what is at snd_una, whatever the congestion window says */
 	TCP__PROBE_DUE = 1u << 23, /* zero-window or keep-alive probe */
 	TCP__PUSH = 1u << 24,      /* override of SWS avoidance, Nagle and cork: send what fits once */
-	TCP__RARE_OUTPUT = TCP__RST_DUE | TCP__SYN_DUE | TCP__HEAD_DUE | TCP__PROBE_DUE,
+	TCP__TAIL_DUE = 1u << 25,  /* send a tail loss probe */
+	TCP__TAIL = 1u << 26,      /* a tail loss probe is in flight: tail_end */
+	TCP__TAIL_RTX = 1u << 27,  /* it was a retransmission */
+	TCP__NO_TAIL = 1u << 28,   /* configured */
+	TCP__RARE_OUTPUT = TCP__RST_DUE | TCP__SYN_DUE | TCP__HEAD_DUE | TCP__PROBE_DUE | TCP__TAIL_DUE,
 };
 
-enum tcp__timer { TCP__T_NONE, TCP__T_RTO, TCP__T_PERSIST, TCP__T_FIN_WAIT2, TCP__T_TIME_WAIT };
+enum tcp__timer { TCP__T_NONE, TCP__T_RTO, TCP__T_PTO, TCP__T_PERSIST, TCP__T_FIN_WAIT2, TCP__T_TIME_WAIT };
 enum tcp__recovery { TCP__OPEN, TCP__RECOVERY, TCP__LOSS };
 
 struct tcp_conn {
@@ -102,6 +106,7 @@ struct tcp_conn {
 	uint64_t rtx_next; /* HighRxt + 1 */
 	uint64_t lost_end; /* holes below this are lost */
 	uint64_t rtx_mark; /* snd_nxt when the segment at snd_una was last sent again */
+	uint64_t tail_end; /* RFC 8985 §7.4: TLP.end_seq */
 	/* Send side, rare */
 	uint64_t last_snd;
 	uint64_t stall_at; /* since when the oldest byte in flight, or a closed window, makes no progress */
@@ -218,6 +223,7 @@ static inline void tcp__disarm(struct tcp_conn *c)
 /* timer.c */
 uint64_t tcp__rto(const struct tcp_conn *c); /* ns, with backoff */
 void tcp__arm_rto(struct tcp_conn *c, enum tcp__timer t, uint64_t now);
+void tcp__arm_rtx(struct tcp_conn *c, uint64_t now);
 void tcp__rtt_init(struct tcp_conn *c);
 void tcp__rtt_sample(struct tcp_conn *c, uint64_t ns);
 void tcp__keepalive_restart(struct tcp_conn *c, uint64_t now);
@@ -236,6 +242,7 @@ bool tcp__rcv_update_due(const struct tcp_conn *c);
 unsigned tcp__rcv_sack_blocks(struct tcp_conn *c, struct tcp_seg *seg, unsigned max);
 /* ack.c */
 void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg, uint64_t now);
+void tcp__ack_timer(struct tcp_conn *c, uint64_t now);
 bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struct tcp_result *res);
 void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg);
 /* recover.c */

@@ -85,6 +85,35 @@ void tcp__arm_rto(struct tcp_conn *c, enum tcp__timer t, uint64_t now)
 	tcp__arm(c, t, at);
 }
 
+/* Something is in flight: a probe of the tail where RFC 8985 §7.2 allows one, else retransmission. */
+void tcp__arm_rtx(struct tcp_conn *c, uint64_t now)
+{
+	const uint32_t not = TCP__NO_TAIL | TCP__TAIL;
+	uint64_t pto;
+
+	if ((c->flags & (TCP__SACK | not)) != TCP__SACK || c->recovery | c->n_sacked | c->retransmits || !c->srtt8 ||
+	    c->user_timeout) {
+		tcp__arm_rto(c, TCP__T_RTO, now);
+		return;
+	}
+	/* Two round trips; for a lone segment also the peer's delayed acknowledgement, but not later than the timeout.
+	 * Linux: plus 200 ms for a lone one, else plus two ticks. */
+	pto = c->srtt8 * 250ull + (tcp__in_flight(c) <= c->mss ? c->rto_min * 1000ull : 4 * TCP__MS);
+	tcp__arm(c, TCP__T_PTO, now + (pto < tcp__rto(c) ? pto : tcp__rto(c)));
+}
+
+static void probe_timeout(struct tcp_conn *c, uint64_t now)
+{
+	uint64_t at = c->last_snd + tcp__rto(c);
+
+	if (c->recovery | c->n_sacked) { /* recovery has begun, or is about to: no probe, retransmission when it is due */
+		tcp__arm(c, TCP__T_RTO, at > now ? at : now);
+		return;
+	}
+	c->flags |= TCP__TAIL_DUE;
+	tcp__arm_rto(c, TCP__T_RTO, now);
+}
+
 static unsigned retries_allowed(const struct tcp_conn *c)
 {
 	/* Linux: an orphan is given up sooner. */
@@ -211,6 +240,9 @@ void tcp_timer(struct tcp_conn *c, uint64_t now, struct tcp_result *res)
 				syn_timeout(c, now, res);
 			else
 				data_timeout(c, now, res);
+			break;
+		case TCP__T_PTO:
+			probe_timeout(c, now);
 			break;
 		case TCP__T_PERSIST:
 			persist_timeout(c, now, res);

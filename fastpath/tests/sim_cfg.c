@@ -41,6 +41,7 @@ static void side_random(struct sim *r, struct sim_side *side)
 	side->tcp.mss = (uint16_t)PICK(r, 48, 88, 536, 1000, 1460, 1460, 1460, 8960, 65495);
 	side->tcp.timestamps = sim_random(r, 4);
 	side->tcp.sack = sim_random(r, 4);
+	side->tcp.no_tail_probe = !sim_random(r, 4);
 	side->tcp.cc = (uint8_t)sim_random(r, 2);
 	side->tcp.time_wait = PICK(r, 0, SIM_SEC, 5ull * SIM_SEC);
 	side->isn = (uint32_t)PICK(r, sim_random(r, 1ull << 32), UINT32_MAX, UINT32_MAX - sim_random(r, 100000), 0x7fffff00u);

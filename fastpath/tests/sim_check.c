@@ -50,7 +50,8 @@ const char *sim_check(const struct tcp_conn *c)
 		return "congestion window below one segment";
 	if (tcp__pipe(c) > tcp__in_flight(c))
 		return "pipe larger than what is in flight";
-	if (c->snd_una != c->snd_nxt && c->timer != TCP__T_RTO && !(c->flags & TCP__HEAD_DUE))
+	if (c->snd_una != c->snd_nxt && c->timer != TCP__T_RTO && c->timer != TCP__T_PTO &&
+	    !(c->flags & TCP__HEAD_DUE))
 		return "in flight without retransmission timer";
 	if (c->state == TCP_S_TIME_WAIT && c->timer != TCP__T_TIME_WAIT)
 		return "TIME_WAIT without timer";

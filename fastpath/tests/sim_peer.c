@@ -12,7 +12,8 @@
 void peer_init(struct peer *p, bool full)
 {
 	memset(p, 0, sizeof(*p));
-	p->cfg = (struct tcp_config){ .mss = 1460, .rcv_wnd_max = 1 << 20, .timestamps = true, .sack = true };
+	p->cfg = (struct tcp_config){ .mss = 1460, .rcv_wnd_max = 1 << 20, .timestamps = true, .sack = true,
+				      .no_tail_probe = true };
 	p->now = 1000ull * SIM_SEC;
 	p->wnd = 65535;
 	p->ts = p->syn_sack = p->syn_wscale = full;

@@ -16,6 +16,7 @@
 
 static struct peer p;
 
+/* ack, then one or two ranges of which the second may be empty */
 static void sack(int64_t ack, int64_t l1, int64_t r1, int64_t l2, int64_t r2)
 {
 	const int64_t edges[] = { l1, r1, l2, r2 };
@@ -299,6 +300,77 @@ static void a_smaller_path_sends_again_in_smaller_segments(void **state)
 	assert_int_equal(p.c.recovery, TCP__OPEN);
 }
 
+static void with_tail_probes(void)
+{
+	peer_established(&p);
+	p.c.flags &= ~TCP__NO_TAIL;
+}
+
+static void a_lost_tail_is_probed_after_two_round_trips(void **state)
+{
+	(void)state;
+	with_tail_probes();
+	peer_write(&p, 5 * M);
+	assert_in_range(peer_next(&p), 4, 8);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A | P, 4 * M, 0, M); /* the last one again */
+	/* 3 and 4 were lost: the probe shows it. */
+	peer_in(&p, A, 0, 3 * M, 0);
+	sack(3 * M, 4 * M, 5 * M, 0, 0);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 3 * M, 0, M);
+	peer_in(&p, A, 0, 5 * M, 0);
+	assert_int_equal(p.c.recovery, TCP__OPEN);
+	assert_int_equal(p.c.retransmits, 0);
+	assert_int_equal(p.c.cwnd, 5 * M);
+}
+
+static void a_probe_prefers_new_data_and_is_followed_by_the_timeout(void **state)
+{
+	(void)state;
+	with_tail_probes();
+	peer_write(&p, 20 * M);
+	peer_expect_n(&p, 10);
+	peer_next(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 10 * M, 0, M);
+	assert_int_equal(peer_next(&p), 201);
+	peer_expect(&p, 0, A, 0, 0, M);
+	assert_int_equal(p.c.recovery, TCP__LOSS);
+}
+
+static void a_probe_that_repaired_a_loss_counts_as_congestion(void **state)
+{
+	const int64_t dsack[] = { 4 * M, 5 * M };
+
+	(void)state;
+	for (int lost = 0; lost < 2; lost++) {
+		with_tail_probes();
+		peer_write(&p, 5 * M);
+		peer_next(&p);
+		if (lost)
+			peer_in(&p, A, 0, 5 * M, 0);
+		else /* only the acknowledgements were lost */
+			peer_in_sack(&p, 0, 5 * M, 1, dsack);
+		peer_write(&p, M);
+		peer_in(&p, A, 0, 6 * M, 0);
+		assert_int_equal(p.c.flags & TCP__TAIL, 0);
+		assert_int_equal(p.c.ssthresh == UINT32_MAX, !lost);
+	}
+}
+
+static void a_lone_segment_is_probed_with_the_timeout(void **state)
+{
+	(void)state;
+	with_tail_probes();
+	peer_write(&p, 100);
+	assert_int_equal(peer_next(&p), 201);
+	peer_expect(&p, 0, A | P, 0, 0, 100);
+	assert_int_equal(p.c.cwnd, 10 * M); /* a probe, no timeout yet */
+	assert_int_equal(peer_next(&p), 201);
+	assert_int_equal(p.c.cwnd, M);
+}
+
 /* The window after n round trips in avoidance. */
 static uint32_t avoid(uint8_t cc, unsigned n)
 {
@@ -379,6 +451,10 @@ int main(void)
 		cmocka_unit_test(a_peer_that_takes_back_sacked_data_gets_it_again),
 		cmocka_unit_test(icmp_is_only_told_when_the_connection_times_out),
 		cmocka_unit_test(a_smaller_path_sends_again_in_smaller_segments),
+		cmocka_unit_test(a_lost_tail_is_probed_after_two_round_trips),
+		cmocka_unit_test(a_probe_prefers_new_data_and_is_followed_by_the_timeout),
+		cmocka_unit_test(a_probe_that_repaired_a_loss_counts_as_congestion),
+		cmocka_unit_test(a_lone_segment_is_probed_with_the_timeout),
 		cmocka_unit_test(reno_grows_by_one_segment_per_round_trip),
 		cmocka_unit_test(cubic_grows_to_its_plateau_and_beyond),
 		cmocka_unit_test(an_unused_window_does_not_grow),
