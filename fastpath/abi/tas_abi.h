@@ -103,6 +103,7 @@ enum {
 	TAS_F_RESET = 1u << 2,   /* connection is gone by RST, timeout or error: HUP + ERR */
 	TAS_F_LOCAL = 1u << 3,   /* the peer is another application of this service */
 	TAS_F_URG = 1u << 4,     /* urg_off is meaningful */
+	TAS_F_NEAR = 1u << 5,    /* local, and the peer is of the same memory set: one process may hold both ends */
 };
 
 struct tas_addr {
@@ -248,6 +249,9 @@ struct tas_core_hints { /* application → one fast-path core */
 	 * Pairs: producer's seq_cst fetch-or on dirty before its load of this; service's seq_cst store before it looks at
 	 * dirty a last time. */
 	_Alignas(TAS_LINE) _Atomic uint32_t need_wakeup;
+	/* 1: the service has taken hints out of dirty and is still acting on them.  While this or dirty says so, what this
+	 * process did may not be visible yet.  Pairs: stored 1 (seq_cst) before dirty is taken, 0 (release) after all effects. */
+	_Atomic uint32_t busy;
 	struct tas_bitmap dirty; /* by socket id: counters, shutdown, claim or options changed */
 };
 

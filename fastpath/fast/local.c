@@ -9,7 +9,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RCV_FIRST = 65536, PUMP_BUDGET = 512 * 1024 };
+enum { RCV_FIRST = 65536, PUMP_BUDGET = 512 * 1024, PUMP_COST = 32 };
 static const uint64_t retry_ns = 5 * 1000 * 1000, connect_timeout_ns = 127ull * 1000 * 1000 * 1000;
 
 static void show_state(struct tas_sock *s)
@@ -118,9 +118,10 @@ static bool pump(struct tas_sock *from)
 	return false;
 }
 
-void tas__local_output(struct tas_sock *s)
+unsigned tas__local_output(struct tas_sock *s)
 {
 	pump(s);
+	return PUMP_COST;
 }
 
 void tas__local_timer(struct tas_sock *s)
@@ -232,7 +233,9 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 	b->u.local.peer = a;
 	atomic_store_explicit(&b->base.b->s.mss, 65483, memory_order_relaxed);
 	atomic_store_explicit(&a->base.b->s.mss, 65483, memory_order_relaxed);
-	atomic_fetch_or_explicit(&b->base.b->s.flags, TAS_F_LOCAL, memory_order_relaxed);
+	tas__sock_flags(b, TAS_F_LOCAL | (a->base.set == b->base.set ? TAS_F_NEAR : 0));
+	if (a->base.set == b->base.set)
+		tas__sock_flags(a, TAS_F_NEAR);
 	tas__sock_publish(b, TAS_S_ESTABLISHED);
 	tas__port_add(b);
 	tas__accept_push(l, b);

@@ -7,8 +7,12 @@
  */
 #include "fast/sock.h"
 
-enum { POLL_IDLE_NS = 1000 * 1000, HINTS_MAX = 128 };
-
+enum {
+	POLL_IDLE_NS = 1000 * 1000,
+	HINTS_MAX = 128,
+	OUTPUT_PER_SOCKET = 32, /* segments */
+	OUTPUT_PER_ROUND = 128,
+};
 
 void tas__output_soon(struct tas_sock *s)
 {
@@ -18,6 +22,7 @@ void tas__output_soon(struct tas_sock *s)
 	s->out_next = NULL;
 	*s->core->stack->out_tail = s;
 	s->core->stack->out_tail = &s->out_next;
+	s->core->stack->n_out++;
 }
 
 void tas__output_forget(struct tas_sock *s)
@@ -32,31 +37,28 @@ void tas__output_forget(struct tas_sock *s)
 	*p = s->out_next;
 	if (k->out_tail == &s->out_next)
 		k->out_tail = p;
+	k->n_out--;
 	s->out_queued = false;
 }
 
+/*
+ * Output, a budget's worth per round: packets that come in meanwhile wait in the port's queue, which is not long, and the
+ * acknowledgements of what goes out are among them.  Sockets take turns; who has more to send stands at the end again.
+ */
 static unsigned output_run(struct tas_stack *k)
 {
-	unsigned n = 0;
+	unsigned n = k->n_out, spent = 0;
 
-	/* what queues itself again while we are at it waits for the next round */
-	struct tas_sock *s = k->out_head;
+	while (n-- && spent < OUTPUT_PER_ROUND && k->out_head) {
+		struct tas_sock *s = k->out_head;
 
-	k->out_head = NULL;
-	k->out_tail = &k->out_head;
-	while (s) {
-		struct tas_sock *next = s->out_next;
-
-		s->out_queued = false;
-		/* may free s, never another socket that is queued */
+		tas__output_forget(s);
 		if (s->base.kind == TAS_K_LINK)
-			tas__wire_output(s);
+			spent += 1 + tas__wire_output(s, OUTPUT_PER_SOCKET);
 		else
-			tas__local_output(s);
-		s = next;
-		n++;
+			spent += 1 + tas__local_output(s);
 	}
-	return n;
+	return spent;
 }
 
 static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
@@ -76,10 +78,9 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 	} else if (!s->dead && !b->closed) {
 		changed = tas__app_read(s);
 		if (changed < 0) {
-			tas__sock_nonsense(s);
-			return;
-		}
-		if (b->kind == TAS_K_LINK)
+			tas__sock_nonsense(s); /* not freed: it is not closed */
+			changed = 0;
+		} else if (b->kind == TAS_K_LINK)
 			tas__wire_hint(s, changed);
 		else
 			tas__local_hint(s, changed);
@@ -93,14 +94,20 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 {
-	uint32_t id[HINTS_MAX];
-	uint32_t n = tas_bitmap_drain(&p->region->core[c->index].dirty, id, HINTS_MAX);
+	struct tas_core_hints *h = &p->region->core[c->index];
+	uint32_t id[HINTS_MAX], n;
+
+	if (!atomic_load_explicit(&h->dirty.top, memory_order_relaxed))
+		return 0;
+	atomic_store_explicit(&h->busy, 1, memory_order_seq_cst);
+	n = tas_bitmap_drain(&h->dirty, id, HINTS_MAX);
 
 	for (uint32_t i = 0; i < n; i++)
 		hint(c, p, id[i]);
 	if (n)
 		p->lane[c->index].hinted = c->now;
 	tas__wakes_run(c);
+	atomic_store_explicit(&h->busy, 0, memory_order_release);
 	return n;
 }
 

@@ -296,6 +296,13 @@ void tas__sock_unclaimed(struct tas_sock_base *b)
 	tas__sock_last_close(b);
 }
 
+void tas__socks_check(struct tas_set *set)
+{
+	for (uint32_t i = 0; i < next_id && set->n_socks; i++)
+		if (table[i] && table[i]->base.set == set)
+			tas__sock_unclaimed(&table[i]->base);
+}
+
 void tas__sock_last_close(struct tas_sock_base *b)
 {
 	struct tas_sock *s = tas__of(b);

@@ -19,6 +19,7 @@ struct tas_stack {
 	struct tas_proc *polled; /* processes whose hints are looked at every round */
 	uint64_t last_retire;
 	struct tas_sock *out_head, **out_tail; /* output is due */
+	uint32_t n_out;
 	struct tas_sock *wake_head;            /* to be told at the end of the batch */
 	struct tas_sock **flows;               /* link connections by 4-tuple */
 	struct {                               /* binary heap by deadline */
@@ -170,7 +171,7 @@ int tas__wire_connect(struct tas_sock *s, uint32_t opts);
 void tas__wire_hint(struct tas_sock *s, int changed);
 void tas__wire_close(struct tas_sock *s, bool abort_it);
 void tas__wire_timer(struct tas_sock *s);
-void tas__wire_output(struct tas_sock *s);
+unsigned tas__wire_output(struct tas_sock *s, unsigned budget);
 void tas__wire_goodbye(struct tas_sock *s); /* the service ends */
 void tas__wire_reset_embryos(struct tas_sock *l);
 void tas__flow_del(struct tas_sock *s);
@@ -182,7 +183,7 @@ void tas__local_hint(struct tas_sock *s, int changed);
 void tas__local_close(struct tas_sock *s, bool abort_it);
 void tas__local_abandon(struct tas_sock *s, int error); /* a pending connect whose listener went away */
 void tas__local_timer(struct tas_sock *s);
-void tas__local_output(struct tas_sock *s);
+unsigned tas__local_output(struct tas_sock *s); /* what it cost, in segments */
 /* A pending connect to a listener that has room now. */
 int tas__local_establish(struct tas_sock *a, struct tas_sock *l);
 

@@ -66,8 +66,10 @@ static const struct tas_ring *ring_at(const struct tas_ring r[TAS_EXT_SLOTS], ui
 {
 	const struct tas_ring *best = NULL;
 
+	/* equal bases (a ring that was never used before the next was answered): the newer one */
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
-		if (r[i].active && r[i].base <= at && (!best || r[i].base > best->base))
+		if (r[i].active && r[i].base <= at &&
+		    (!best || r[i].base > best->base || (r[i].base == best->base && (int32_t)(r[i].gen - best->gen) > 0)))
 			best = &r[i];
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
 		if (r[i].active && r[i].base > at && r[i].base < *limit)

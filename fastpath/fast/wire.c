@@ -12,7 +12,7 @@
 
 #include "fast/wire.h"
 
-enum { RCV_FIRST = 65536, OUTPUT_BUDGET = 64 };
+enum { RCV_FIRST = 65536 };
 
 static uint8_t isn_key[16];
 
@@ -256,14 +256,15 @@ void tas__wire_timer(struct tas_sock *s)
 		settle(s);
 }
 
-void tas__wire_output(struct tas_sock *s)
+/* Sends at most budget segments; returns how many. */
+unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 {
 	uint32_t tso = tas_net_tso_max(), mss = tcp_mss(&s->u.tcp);
 	struct tcp_seg seg;
 	uint64_t off;
-	int n = 0;
+	unsigned n = 0;
 
-	while (n < OUTPUT_BUDGET && tcp_output(&s->u.tcp, s->core->now, tso > mss ? tso : mss, &seg, &off)) {
+	while (n < budget && tcp_output(&s->u.tcp, s->core->now, tso > mss ? tso : mss, &seg, &off)) {
 		if (seg.len && off < s->sent_high)
 			tas_count(s->core, TAS_CTR_tcp_retrans, 1);
 		if (off + seg.len > s->sent_high)
@@ -271,12 +272,13 @@ void tas__wire_output(struct tas_sock *s)
 		tas__segment_send(s->core, s, &seg, off, &s->base.local, &s->base.peer);
 		n++;
 	}
-	if (n == OUTPUT_BUDGET)
+	if (n == budget)
 		tas__output_soon(s);
 	if (!finished(s)) {
 		tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));
 		tas__timer_set(s, tcp_deadline(&s->u.tcp));
 	}
+	return n;
 }
 
 void tas__wire_hint(struct tas_sock *s, int changed)

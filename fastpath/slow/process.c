@@ -440,6 +440,7 @@ void tas__proc_end(struct tas_proc *p)
 	while (tas__n_procs && !tas__procs[tas__n_procs - 1])
 		tas__n_procs--;
 	each_claim(p, claim_drop);
+	tas__socks_check(set); /* killed between giving up a claim and saying so */
 	ws_close_all(p);
 	io_close(&p->pidfd);
 	io_close(&p->doorbell);

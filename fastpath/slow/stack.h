@@ -123,6 +123,8 @@ struct tas_sock_base *tas__sock_by_cookie(uint64_t cookie);
 void tas__sock_identify(struct tas_sock_base *s, const struct tas_ident *i);
 /* A claim on it went away (hint, death, exec): closes it when nobody claims it and it is not watched. */
 void tas__sock_unclaimed(struct tas_sock_base *s);
+/* The same for every socket of a set, when a process of it may have died without a word. */
+void tas__socks_check(struct tas_set *set);
 /* The last close is certain. */
 void tas__sock_last_close(struct tas_sock_base *s);
 /* The process will do nothing more: give back locks and subscriptions that it may hold in s (whose claim it had). */
