@@ -28,6 +28,13 @@ void tas__before_close(struct tas_obj *o, int fd)
 	struct linger l = { 0, 0 };
 	socklen_t len = sizeof l;
 
+	if (atomic_load(&o->kind) == TAS_OBJ_LISTEN && atomic_load(&o->refs) <= 2) {
+		uint64_t mask = tas__table_lock();
+
+		tas__ep_closing(o);
+		tas__table_unlock(mask);
+		return;
+	}
 	if (!tas__opt_touched_linger(o) || atomic_load(&o->kind) != TAS_OBJ_CONN || !tas__obj_live(o))
 		return;
 	if (atomic_load(&o->refs) > 2) /* ours, and this number's: otherwise it lives on */
@@ -57,7 +64,7 @@ int tas_close(int fd)
 			tas__set_state(fd, TAS_FD_UNKNOWN);
 		return sys_close(fd);
 	case TAS_FD_TAS:
-		o = tas__conn_get(fd);
+		o = tas__obj_get(fd);
 		if (o) {
 			tas__before_close(o, fd);
 			tas__obj_put(o);

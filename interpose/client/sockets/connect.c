@@ -32,7 +32,7 @@ static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr
 		return r;
 	mask = tas__table_lock();
 	tas__ep_became_kernel(o);
-	n = tas__renumber(o, TAS_FD_KERNEL, NULL);
+	n = tas__renumber(o, TAS_FD_KERNEL, NULL, fd);
 	tas__table_unlock(mask);
 	while (n--)
 		tas__obj_put(o);
@@ -53,7 +53,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 		atomic_store(&o->active, tas__tsc());
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
 		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
-		tas__renumber(o, TAS_FD_TAS, NULL);
+		tas__renumber(o, TAS_FD_TAS, NULL, fd);
 		tas__ep_became_tas(o);
 	} else {
 		struct tas_block *b = tas__mem(ss, sock->block, sizeof *b);
@@ -137,7 +137,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 }
 
 /* A connection that failed begins anew: the numbers get a fresh PLAIN object. */
-static struct tas_obj *start_over(struct tas_obj *o)
+static struct tas_obj *start_over(struct tas_obj *o, int fd)
 {
 	uint64_t mask = tas__table_lock();
 	struct tas_obj *by = tas__obj_new(TAS_OBJ_PLAIN);
@@ -147,7 +147,7 @@ static struct tas_obj *start_over(struct tas_obj *o)
 		return NULL;
 	atomic_store(&by->touched, atomic_load(&o->touched));
 	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED));
-	tas__obj_replace(o, by, TAS_FD_PLAIN);
+	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
 	return by;
 }
 
@@ -161,7 +161,7 @@ static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (addr && len >= sizeof addr->sa_family && addr->sa_family == AF_UNSPEC) {
 		/* Linux: tcp_disconnect(), which resets an established connection */
 		atomic_fetch_or(&o->b->a.shut, TAS_ABORT);
-		by = start_over(o);
+		by = start_over(o, fd);
 		if (by)
 			tas__obj_put(by);
 		return by ? 0 : -ENOMEM;
@@ -178,7 +178,7 @@ static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	} else if (tas__obj_error(o, false)) {
 		return -EISCONN; /* Linux: until the error has been read */
 	}
-	by = start_over(o);
+	by = start_over(o, fd);
 	if (!by)
 		return -ENOMEM;
 	r = connect_plain(by, fd, addr, len);

@@ -45,7 +45,7 @@ int tas_dup3(int fd, int to, int flags)
 	if (tas__state(to) == TAS_FD_INTERNAL)
 		return -EBADF;
 	if (fd != to && tas__state(to) == TAS_FD_TAS && sys_fcntl(tas__raw(fd), F_GETFD, 0) >= 0) {
-		o = tas__conn_get(to);
+		o = tas__obj_get(to);
 		if (o) {
 			tas__before_close(o, to);
 			tas__obj_put(o);

@@ -675,6 +675,18 @@ void tas__ep_moved(struct tas_obj *o, struct tas_obj *to)
 	}
 }
 
+/* The kernel would drop the listener's half with the last number only if no other process holds the file.  A set that is
+ * shared with the parent keeps it: there it is the parent's member, too. */
+void tas__ep_closing(struct tas_obj *o)
+{
+	for (struct tas_item *i = o->items; i; i = i->obj_next) {
+		tas__mutex_lock(&i->ep->lock);
+		if ((i->flags & TAS_IT_KHALF) && !i->ep->inherited)
+			tas__ep_khalf(i->ep, i, EPOLL_CTL_DEL, 0);
+		tas__mutex_unlock(&i->ep->lock);
+	}
+}
+
 void tas__ep_kick(struct tas_obj *o)
 {
 	for (struct tas_item *i = o->items; i; i = i->obj_next) {

@@ -319,10 +319,10 @@ int tas__plain_recheck(int fd)
 	return shared && resolve(fd) == 1;
 }
 
-void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st)
+void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st, int fd)
 {
 	uint64_t mask = tas__table_lock();
-	unsigned n = tas__renumber(o, st, by);
+	unsigned n = tas__renumber(o, st, by, fd);
 
 	tas__ep_moved(o, by);
 	tas__table_unlock(mask);

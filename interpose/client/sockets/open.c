@@ -200,20 +200,20 @@ static int become_listener(struct tas_obj *o, int fd, struct tas_session *ss, co
 		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
 		atomic_store_explicit(&o->kind, TAS_OBJ_LISTEN, memory_order_release);
-		tas__renumber(o, TAS_FD_TAS, NULL);
+		tas__renumber(o, TAS_FD_TAS, NULL, fd);
 		tas__ep_became_tas(o);
 	}
 	tas__table_unlock(mask);
 	return r;
 }
 
-static void become_kernel(struct tas_obj *o)
+static void become_kernel(struct tas_obj *o, int fd)
 {
 	uint64_t mask = tas__table_lock();
 	unsigned n;
 
 	tas__ep_became_kernel(o);
-	n = tas__renumber(o, TAS_FD_KERNEL, NULL);
+	n = tas__renumber(o, TAS_FD_KERNEL, NULL, fd);
 	tas__table_unlock(mask);
 	while (n--)
 		tas__obj_put(o);
@@ -244,7 +244,7 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0))
 		unlisten(ss, &sock);
 	else if (r == TAS_FALLBACK && err == 0)
-		become_kernel(o);
+		become_kernel(o, fd);
 	r = err;
 out:
 	if (ss)
@@ -268,7 +268,7 @@ static void relisten(struct tas_obj *o, int fd, struct tas_session *ss, const st
 	atomic_store(&by->flags, atomic_load(&o->flags) & ~(uint32_t)TAS_OF_WATCHED);
 	atomic_store(&by->touched, atomic_load(&o->touched));
 	atomic_store(&by->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
-	tas__obj_replace(o, by, TAS_FD_TAS);
+	tas__obj_replace(o, by, TAS_FD_TAS, fd);
 	tas__obj_put(by);
 }
 

@@ -82,9 +82,9 @@ void tas__drop_done(struct tas_dropped d);
 /* The same with the lock taken inside. */
 int tas__adopt(int fd, enum tas_fd_state st, void *p);
 void tas__forget(int fd, enum tas_fd_state st);
-/* All numbers that refer to o get state st; if to is given they refer to it afterwards (its references are raised).  Under
- * the lock.  Returns how many references of o are to be put afterwards. */
-unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to);
+/* All numbers that refer to o (fd is one, and the caller holds a reference) get state st; if to is given they refer to it
+ * afterwards (its references are raised).  Under the lock.  Returns how many references of o are to be put afterwards. */
+unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to, int fd);
 
 /* The object of a PLAIN or TAS number, referenced; NULL: anything else.  Asks when the number is UNKNOWN. */
 struct tas_obj *tas__obj_get(int fd);
@@ -106,7 +106,7 @@ void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id);
 int tas__recognise(int fd); /* UNKNOWN number → its state */
 int tas__plain_recheck(int fd);
 /* Another object takes over all numbers and memberships of o (listener registered again, failed connect begun anew). */
-void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st);
+void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st, int fd);
 void tas__fork_setup(void);
 
 /* Pending error of the connection, or 0; take: it counts as reported. */
@@ -203,6 +203,7 @@ void tas__ep_became_tas(struct tas_obj *o);                  /* PLAIN members mo
 void tas__ep_became_kernel(struct tas_obj *o);               /* memberships stay the kernel's for good */
 void tas__ep_moved(struct tas_obj *o, struct tas_obj *to);
 void tas__ep_kick(struct tas_obj *o);
+void tas__ep_closing(struct tas_obj *o);                     /* a listener's last number is about to be closed */
 void tas__ep_expose(int fd);                                 /* something outside waits for this set */
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);

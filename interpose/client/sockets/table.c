@@ -151,29 +151,33 @@ void tas__forget(int fd, enum tas_fd_state st)
 	tas__drop_done(d);
 }
 
-unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to)
+/* True if number fd referred to o and a reference of o is left over. */
+static bool renumber_one(int fd, struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to)
+{
+	struct tas_entry *e = tas__entry(fd);
+	bool left = st == TAS_FD_KERNEL || to;
+
+	if (!e || (states[fd] != TAS_FD_PLAIN && states[fd] != TAS_FD_TAS) || atomic_load(&e->p) != o)
+		return false;
+	if (st == TAS_FD_KERNEL)
+		to = NULL;
+	if (to)
+		atomic_fetch_add(&to->refs, 1);
+	if (left)
+		atomic_store(&e->p, to);
+	tas__set_state(fd, st);
+	return left;
+}
+
+unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to, int fd)
 {
 	uint32_t high = atomic_load(&tas__high);
 	unsigned n = 0;
 
-	for (uint32_t fd = 0; fd < high; fd++) {
-		struct tas_entry *e;
-
-		if (states[fd] != TAS_FD_PLAIN && states[fd] != TAS_FD_TAS)
-			continue;
-		e = tas__entry((int)fd);
-		if (!e || atomic_load(&e->p) != o)
-			continue;
-		if (st == TAS_FD_KERNEL) {
-			atomic_store(&e->p, NULL);
-			n++;
-		} else if (to) {
-			atomic_fetch_add(&to->refs, 1);
-			atomic_store(&e->p, to);
-			n++;
-		}
-		tas__set_state((int)fd, st);
-	}
+	if (atomic_load(&o->refs) <= 2) /* the caller's and one number's */
+		return renumber_one(fd, o, st, to);
+	for (uint32_t i = 0; i < high; i++)
+		n += renumber_one((int)i, o, st, to);
 	return n;
 }
 
@@ -253,7 +257,7 @@ void tas_note_close(int fd)
 	uint8_t st = tas__state(fd);
 
 	if (st == TAS_FD_TAS) {
-		o = tas__conn_get(fd);
+		o = tas__obj_get(fd);
 		if (o) {
 			tas__before_close(o, fd);
 			tas__obj_put(o);
