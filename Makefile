@@ -149,6 +149,17 @@ preload-programs: $(PRELOAD_PROGS)
 test-preload: check-exports preload-programs
 	$(Q)TAS_BUILD=$(abspath $(O)) $(PY) -m pytest -q interpose/tests/preload
 
+# ---- conformance: the same scenarios on the kernel and on TAS ----
+$(O)/tests/agent: compat_tests/harness/agent.c
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) -o $@ $< -ldl
+CONFORMANCE := $(wildcard compat_tests/calls compat_tests/options compat_tests/readiness compat_tests/lifecycle compat_tests/tcp compat_tests/limits)
+.PHONY: conformance conformance-agent
+conformance-agent: $(O)/tests/agent
+conformance: all conformance-agent
+	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q $(CONFORMANCE)
+	@echo "$(O)/conformance/index.html"
+
 # ---- what users type ----
 .PHONY: deps test-deps demo test test-full lint install help
 deps:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from _lab import BUILD, KERNEL_ONLY, Lab, Service, sh, sweep
+from harness.plugin import *  # noqa: F403  (the conformance suite's fixture and hooks)
 
 
 def _missing() -> str:
