@@ -100,6 +100,9 @@ static void conn_free(struct conn *c)
 {
 	struct worker *w = c->worker;
 
+	/* The thread that accepted it may still be inside its EPOLL_CTL_ADD and hold the file, so close() alone might leave the
+	 * member in the set for a moment. */
+	epoll_ctl(w->ep, EPOLL_CTL_DEL, c->fd, NULL);
 	close(c->fd);
 	pthread_mutex_lock(&w->lock);
 	*c->link = c->next;
