@@ -1,3 +1,42 @@
-"""TAS sockets: TCP acceleration as a service."""
+"""TAS sockets: TCP acceleration as a service.
+
+``import tas_sockets as socket`` gives every name of the standard ``socket`` module; TCP sockets are carried by TAS where it
+serves the address, and by the kernel otherwise.  The names are there from the first use of one of them on (the package's
+tools, such as ``tasctl``, do without the extension).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from socket import *  # noqa: F403
+
+    from tas_sockets._install import install as install
+    from tas_sockets._sock import close as close
+    from tas_sockets._sock import dup as dup
+    from tas_sockets._sock import socket as socket
+else:
+
+    import importlib
+
+    _TOOLS = frozenset(("asyncio", "select", "selectors", "ssl", "tasctl"))  # submodules: imported, not looked up
+
+    def _fill(name: str) -> bool:
+        if name in _TOOLS or (name.startswith("_") and name not in ("__all__", "__file__")):
+            import socket as std  # private names that programs use, such as _GLOBAL_DEFAULT_TIMEOUT
+
+            if name in _TOOLS or name.startswith("__") or not hasattr(std, name):
+                return False
+        return bool(importlib.import_module("tas_sockets._names").fill(globals()))
+
+    def __getattr__(name: str) -> Any:
+        if _fill(name) and name in globals():
+            return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        _fill("__all__")
+        return sorted(globals())
