@@ -99,6 +99,23 @@ SCENARIO(receive_flags)
 	SAY(k->recvfrom(s, NULL, 4, MSG_DONTWAIT, NULL, NULL));
 }
 
+SCENARIO(what_one_process_sent_to_itself_is_there_at_once)
+{
+	int there = 0;
+
+	pair();
+	for (int i = 0; i < 100; i++) {
+		send_(c, "x");
+		there += poll_(s, POLLIN, 0) == POLLIN;
+		there += recv_(s, 8, MSG_DONTWAIT) == 1;
+		send_(c, "y");
+		there += recv_(s, 8, MSG_DONTWAIT) == 1;
+	}
+	SAY(there);
+	k->close(c);
+	SAY(recv_(s, 8, MSG_DONTWAIT));
+}
+
 SCENARIO(timeouts_and_low_water)
 {
 	struct timeval tv = { 0, 30000 };
@@ -573,6 +590,7 @@ int main(void)
 		cmocka_unit_test(a_listener_refuses_what_is_for_connections),
 		cmocka_unit_test(names_of_both_ends_agree),
 		cmocka_unit_test(receive_flags),
+		cmocka_unit_test(what_one_process_sent_to_itself_is_there_at_once),
 		cmocka_unit_test(timeouts_and_low_water),
 		cmocka_unit_test(half_closes_in_order),
 		cmocka_unit_test(a_reset_is_reported_once_by_so_error),

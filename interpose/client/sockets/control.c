@@ -110,6 +110,8 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 
 	switch (request) {
 	case FIONREAD: /* = SIOCINQ */
+		if (!tas__rx_avail(b) && tas__obj_near(o))
+			tas__settle(o->ss);
 		return give_int(arg, tas__rx_avail(b));
 	case TIOCOUTQ: /* = SIOCOUTQ */
 	case SIOCOUTQNSD:

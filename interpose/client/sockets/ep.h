@@ -22,6 +22,14 @@ enum {
 	TAS_IT_KHALF = 1u << 4, /* listener: its backing socket is in the kernel's set under our marker */
 };
 
+/* What an edge-triggered item compares.  The event sequences say that something happened; the service may raise them a
+ * moment after the state is visible (once for a batch), so an input edge also needs state that differs. */
+struct tas_seen {
+	uint32_t in, out; /* event sequences */
+	uint64_t rx;      /* rx_delivered */
+	uint32_t flags, error, state;
+};
+
 struct tas_item {
 	struct tas_obj *o;
 	struct tas_ep *ep; /* NULL: free */
@@ -30,7 +38,7 @@ struct tas_item {
 	uint32_t id;    /* socket id it is hashed under */
 	uint32_t events, flags;
 	epoll_data_t data;
-	uint32_t seen_in, seen_out; /* event sequences at the last report (edge-triggered) */
+	struct tas_seen seen; /* at the last report */
 	uint64_t stamp;             /* wait call that reported it */
 	struct tas_item *hash_next;
 	struct tas_item *obj_next; /* tas_obj.items; table lock */
@@ -47,6 +55,7 @@ struct tas_ep {
 	_Atomic bool kernel;   /* has or had members in the kernel's set */
 	_Atomic bool exposed;  /* something else waits for the set's descriptor */
 	bool exposed_in;       /* the wait set's eventfd is in the kernel's set */
+	bool near;             /* has had a member whose other end may be ours as well */
 	bool inherited;        /* came through a fork: the kernel's set is shared with the parent */
 	bool death_seen;       /* everything was forced since the service of w.ss died */
 	_Atomic uint32_t sleepers, raw_waiters;

@@ -87,7 +87,7 @@ static struct tas_ep *ep_new(int fd)
 	ep->kick_fd = -1;
 	ep->w.ss = NULL;
 	ep->ready.ready_next = ep->ready.ready_prev = &ep->ready;
-	ep->exposed_in = ep->inherited = ep->death_seen = false;
+	ep->exposed_in = ep->inherited = ep->death_seen = ep->near = false;
 	atomic_store(&ep->kernel, false);
 	atomic_store(&ep->exposed, false);
 	atomic_store(&ep->n_tas, 0);
@@ -326,7 +326,6 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 	if (!hash_add(ep, i))
 		return -ENOMEM;
 	i->flags = TAS_IT_TAS | TAS_IT_FORCE;
-	i->seen_in = i->seen_out = 0;
 	i->stamp = 0;
 	if (listens) {
 		r = tas__ep_khalf(ep, i, EPOLL_CTL_ADD, i->events);
@@ -341,6 +340,7 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 		atomic_store(&ep->kernel, true);
 	}
 	atomic_fetch_add(&ep->n_tas, 1);
+	ep->near |= tas__obj_near(o);
 	tas__ep_ready(ep, i);
 	if (tas__ep_ensure(ep, o->ss))
 		tas__subscribe(&ep->w, o->b, o->id, o->gen);

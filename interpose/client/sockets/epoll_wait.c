@@ -26,21 +26,39 @@ static void drain_bitmap(struct tas_ep *ep)
 	} while (n == DRAIN);
 }
 
-/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for it. */
-static bool has_edge(struct tas_item *i, uint32_t in, uint32_t out, uint32_t revents)
+/* Loaded before readiness is judged: what comes in between counts as news next time. */
+static struct tas_seen see(const struct tas_block *b)
 {
+	struct tas_seen n;
+
+	n.in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
+	n.out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+	n.rx = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
+	n.flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
+	n.error = atomic_load_explicit(&b->s.error, memory_order_acquire);
+	n.state = atomic_load_explicit(&b->s.state, memory_order_acquire);
+	return n;
+}
+
+/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for it. */
+static bool has_edge(struct tas_item *i, const struct tas_seen *now, uint32_t revents)
+{
+	const struct tas_seen *was = &i->seen;
+	bool in = now->in != was->in && (now->rx != was->rx || now->flags != was->flags || now->error != was->error ||
+					 now->state != was->state);
+	bool out = now->out != was->out;
+
 	if (revents & (EPOLLERR | EPOLLHUP))
-		return in != i->seen_in || out != i->seen_out;
-	return (in != i->seen_in && (i->events & (EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLPRI))) ||
-	       (out != i->seen_out && (i->events & (EPOLLOUT | EPOLLWRNORM)));
+		return in || out;
+	return (in && (i->events & (EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLPRI))) ||
+	       (out && (i->events & (EPOLLOUT | EPOLLWRNORM)));
 }
 
 /* One item of the ready list.  True: *ev is filled. */
 static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev)
 {
-	struct tas_block *b = i->o->b;
-	uint32_t in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
-	uint32_t out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire), r;
+	struct tas_seen now = see(i->o->b);
+	uint32_t r;
 
 	tas__ep_unready(i);
 	if (i->flags & TAS_IT_OFF)
@@ -50,11 +68,10 @@ static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev
 		i->flags &= ~(uint32_t)TAS_IT_FORCE;
 		return false;
 	}
-	if ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, in, out, r))
+	if ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, &now, r))
 		return false;
 	i->flags &= ~(uint32_t)TAS_IT_FORCE;
-	i->seen_in = in;
-	i->seen_out = out;
+	i->seen = now;
 	i->stamp = ep->stamp;
 	ev->events = r;
 	ev->data = i->data;
@@ -224,14 +241,12 @@ static bool settle(struct tas_ep *ep)
 
 	drain_bitmap(ep);
 	for (i = ep->ready.ready_next; i != &ep->ready; i = next) {
-		struct tas_block *b = i->o->b;
-		uint32_t in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
-		uint32_t out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+		struct tas_seen now = see(i->o->b);
 		uint32_t r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
 
 		next = i->ready_next;
 		if ((i->flags & TAS_IT_OFF) || !r ||
-		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, in, out, r)))
+		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, &now, r)))
 			tas__ep_unready(i);
 	}
 	return ep->ready.ready_next != &ep->ready;
@@ -269,6 +284,8 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 	for (;;) {
 		revive(ep);
 		n = collect(ep, epfd, ev, max);
+		if (!n && !end && ep->near && ep->w.ss && tas__settle(ep->w.ss))
+			n = collect(ep, epfd, ev, max);
 		if (n) {
 			if (n > 0)
 				atomic_store_explicit(&ep->active, tas__tsc(), memory_order_relaxed);

@@ -226,6 +226,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	int r = 1, n;
 
 	if (o && level == SOL_SOCKET && name == SO_ERROR && (kind == TAS_OBJ_CONN || atomic_load(&o->so_error))) {
+		if (tas__obj_near(o))
+			tas__settle(o->ss);
 		n = tas__obj_error(o, true);
 		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {

@@ -16,6 +16,7 @@ struct job {
 	struct tas_obj **o;  /* n; NULL: the kernel's business */
 	nfds_t n;
 	bool kernel;         /* any descriptor for the kernel */
+	bool near;           /* a connection whose other end may be ours as well */
 	bool orphan;         /* a listener whose service is dead */
 	struct tas_waiter w; /* w.ss NULL: none */
 	bool subscribed;
@@ -49,6 +50,7 @@ static void prepare(struct job *j)
 			j->k[i].fd = INT32_MAX; /* POLLNVAL: not the program's */
 		else if (fd >= 0 && tas__state(fd) == TAS_FD_EPOLL)
 			tas__ep_expose(fd);
+		j->near |= o && tas__obj_near(o);
 		if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
 			j->k[i].fd = -1;
 		else if (fd >= 0)
@@ -190,6 +192,8 @@ static int run(struct job *j, uint64_t end, const sigset_t *mask)
 		bool now = !end || (end != UINT64_MAX && tas__now() >= end);
 		int ready = look(j);
 
+		if (!ready && now && j->near && ss && tas__settle(ss))
+			ready = look(j);
 		r = poll_kernel_now(j, ready || now ? mask : NULL);
 		if (r < 0 && !ready)
 			return r;

@@ -5,6 +5,8 @@
  */
 #include "sockets/sock.h"
 
+enum { SETTLE_NS = 2000000 }; /* a service that is stopped does not hold us up for long */
+
 static uint32_t listener_ready(struct tas_obj *o)
 {
 	struct tas_block *b = o->b;
@@ -76,6 +78,33 @@ void tas__obj_kick(struct tas_obj *o)
 }
 
 /* ---- waiting on one socket ---- */
+static bool hints_in_flight(struct tas_session *ss)
+{
+	uint32_t n = ss->r->h.n_cores;
+
+	for (uint32_t i = 0; i < n && i < TAS_CORES_MAX; i++) {
+		struct tas_core_hints *h = &ss->r->core[i];
+
+		/* busy after dirty: the service raises it before it takes dirty */
+		if (tas_bitmap_any(&h->dirty) || atomic_load_explicit(&h->busy, memory_order_acquire))
+			return true;
+	}
+	return false;
+}
+
+bool tas__settle(struct tas_session *ss)
+{
+	uint64_t end;
+
+	if (!tas__alive(ss) || !hints_in_flight(ss))
+		return false;
+	end = tas__now() + SETTLE_NS;
+	do
+		sys0(SYS_sched_yield);
+	while (hints_in_flight(ss) && tas__alive(ss) && tas__now() < end);
+	return true;
+}
+
 static uint64_t timeout_of(int fd, bool in)
 {
 	struct {

@@ -142,7 +142,7 @@ static int why_empty(struct tas_obj *o, uint32_t flags, uint32_t shut, bool got_
 static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
 	struct tas_block *b = o->b;
-	bool peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
+	bool settled = false, peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
 	struct tas_wait w = { 0 };
@@ -173,6 +173,14 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 		why = why_empty(o, f, shut, got > 0);
 		if (why <= 0)
 			return got ? (ssize_t)got : why;
+		if (nonblock && !settled && tas__obj_near(o) && tas__settle(o->ss)) {
+			settled = true;
+			if (!peek)
+				continue;
+			got = 0;
+			s = (struct sink){ .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+			continue;
+		}
 		if (nonblock)
 			return got ? (ssize_t)got : -EAGAIN;
 		why = tas__obj_wait(o, fd, true, seen, shut, &w);

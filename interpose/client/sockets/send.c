@@ -190,7 +190,7 @@ static int broken(struct tas_obj *o, int flags)
 ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags)
 {
 	struct tas_block *b = o->b;
-	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false;
+	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false;
 	struct tas_wait w = { 0 };
 	size_t sent = 0;
 
@@ -216,13 +216,17 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		}
 		if (r > 0) {
 			sent += (size_t)r;
-			asked = false;
+			asked = settled = false;
 			if (sent == n)
 				return (ssize_t)sent;
 			continue;
 		}
 		if (!asked) { /* room may have come between the look and the asking */
 			asked = true;
+			continue;
+		}
+		if (nonblock && !settled && tas__obj_near(o) && tas__settle(o->ss)) {
+			settled = true;
 			continue;
 		}
 		if (nonblock)

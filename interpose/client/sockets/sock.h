@@ -135,6 +135,17 @@ static inline bool tas__nonblock(const struct tas_obj *o)
 /* ---- readiness: ready.c ---- */
 /* EPOLL* (= POLL*) bits that hold now; for a listener only its TAS half. */
 uint32_t tas__obj_ready(struct tas_obj *o);
+/* May this process hold both ends? */
+static inline bool tas__obj_near(struct tas_obj *o)
+{
+	return atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_CONN &&
+	       (atomic_load_explicit(&o->b->s.flags, memory_order_relaxed) & TAS_F_NEAR);
+}
+/*
+ * On Linux a byte sent over loopback is there when send() returns; programs with both ends count on it.  Before such a socket
+ * says "would block", wait until the service has acted on what this process did.  True: it had not, look again.
+ */
+bool tas__settle(struct tas_session *ss);
 /* Stream state as recv and poll see it. */
 static inline uint64_t tas__rx_avail(const struct tas_block *b)
 {
