@@ -11,7 +11,7 @@ enum {
 	POLL_IDLE_NS = 1000 * 1000,
 	HINTS_MAX = 128,
 	OUTPUT_PER_SOCKET = 32, /* segments */
-	OUTPUT_PER_ROUND = 128,
+	OUTPUT_PER_ROUND = 64,
 };
 
 void tas__output_soon(struct tas_sock *s)
