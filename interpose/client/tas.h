@@ -16,13 +16,13 @@ extern "C" {
 #endif
 
 struct tas_status {
-	bool attached;      /* a session exists and its service lives */
-	uint32_t abi;       /* of the session; fields from here on are 0 without one */
+	bool attached; /* a session exists and its service lives */
+	uint32_t abi; /* of the session; fields from here on are 0 without one */
 	uint32_t proc_slot; /* this process in the service's table */
-	uint32_t set_id;    /* memory set */
-	uint32_t n_cores;   /* fast-path cores */
-	uint64_t instance;  /* random number of the service run */
-	uint32_t chunks;    /* chunks of shared memory that are mapped here */
+	uint32_t set_id; /* memory set */
+	uint32_t n_cores; /* fast-path cores */
+	uint64_t instance; /* random number of the service run */
+	uint32_t chunks; /* chunks of shared memory that are mapped here */
 	uint32_t wait_sets; /* wait sets opened */
 };
 

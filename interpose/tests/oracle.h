@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Linux as the oracle: a scenario is one function, written against struct api, that says what every call gave.  It runs twice, in
- * two child processes: through libc on the kernel, and through libtas_sockets on a service of its own.  Both must say the
- * same, line by line.
+ * Linux as the oracle: a scenario is one function, written against struct api, that says what every call gave.  It runs
+ * twice, in two child processes: through libc on the kernel, and through libtas_sockets on a service of its own.  Both
+ * must say the same, line by line.
  */
 #ifndef TAS_TEST_ORACLE_H
 #define TAS_TEST_ORACLE_H
@@ -82,20 +82,23 @@ WRAP(int, dup, (int a), a)
 WRAP(int, dup2, (int a, int b), a, b)
 WRAP(int, fcntl, (int a, int b, unsigned long c), a, b, c)
 WRAP(int, ioctl, (int a, unsigned long b, void *c), a, b, c)
-WRAP(int, ppoll, (struct pollfd *a, nfds_t b, const struct timespec *c, const sigset_t *d), a, b, c, d)
-WRAP(int, pselect, (int a, fd_set *b, fd_set *c, fd_set *d, const struct timespec *e, const sigset_t *f), a, b, c, d, e, f)
+WRAP(int, ppoll, (struct pollfd * a, nfds_t b, const struct timespec *c, const sigset_t *d), a, b, c, d)
+WRAP(int, pselect, (int a, fd_set *b, fd_set *c, fd_set *d, const struct timespec *e, const sigset_t *f), a, b, c, d, e,
+     f)
 WRAP(int, epoll_create1, (int a), a)
 WRAP(int, epoll_ctl, (int a, int b, int c, struct epoll_event *d), a, b, c, d)
-WRAP(int, epoll_pwait2, (int a, struct epoll_event *b, int c, const struct timespec *d, const sigset_t *e), a, b, c, d, e)
+WRAP(int, epoll_pwait2, (int a, struct epoll_event *b, int c, const struct timespec *d, const sigset_t *e), a, b, c, d,
+     e)
 
 #define ALL(X) \
-	X(socket) X(bind) X(listen) X(accept4) X(connect) X(shutdown) X(close) X(getsockname) X(getpeername) X(getsockopt) \
-	X(setsockopt) X(recvfrom) X(sendto) X(read) X(sendfile) X(dup) X(dup2) X(fcntl) X(ioctl) X(ppoll) X(pselect) \
-	X(epoll_create1) X(epoll_ctl) X(epoll_pwait2)
+	X(socket) \
+	X(bind) X(listen) X(accept4) X(connect) X(shutdown) X(close) X(getsockname) X(getpeername) X(getsockopt) \
+		X(setsockopt) X(recvfrom) X(sendto) X(read) X(sendfile) X(dup) X(dup2) X(fcntl) X(ioctl) X(ppoll) \
+			X(pselect) X(epoll_create1) X(epoll_ctl) X(epoll_pwait2)
 #define KERNEL_CALL(name) .name = kernel_##name,
 #define TAS_CALL(name) .name = tas_##name,
-static const struct api kernel_api = { ALL(KERNEL_CALL) };
-static const struct api tas_api = { ALL(TAS_CALL) };
+static const struct api kernel_api = {ALL(KERNEL_CALL)};
+static const struct api tas_api = {ALL(TAS_CALL)};
 
 /* ---- inside a scenario ---- */
 static const struct api *k; /* the calls to use */
@@ -128,8 +131,8 @@ __attribute__((unused)) static long recv_(int fd, size_t n, int flags)
 
 __attribute__((unused)) static long poll_(int fd, int events, int ms)
 {
-	struct pollfd p = { .fd = fd, .events = (short)events };
-	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+	struct pollfd p = {.fd = fd, .events = (short)events};
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	int r = k->ppoll(&p, 1, &ts, NULL);
 
 	return r > 0 ? p.revents : r;
@@ -152,7 +155,7 @@ __attribute__((unused)) static void settled(int fd, int events)
 
 static void listen_(void)
 {
-	addr = (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	addr = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	addr_len = sizeof addr;
 	ls = k->socket(AF_INET, SOCK_STREAM, 0);
 	if (k->bind(ls, (void *)&addr, addr_len) < 0 || k->listen(ls, 16) < 0 ||
@@ -178,7 +181,7 @@ __attribute__((unused)) static void unpair(void)
 
 __attribute__((unused)) static void reset_by(int fd)
 {
-	struct linger l = { 1, 0 };
+	struct linger l = {1, 0};
 
 	k->setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
 	k->close(fd);

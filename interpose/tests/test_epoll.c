@@ -6,7 +6,7 @@ static int ep;
 
 static long ctl(int op, int fd, unsigned events, unsigned long data)
 {
-	struct epoll_event e = { .events = events, .data.u64 = data };
+	struct epoll_event e = {.events = events, .data.u64 = data};
 
 	return k->epoll_ctl(ep, op, fd, &e);
 }
@@ -21,7 +21,7 @@ static int by_data(const void *a, const void *b)
 /* Says what epoll_wait gives, in the order of data. */
 static void wait_(int ms)
 {
-	struct timespec ts = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+	struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	struct epoll_event e[8];
 	int n = k->epoll_pwait2(ep, e, 8, &ts, NULL);
 
@@ -51,8 +51,8 @@ static void new_set(void)
 
 SCENARIO(errors_of_epoll_ctl)
 {
-	struct epoll_event e = { 0 }, ev[2];
-	struct timespec none = { 0, 0 };
+	struct epoll_event e = {0}, ev[2];
+	struct timespec none = {0, 0};
 	int file = open("/etc/passwd", O_RDONLY);
 
 	new_set();
@@ -227,7 +227,7 @@ SCENARIO(listeners_level_edge_and_oneshot)
 
 SCENARIO(membership_survives_connect_and_listen)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof a;
 	int l;
 
@@ -390,8 +390,8 @@ SCENARIO(every_one_of_many_is_reported)
 {
 	enum { N = 60 };
 	int cs[N], ss[N], seen = 0;
-	bool got[N] = { false };
-	struct timespec ts = { 0, 100000000 };
+	bool got[N] = {false};
+	struct timespec ts = {0, 100000000};
 	struct epoll_event e[16];
 
 	new_set();

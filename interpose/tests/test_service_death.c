@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A service that is killed: nobody hangs, connections are reset, listeners go on in the kernel and with the next service. */
+/* A service that is killed: nobody hangs, connections are reset, listeners go on in the kernel and with the next
+ * service. */
 #include "oracle.h"
 
 enum { N = 7 };
@@ -25,7 +26,7 @@ static void *in_recv(void *fd)
 
 static void *in_recv_with_timeout(void *fd)
 {
-	struct timeval tv = { 20, 0 };
+	struct timeval tv = {20, 0};
 
 	k->setsockopt((int)(long)fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
 	return in_recv(fd);
@@ -45,7 +46,7 @@ static void *in_poll(void *fd)
 
 static void *in_epoll(void *arg)
 {
-	struct epoll_event e = { 0 };
+	struct epoll_event e = {0};
 
 	(void)arg;
 	return k->epoll_pwait2(ep, &e, 1, NULL, NULL) == 1 ? (void *)(long)e.events : NULL;
@@ -74,8 +75,8 @@ static int kernel_client(void)
 
 static void blocked_threads_and_listeners_survive_the_service(void **state)
 {
-	struct epoll_event e = { .events = EPOLLIN | EPOLLET };
-	struct timespec ts = { 2, 0 };
+	struct epoll_event e = {.events = EPOLLIN | EPOLLET};
+	struct timespec ts = {2, 0};
 	pthread_t recving, timed, sending, polling, epolling, accepting;
 	int fd;
 
@@ -99,11 +100,12 @@ static void blocked_threads_and_listeners_survive_the_service(void **state)
 	assert_int_equal(result(polling), POLLIN | POLLERR | POLLHUP);
 	assert_int_equal(result(epolling), EPOLLIN | EPOLLERR | EPOLLHUP);
 	assert_int_equal(result(timed), -ECONNRESET);
-	assert_int_equal(poll_(ss[4], POLLIN | POLLOUT | POLLRDHUP, 0), POLLIN | POLLOUT | POLLRDHUP | POLLERR | POLLHUP);
+	assert_int_equal(poll_(ss[4], POLLIN | POLLOUT | POLLRDHUP, 0),
+			 POLLIN | POLLOUT | POLLRDHUP | POLLERR | POLLHUP);
 	assert_int_equal(so_error(ss[4]), ECONNRESET);
 	assert_int_equal(recv_(ss[4], 1, 0), 0);
 	assert_int_equal(send_(ss[4], "x"), -EPIPE);
-	assert_int_equal(k->epoll_pwait2(ep, &e, 1, &(struct timespec){ 0 }, NULL), 0); /* an edge, reported above */
+	assert_int_equal(k->epoll_pwait2(ep, &e, 1, &(struct timespec){0}, NULL), 0); /* an edge, reported above */
 
 	/* the kernel's half goes on */
 	fd = kernel_client();

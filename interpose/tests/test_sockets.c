@@ -118,7 +118,7 @@ SCENARIO(what_one_process_sent_to_itself_is_there_at_once)
 
 SCENARIO(timeouts_and_low_water)
 {
-	struct timeval tv = { 0, 30000 };
+	struct timeval tv = {0, 30000};
 	int v = 4;
 
 	pair();
@@ -443,7 +443,7 @@ SCENARIO(accept_inherits_options_but_no_file_flags)
 
 SCENARIO(select_sets_bits_like_the_kernel)
 {
-	struct timespec none = { 0, 0 }, soon = { 0, 20000000 };
+	struct timespec none = {0, 0}, soon = {0, 20000000};
 	fd_set r, w, e;
 
 	pair();
@@ -486,8 +486,8 @@ static pid_t disturb(bool byte)
 
 SCENARIO(signals_interrupt_and_restart_alike)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
-	struct timeval tv = { 2, 0 };
+	struct sigaction sa = {.sa_handler = on_signal};
+	struct timeval tv = {2, 0};
 	pid_t pid;
 
 	pair();
@@ -511,7 +511,7 @@ SCENARIO(signals_interrupt_and_restart_alike)
 
 SCENARIO(ipv6_and_dual_stack)
 {
-	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT }, b;
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT}, b;
 	socklen_t len = sizeof a;
 	char text[64] = "";
 	int l6 = k->socket(AF_INET6, SOCK_STREAM, 0);
@@ -527,7 +527,7 @@ SCENARIO(ipv6_and_dual_stack)
 	SAY(recv_(s, 1, 0));
 	unpair();
 	k->close(l6);
-	a = (struct sockaddr_in6){ .sin6_family = AF_INET6 };
+	a = (struct sockaddr_in6){.sin6_family = AF_INET6};
 	l6 = k->socket(AF_INET6, SOCK_STREAM, 0);
 	k->bind(l6, (void *)&a, sizeof a);
 	SAY(k->listen(l6, 3));

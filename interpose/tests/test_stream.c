@@ -71,8 +71,8 @@ static void offer(struct tas_extent *e, uint64_t base, uint32_t at, uint32_t len
 static ssize_t send_n(size_t n)
 {
 	static uint8_t buf[1 << 16];
-	struct iovec v = { buf, n };
-	struct tas_source src = { .iov = &v, .n_iov = 1, .in_fd = -1 };
+	struct iovec v = {buf, n};
+	struct tas_source src = {.iov = &v, .n_iov = 1, .in_fd = -1};
 
 	for (size_t i = 0; i < n; i++)
 		buf[i] = (uint8_t)(i * 7);
@@ -145,7 +145,7 @@ static void an_idle_writer_begins_again_at_the_ring_start(void **state)
 static void a_reader_crosses_from_one_extent_to_the_next(void **state)
 {
 	char buf[64] = "";
-	struct msghdr m = { .msg_iov = &(struct iovec){ buf, sizeof buf }, .msg_iovlen = 1 };
+	struct msghdr m = {.msg_iov = &(struct iovec){buf, sizeof buf}, .msg_iovlen = 1};
 	int fd = 900;
 
 	(void)state;
@@ -199,7 +199,7 @@ static void a_lock_is_refused_to_the_handler_of_its_owner(void **state)
 
 static void v4_mapped_addresses_are_ipv4_to_the_service(void **state)
 {
-	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = 7 }, back;
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = 7}, back;
 	struct tas_addr t;
 	socklen_t len = sizeof back;
 

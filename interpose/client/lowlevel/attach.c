@@ -2,9 +2,9 @@
 /*
  * Attaching to the service, and the life of sessions.
  *
- * There is at most one current session; `current` holds one reference to it.  When its service dies the session is taken out
- * of current and lives on until the last socket made in it is gone.  Session structs are never unmapped, so that a thread
- * may try to take a reference on a pointer it read a moment ago.
+ * There is at most one current session; `current` holds one reference to it.  When its service dies the session is
+ * taken out of current and lives on until the last socket made in it is gone.  Session structs are never unmapped, so
+ * that a thread may try to take a reference on a pointer it read a moment ago.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ static struct tas_session *sessions[SESSIONS_MAX]; /* under tas__attach_lock */
 static _Atomic(struct tas_session *) current;
 struct tas_mutex tas__attach_lock;
 static uint64_t retry_at; /* under tas__attach_lock */
-static int last_error;    /* under tas__attach_lock */
+static int last_error; /* under tas__attach_lock */
 static _Atomic bool ever;
 
 static char socket_path[sizeof((struct sockaddr_un *)0)->sun_path] = TAS_SOCKET_DEFAULT;
@@ -177,8 +177,8 @@ bool tas__ever_attached(void)
 /* ---- attach ---- */
 static int control_connect(const char *path)
 {
-	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	struct timeval tv = { .tv_sec = 2 };
+	struct sockaddr_un a = {.sun_family = AF_UNIX};
+	struct timeval tv = {.tv_sec = 2};
 	int fd = sys_socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), r;
 
 	if (fd < 0)
@@ -247,7 +247,7 @@ static int session_begin(struct tas_session *ss, const struct tas_msg *m, int ct
 
 static int hello(struct tas_session *ss, int ctl)
 {
-	struct tas_msg m = { .op = TAS_MSG_HELLO, .u.hello = { .abi_min = TAS_ABI_MIN, .abi_max = TAS_ABI_MAX } };
+	struct tas_msg m = {.op = TAS_MSG_HELLO, .u.hello = {.abi_min = TAS_ABI_MIN, .abi_max = TAS_ABI_MAX}};
 	int in[2], r;
 	unsigned n = 2;
 
@@ -340,7 +340,7 @@ void tas_get_status(struct tas_status *st)
 {
 	struct tas_session *ss = tas__session_get();
 
-	*st = (struct tas_status){ 0 };
+	*st = (struct tas_status){0};
 	if (!ss)
 		return;
 	st->attached = true;

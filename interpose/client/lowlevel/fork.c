@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fork.  The parent asks for a place for its child first (TAS_MSG_FORK_PREPARE: the service copies the claims at that
- * moment; nobody can change them, because every lock is held).  The child maps its own region over the parent's at the same
- * address, and speaks on its own control socket.  Chunks stay mapped: parent and child are one memory set.  The service
- * takes a hang-up of the child's control socket before its first word for its death, so a failed fork cleans itself up.
+ * moment; nobody can change them, because every lock is held).  The child maps its own region over the parent's at the
+ * same address, and speaks on its own control socket.  Chunks stay mapped: parent and child are one memory set.  The
+ * service takes a hang-up of the child's control socket before its first word for its death, so a failed fork cleans
+ * itself up.
  */
 #include <string.h>
 
@@ -14,7 +15,7 @@ static struct tas_session *forking; /* between prepare and parent/child; every l
 void tas__fork_prepare(void)
 {
 	struct tas_session *ss = tas__session_get();
-	struct tas_msg m = { .op = TAS_MSG_FORK_PREPARE };
+	struct tas_msg m = {.op = TAS_MSG_FORK_PREPARE};
 	int pair[2], in[2];
 	unsigned n = 2;
 
@@ -73,7 +74,7 @@ static void drop_parents(struct tas_session *ss)
 void tas__fork_child(void)
 {
 	struct tas_session *ss = forking;
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	void *r = NULL;
 
 	tas__tid_changed();
@@ -82,7 +83,8 @@ void tas__fork_child(void)
 		return;
 	drop_parents(ss);
 	if (ss->child.ctl >= 0)
-		r = sys_mmap(ss->r, ss->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, ss->child.region);
+		r = sys_mmap(ss->r, ss->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+			     ss->child.region);
 	if (ss->child.ctl >= 0)
 		sys_close(ss->child.region);
 	if (r) {

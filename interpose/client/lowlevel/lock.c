@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Locks.  Mutexes live inside the process; shared locks (lock_rx, lock_tx of a socket) may be wanted by any process of the
- * memory set and are freed by the service when their owner dies.  A shared lock is held for a copy and a counter only.
+ * Locks.  Mutexes live inside the process; shared locks (lock_rx, lock_tx of a socket) may be wanted by any process of
+ * the memory set and are freed by the service when their owner dies.  A shared lock is held for a copy and a counter
+ * only.
  *
  * A signal handler may read or write the very socket whose lock the interrupted thread holds.  It can never get it, so
- * the lock says -EDEADLK to a thread that holds it already: `held` names the word before it is taken and until it is free.
+ * the lock says -EDEADLK to a thread that holds it already: `held` names the word before it is taken and until it is
+ * free.
  */
 #include "lowlevel/private.h"
 
@@ -61,13 +63,13 @@ static void lock_sleep(struct tas_session *ss, _Atomic uint32_t *w, uint32_t v, 
 {
 	uint64_t until = tas__now() + SLICE_NS;
 	struct futex_waitv f[2] = {
-		{ .val = v, .uaddr = (uintptr_t)w, .flags = FUTEX_32 },
-		{ .val = atomic_load(&ss->r->alive), .uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32 },
+		{.val = v, .uaddr = (uintptr_t)w, .flags = FUTEX_32},
+		{.val = atomic_load(&ss->r->alive), .uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32},
 	};
 
 	if (end < until)
 		until = end;
-	struct timespec ts = { .tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000) };
+	struct timespec ts = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
 
 	sys5(SYS_futex_waitv, SYS_P(f), 2, 0, SYS_P(&ts), CLOCK_MONOTONIC);
 }
@@ -81,8 +83,8 @@ static int lock_slow(struct tas_session *ss, _Atomic uint32_t *w, uint32_t tag, 
 		v = atomic_load_explicit(w, memory_order_relaxed);
 		if (!v) {
 			/* others may sleep: keep the mark, so that our unlock wakes one of them */
-			if (atomic_compare_exchange_weak_explicit(w, &v, tag | (i < 64 ? 0 : WAITED), memory_order_acquire,
-								  memory_order_relaxed))
+			if (atomic_compare_exchange_weak_explicit(w, &v, tag | (i < 64 ? 0 : WAITED),
+								  memory_order_acquire, memory_order_relaxed))
 				return 0;
 			continue;
 		}

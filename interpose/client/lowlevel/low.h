@@ -2,8 +2,8 @@
 /*
  * What libtas offers to libtas_sockets: sessions, requests, shared memory, hints, locks, wait sets, fork.
  *
- * A session is one attachment to one run of the service.  Sockets refer to the session that they were made in; after the
- * service died its memory stays mapped until the last such socket is gone, so that no pointer into it ever dangles.
+ * A session is one attachment to one run of the service.  Sockets refer to the session that they were made in; after
+ * the service died its memory stays mapped until the last such socket is gone, so that no pointer into it ever dangles.
  *
  * Locks inside the process are mutexes of this file.  Whoever holds one that a signal handler might want (through read,
  * write or close) has blocked signals.  Order: table (sockets/) → epoll set → session.ws_lock → session.rpc.
@@ -52,7 +52,7 @@ void tas__signals_restore(uint64_t mask);
 /* ---- session ---- */
 struct tas_session {
 	_Atomic uint32_t refs; /* current session: 1; each socket, each user; 0: the struct may be taken again */
-	_Atomic bool dead;     /* the service is gone (or we are a child that could not join) */
+	_Atomic bool dead; /* the service is gone (or we are a child that could not join) */
 	_Atomic int ctl, door; /* internal descriptors */
 	struct tas_region *r;
 	uint64_t size;
@@ -64,7 +64,7 @@ struct tas_session {
 	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
 	struct tas_mutex ws_lock;
 	uint64_t ws_open[TAS_WS_MAX / 64], ws_busy[TAS_WS_MAX / 64]; /* under ws_lock */
-	int ws_fd[TAS_WS_MAX];                                      /* valid where ws_open */
+	int ws_fd[TAS_WS_MAX]; /* valid where ws_open */
 	/* fork in progress (under all locks) */
 	struct {
 		int ctl, door, region;
@@ -85,8 +85,9 @@ bool tas__ever_attached(void);
 static inline bool tas__alive(struct tas_session *ss);
 void tas__session_died(struct tas_session *ss);
 
-/* One request and its reply (both in *m).  fds go with the request; *n_in descriptors at most come into in, CLOEXEC; *n_in
- * becomes their number.  Returns 0 when a reply came (its m->err may say anything), or -errno: session is dead. */
+/* One request and its reply (both in *m).  fds go with the request; *n_in descriptors at most come into in, CLOEXEC;
+ * *n_in becomes their number.  Returns 0 when a reply came (its m->err may say anything), or -errno: session is dead.
+ */
 int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in);
 /* The same, with rep.err folded into the result. */
 int tas__ask(struct tas_session *ss, struct tas_msg *m, uint16_t op, const int *fds, unsigned n_fds);
@@ -101,8 +102,8 @@ void tas__session_moved(struct tas_session *ss, uint32_t set_id);
 
 void tas__doorbell(struct tas_session *ss, unsigned core);
 
-/* Regions and chunks.  The hook is for a test that runs the service in the same process: it answers with the service's own
- * mapping, so that ThreadSanitizer can see both sides. */
+/* Regions and chunks.  The hook is for a test that runs the service in the same process: it answers with the service's
+ * own mapping, so that ThreadSanitizer can see both sides. */
 extern void *(*tas__map_hook)(int fd, uint64_t size);
 void *tas__shared_map(int fd, uint64_t size); /* NULL: no memory */
 void tas__shared_unmap(void *p, uint64_t size);
@@ -170,7 +171,8 @@ struct tas_waiter {
 };
 int tas__waiter_get(struct tas_session *ss, bool bitmap, struct tas_waiter *w);
 void tas__waiter_put(struct tas_waiter *w);
-/* Announce sleep; afterwards the caller looks at state again and sleeps in the kernel with w->fd among its descriptors. */
+/* Announce sleep; afterwards the caller looks at state again and sleeps in the kernel with w->fd among its descriptors.
+ */
 void tas__waiter_arm(struct tas_waiter *w);
 void tas__waiter_disarm(struct tas_waiter *w);
 /* Empties the eventfd. */
@@ -184,7 +186,8 @@ void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b);
 /* ---- fork: called by libtas_sockets inside its own handlers, locks of its own held ---- */
 void tas__fork_prepare(void);
 void tas__fork_parent(void);
-void tas__fork_child(void); /* the session, if it survives, has a new region, slot and descriptors; wait sets are gone */
+void tas__fork_child(
+	void); /* the session, if it survives, has a new region, slot and descriptors; wait sets are gone */
 
 /* ---- talk ---- */
 bool tas__env_require(void);

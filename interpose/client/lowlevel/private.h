@@ -6,6 +6,6 @@
 #include "lowlevel/low.h"
 
 extern struct tas_mutex tas__attach_lock; /* outside of session.ws_lock and session.rpc */
-void tas__tid_changed(void);              /* in a forked child */
+void tas__tid_changed(void); /* in a forked child */
 
 #endif

@@ -10,7 +10,7 @@ void (*tas__internal_mark)(int fd, bool internal);
 /* High numbers, but not so high that the kernel's descriptor table grows large for them. */
 int tas__internal_fd(int fd)
 {
-	struct rlimit rl = { 1024, 1024 };
+	struct rlimit rl = {1024, 1024};
 	int top, high = -1;
 
 	if (fd < 0)
@@ -54,7 +54,7 @@ void tas__shared_unmap(void *p, uint64_t size)
 
 static uint8_t *map_chunk(struct tas_session *ss, uint32_t index)
 {
-	struct tas_msg m = { .op = TAS_MSG_CHUNK, .u.chunk.index = index };
+	struct tas_msg m = {.op = TAS_MSG_CHUNK, .u.chunk.index = index};
 	int fd[1];
 	unsigned n = 1;
 	uint8_t *p = NULL, *expected = NULL;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests over the control socket.  One at a time per session, with signals blocked: a handler that maps a chunk must not
- * find the lock held by the thread it interrupted.  A service that does not answer within RPC_MS is taken for dead.
+ * Requests over the control socket.  One at a time per session, with signals blocked: a handler that maps a chunk must
+ * not find the lock held by the thread it interrupted.  A service that does not answer within RPC_MS is taken for dead.
  */
 #include <string.h>
 
@@ -15,8 +15,8 @@ static int send_packet(int ctl, const struct tas_msg *m, const int *fds, unsigne
 		struct cmsghdr h;
 		char room[CMSG_SPACE(sizeof(int) * TAS_MSG_FDS_MAX)];
 	} u;
-	struct iovec v = { .iov_base = (void *)(uintptr_t)m, .iov_len = sizeof *m };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1 };
+	struct iovec v = {.iov_base = (void *)(uintptr_t)m, .iov_len = sizeof *m};
+	struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1};
 	long r;
 
 	if (n) {
@@ -63,9 +63,9 @@ static int receive_packet(int ctl, struct tas_msg *m, int *in, unsigned *n_in)
 		struct cmsghdr h;
 		char room[CMSG_SPACE(sizeof(int) * TAS_MSG_FDS_MAX)];
 	} u;
-	struct iovec v = { .iov_base = m, .iov_len = sizeof *m };
-	struct msghdr h = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof u };
-	struct pollfd p = { .fd = ctl, .events = POLLIN };
+	struct iovec v = {.iov_base = m, .iov_len = sizeof *m};
+	struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof u};
+	struct pollfd p = {.fd = ctl, .events = POLLIN};
 	uint64_t end = tas__now() + RPC_MS * 1000000ull;
 	long r;
 
@@ -77,7 +77,8 @@ static int receive_packet(int ctl, struct tas_msg *m, int *in, unsigned *n_in)
 
 		if (now >= end)
 			return -ETIMEDOUT;
-		struct timespec ts = { .tv_sec = (time_t)((end - now) / 1000000000), .tv_nsec = (long)((end - now) % 1000000000) };
+		struct timespec ts = {.tv_sec = (time_t)((end - now) / 1000000000),
+				      .tv_nsec = (long)((end - now) % 1000000000)};
 
 		sys_ppoll(&p, 1, &ts, NULL);
 	}
@@ -113,7 +114,8 @@ int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned
 	m->seq = seq = ++ss->seq;
 	r = send_packet(ctl, m, fds, n_fds);
 	if (r == -EBADF || r == -EMFILE || r == -ETOOMANYREFS) {
-		/* one of the descriptors to send was closed meanwhile, or too many are in flight: the session is well */
+		/* one of the descriptors to send was closed meanwhile, or too many are in flight: the session is well
+		 */
 		m->err = r;
 		r = 0;
 		if (n_in)

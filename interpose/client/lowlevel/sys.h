@@ -2,9 +2,9 @@
 /*
  * Raw system calls.
  *
- * The client libraries never go through libc's socket and file calls: those may be the interposer's own wrappers, they may
- * be somebody else's preload, and they touch errno.  Everything here returns the result or -errno, is async-signal-safe,
- * and is no cancellation point.
+ * The client libraries never go through libc's socket and file calls: those may be the interposer's own wrappers, they
+ * may be somebody else's preload, and they touch errno.  Everything here returns the result or -errno, is
+ * async-signal-safe, and is no cancellation point.
  */
 #ifndef TAS_SYS_H
 #define TAS_SYS_H

@@ -2,9 +2,10 @@
 /*
  * Waiting: spin a little, then sleep.
  *
- * Three sleeps.  park: one socket, no timeout: futex_waitv on the socket's event word, on a word of the application's own
- * line, and on the service's liveness word; signals restart it exactly as they restart recv().  Wait sets: everything else
- * sleeps in the caller's ppoll with an eventfd that the service writes when the wait set's `sleeping` was 1.
+ * Three sleeps.  park: one socket, no timeout: futex_waitv on the socket's event word, on a word of the application's
+ * own line, and on the service's liveness word; signals restart it exactly as they restart recv().  Wait sets:
+ * everything else sleeps in the caller's ppoll with an eventfd that the service writes when the wait set's `sleeping`
+ * was 1.
  */
 #include "lowlevel/low.h"
 
@@ -12,7 +13,7 @@ enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US
 
 uint64_t tas__now(void)
 {
-	struct timespec ts = { 0 };
+	struct timespec ts = {0};
 
 	sys2(SYS_clock_gettime, CLOCK_MONOTONIC, SYS_P(&ts));
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
@@ -81,9 +82,9 @@ int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic
 {
 	uint32_t a = atomic_load(&ss->r->alive);
 	struct futex_waitv f[3] = {
-		{ .val = v1, .uaddr = (uintptr_t)w1, .flags = FUTEX_32 },
-		{ .val = v2, .uaddr = (uintptr_t)w2, .flags = FUTEX_32 },
-		{ .uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32 },
+		{.val = v1, .uaddr = (uintptr_t)w1, .flags = FUTEX_32},
+		{.val = v2, .uaddr = (uintptr_t)w2, .flags = FUTEX_32},
+		{.uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32},
 	};
 	long r;
 
@@ -101,7 +102,7 @@ int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic
 /* ---- wait sets ---- */
 static int waiter_open(struct tas_session *ss, unsigned i)
 {
-	struct tas_msg m = { .u.ws.index = i };
+	struct tas_msg m = {.u.ws.index = i};
 	int fd = (int)sys2(SYS_eventfd2, 0, O_NONBLOCK | O_CLOEXEC), r;
 
 	if (fd < 0)
@@ -158,7 +159,7 @@ int tas__waiter_get(struct tas_session *ss, bool bitmap, struct tas_waiter *w)
 	if (i < 0)
 		return i;
 	tas__session_ref(ss);
-	*w = (struct tas_waiter){ .ss = ss, .index = (uint32_t)i, .fd = ss->ws_fd[i] };
+	*w = (struct tas_waiter){.ss = ss, .index = (uint32_t)i, .fd = ss->ws_fd[i]};
 	tas__waiter_drain(w);
 	return 0;
 }
@@ -212,7 +213,7 @@ static uint32_t sub_word(const struct tas_waiter *w)
 
 int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
 {
-	struct tas_msg m = { .u.subscribe = { .id = id, .gen = gen, .ws = w->index } };
+	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index}};
 	uint32_t me = sub_word(w);
 
 	for (int i = 0; i < TAS_SUBS; i++)
@@ -231,7 +232,7 @@ int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint3
 
 void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
 {
-	struct tas_msg m = { .u.subscribe = { .id = id, .gen = gen, .ws = w->index } };
+	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index}};
 
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t me = sub_word(w);

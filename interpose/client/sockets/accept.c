@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * accept.  A listener has two halves: the queue of TAS connections in shared memory, popped without a lock by any process,
- * and the kernel's own queue.  Blocking waits for both.
+ * accept.  A listener has two halves: the queue of TAS connections in shared memory, popped without a lock by any
+ * process, and the kernel's own queue.  Blocking waits for both.
  *
- * accept4() on a blocking kernel socket would wait for the kernel's half alone; so it is called only when ppoll says that a
- * connection is there, and the listener's lock_rx keeps other acceptors of the memory set from taking it in between.
+ * accept4() on a blocking kernel socket would wait for the kernel's half alone; so it is called only when ppoll says
+ * that a connection is there, and the listener's lock_rx keeps other acceptors of the memory set from taking it in
+ * between.
  */
 #include "sockets/sock.h"
 
 enum { NOTHING = -4096 /* no errno */, KERNEL_TURN = 16, TAKE_NS = 50000000 };
 
 /*
- * Pops one connection.  0: sock is filled and claimed; NOTHING.  The table lock keeps threads of this process apart, so a
- * claim bit that was clear before ours is ours to take back; between processes the compare-and-swap decides.
+ * Pops one connection.  0: sock is filled and claimed; NOTHING.  The table lock keeps threads of this process apart, so
+ * a claim bit that was clear before ours is ours to take back; between processes the compare-and-swap decides.
  */
 static int pop(struct tas_obj *o, struct tas_msg_sock *sock)
 {
@@ -21,7 +22,8 @@ static int pop(struct tas_obj *o, struct tas_msg_sock *sock)
 
 	while (at < atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire)) {
 		uint32_t len = atomic_load_explicit(&b->x.rx[0].len, memory_order_relaxed);
-		struct tas_accept_entry *ring = tas__mem(o->ss, atomic_load_explicit(&b->x.rx[0].off, memory_order_relaxed), len);
+		struct tas_accept_entry *ring =
+			tas__mem(o->ss, atomic_load_explicit(&b->x.rx[0].off, memory_order_relaxed), len);
 		bool had;
 
 		if (!ring || len < sizeof *ring || (len & (len - 1)))
@@ -104,8 +106,8 @@ static int accept_kernel(int fd, int flags, struct sockaddr *addr, socklen_t *le
 
 static bool readable(int fd)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	struct timespec none = { 0, 0 };
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct timespec none = {0, 0};
 
 	return sys_ppoll(&p, 1, &none, NULL) > 0;
 }
@@ -131,8 +133,8 @@ static int accept_half(struct tas_obj *o, int fd, int flags, struct sockaddr *ad
 }
 
 /*
- * Linux restarts accept() after a handler that was installed with SA_RESTART; ppoll never does.  Which signal came cannot
- * be told here; if every handler of the process restarts, so does accept.
+ * Linux restarts accept() after a handler that was installed with SA_RESTART; ppoll never does.  Which signal came
+ * cannot be told here; if every handler of the process restarts, so does accept.
  */
 static bool all_handlers_restart(void)
 {
@@ -150,11 +152,12 @@ static bool all_handlers_restart(void)
 	return true;
 }
 
-/* Sleeps until either half has something, the service goes, or it is time to look for a service.  0, -EINTR, -EAGAIN. */
+/* Sleeps until either half has something, the service goes, or it is time to look for a service.  0, -EINTR, -EAGAIN.
+ */
 static int wait_both(struct tas_obj *o, int fd, uint64_t end)
 {
-	struct tas_waiter w = { 0 };
-	struct pollfd p[3] = { { .fd = fd, .events = POLLIN }, { .fd = -1, .events = POLLIN }, { .fd = -1 } };
+	struct tas_waiter w = {0};
+	struct pollfd p[3] = {{.fd = fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
 	uint64_t slice = UINT64_MAX;
 	struct timespec ts;
 	bool live = tas__obj_live(o);
@@ -190,7 +193,7 @@ static uint64_t accept_timeout(int fd)
 {
 	struct {
 		int64_t s, us;
-	} tv = { 0, 0 };
+	} tv = {0, 0};
 	socklen_t len = sizeof tv;
 
 	if (sys_getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, &len) < 0 || (!tv.s && !tv.us))
@@ -200,7 +203,8 @@ static uint64_t accept_timeout(int fd)
 
 static int accept_once(struct tas_obj *o, int fd, int flags, struct sockaddr *addr, socklen_t *len)
 {
-	bool kernel_first = atomic_fetch_add_explicit(&o->turn, 1, memory_order_relaxed) % KERNEL_TURN == KERNEL_TURN - 1;
+	bool kernel_first =
+		atomic_fetch_add_explicit(&o->turn, 1, memory_order_relaxed) % KERNEL_TURN == KERNEL_TURN - 1;
 	int r = NOTHING;
 
 	if (!kernel_first)
@@ -214,7 +218,7 @@ static int accept_once(struct tas_obj *o, int fd, int flags, struct sockaddr *ad
 
 static int accept_listener(struct tas_obj *o, int fd, int flags, struct sockaddr *addr, socklen_t *len, bool *moved)
 {
-	struct tas_spin spin = { 0 };
+	struct tas_spin spin = {0};
 	uint64_t end = 0;
 	int r;
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Addresses between struct sockaddr and the ABI's.  A v4-mapped IPv6 address is told to the service as the IPv4 address that
- * it means; towards the program the family of the socket decides. */
+/* Addresses between struct sockaddr and the ABI's.  A v4-mapped IPv6 address is told to the service as the IPv4 address
+ * that it means; towards the program the family of the socket decides. */
 #include <netinet/in.h>
 #include <string.h>
 
 #include "sockets/sock.h"
 
-static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
 int tas__addr_in(const struct sockaddr *sa, socklen_t len, struct tas_addr *out)
 {

@@ -18,14 +18,15 @@ static void linger(struct tas_obj *o, int seconds)
 		    atomic_load(&b->s.tx_acked) >= atomic_load(&b->a.tx_written))
 			return;
 		/* acknowledgements below a full ring do not bump the event word: look every few milliseconds */
-		if (sys_futex(&b->s.ev_out, FUTEX_WAIT, atomic_load(&b->s.ev_out), tas__left(end, 2000000, &ts)) == -EINTR)
+		if (sys_futex(&b->s.ev_out, FUTEX_WAIT, atomic_load(&b->s.ev_out), tas__left(end, 2000000, &ts)) ==
+		    -EINTR)
 			return;
 	}
 }
 
 void tas__before_close(struct tas_obj *o, int fd)
 {
-	struct linger l = { 0, 0 };
+	struct linger l = {0, 0};
 	socklen_t len = sizeof l;
 
 	if (atomic_load(&o->kind) == TAS_OBJ_LISTEN && atomic_load(&o->refs) <= 2) {
@@ -50,7 +51,7 @@ void tas__before_close(struct tas_obj *o, int fd)
 int tas_close(int fd)
 {
 	uint8_t st = tas__state(fd);
-	struct tas_dropped d = { NULL, NULL };
+	struct tas_dropped d = {NULL, NULL};
 	struct tas_obj *o;
 	uint64_t mask;
 	int r;
@@ -114,7 +115,7 @@ int tas_close_range(unsigned first, unsigned last, int flags)
 
 static int shutdown_listener(struct tas_obj *o, int fd, int how)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	int r = (int)sys2(SYS_shutdown, fd, how);
 
 	if (r < 0 || how == SHUT_WR)

@@ -68,7 +68,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 /* The connection exists: wait for it, or say how it stands. */
 static int finish(struct tas_obj *o, int fd, bool just_begun)
 {
-	struct tas_wait w = { 0 };
+	struct tas_wait w = {0};
 
 	for (;;) {
 		uint32_t seen = atomic_load_explicit(&o->b->s.ev_out, memory_order_acquire);
@@ -97,7 +97,7 @@ static int finish(struct tas_obj *o, int fd, bool just_begun)
 
 static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	struct tas_session *ss;
 	int r, err = atomic_exchange(&o->so_error, 0);
 
@@ -124,7 +124,8 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (r == TAS_FALLBACK)
 		return connect_kernel(o, fd, addr, len);
 	if (r == -ECONNREFUSED && (sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)) {
-		/* Linux: the answer comes later, through SO_ERROR; the unconnected socket polls as OUT and HUP meanwhile */
+		/* Linux: the answer comes later, through SO_ERROR; the unconnected socket polls as OUT and HUP
+		 * meanwhile */
 		atomic_store(&o->so_error, ECONNREFUSED);
 		return -EINPROGRESS;
 	}

@@ -8,7 +8,7 @@
 /* Number `to` now refers to what fd refers to.  Called after the kernel made it so. */
 static void follow(int fd, int to)
 {
-	struct tas_dropped old = { NULL, NULL };
+	struct tas_dropped old = {NULL, NULL};
 	struct tas_obj *o = tas__obj_get(fd);
 	struct tas_ep *ep = o ? NULL : tas__ep_get(fd);
 	uint64_t mask;

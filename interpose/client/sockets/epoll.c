@@ -31,7 +31,8 @@ bool tas__is_mark(uint64_t data, uint32_t *index)
 	uint64_t base = atomic_load(&mark_base);
 
 	*index = data & 0xffffff;
-	return base && (data & ~0xffffffull) == base; /* no base: nothing was ever marked, and small data is the program's */
+	return base &&
+	       (data & ~0xffffffull) == base; /* no base: nothing was ever marked, and small data is the program's */
 }
 
 struct tas_item *tas__item_at(uint32_t index)
@@ -45,7 +46,8 @@ static struct tas_item *item_new(void)
 	struct tas_item *i = free_items;
 
 	if (!i && n_slabs < SLABS_MAX) {
-		struct tas_item *s = sys_mmap(NULL, SLAB * sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+		struct tas_item *s =
+			sys_mmap(NULL, SLAB * sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 
 		if (!s)
 			return NULL;
@@ -234,7 +236,7 @@ bool tas__ep_pending(struct tas_ep *ep)
 /* ---- wait set ---- */
 static void expose_now(struct tas_ep *ep)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_WAKE) };
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_WAKE)};
 	int fd = tas__ep_number(ep);
 
 	if (!ep->exposed_in && ep->w.ss && fd >= 0)
@@ -290,7 +292,7 @@ void tas__ep_unkick(struct tas_ep *ep)
 /* Threads that sleep in the kernel's epoll_wait alone, because there was no TAS member: show them something. */
 static void kick_raw(struct tas_ep *ep)
 {
-	struct epoll_event ev = { .events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_KICK) };
+	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_KICK)};
 	int fd = tas__ep_number(ep);
 
 	if (!atomic_load(&ep->raw_waiters) || ep->kick_fd >= 0 || fd < 0)
@@ -311,7 +313,7 @@ void tas__ep_wake(struct tas_ep *ep)
 /* The kernel half of a listener: level, edge and one-shot as the program asked, our marker as data. */
 int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events)
 {
-	struct epoll_event ev = { .events = events, .data.u64 = tas__mark(i->index) };
+	struct epoll_event ev = {.events = events, .data.u64 = tas__mark(i->index)};
 	int fd = tas__ep_number(ep);
 
 	return fd < 0 ? -EBADF : tas__epoll_ctl_raw(fd, op, i->fd, &ev);
@@ -470,7 +472,7 @@ static int ctl_locked(struct tas_ep *ep, int epfd, int op, struct tas_obj *o, in
 /* A set that was made elsewhere (inherited, received) and gets its first socket of ours. */
 static struct tas_ep *ep_adopt(int fd, bool inherited, int *err)
 {
-	struct tas_dropped old = { NULL, NULL };
+	struct tas_dropped old = {NULL, NULL};
 	struct tas_ep *ep;
 	uint64_t mask = tas__table_lock();
 
@@ -507,7 +509,8 @@ int tas_epoll_create1(int flags)
 
 static int check_ctl(int epfd, int op, int fd, const struct epoll_event *ev)
 {
-	const uint32_t with_exclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+	const uint32_t with_exclusive =
+		EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 
 	if (epfd == fd)
 		return -EINVAL;
@@ -652,7 +655,7 @@ void tas__ep_moved(struct tas_obj *o, struct tas_obj *to)
 	while (o->items) {
 		struct tas_item *i = o->items;
 		struct tas_ep *ep = i->ep;
-		struct epoll_event ev = { .events = i->events, .data = i->data };
+		struct epoll_event ev = {.events = i->events, .data = i->data};
 		int fd, r = 0;
 
 		tas__mutex_lock(&ep->lock);
@@ -675,8 +678,8 @@ void tas__ep_moved(struct tas_obj *o, struct tas_obj *to)
 	}
 }
 
-/* The kernel would drop the listener's half with the last number only if no other process holds the file.  A set that is
- * shared with the parent keeps it: there it is the parent's member, too. */
+/* The kernel would drop the listener's half with the last number only if no other process holds the file.  A set that
+ * is shared with the parent keeps it: there it is the parent's member, too. */
 void tas__ep_closing(struct tas_obj *o)
 {
 	for (struct tas_item *i = o->items; i; i = i->obj_next) {
@@ -728,7 +731,8 @@ void tas__ep_fork_parent(void)
 		tas__mutex_unlock(&ep->lock);
 }
 
-/* The child has its own copy of the items; its wait set is made when it first waits.  The eventfds it inherited are closed. */
+/* The child has its own copy of the items; its wait set is made when it first waits.  The eventfds it inherited are
+ * closed. */
 void tas__ep_fork_child(void)
 {
 	uint32_t high = atomic_load(&tas__high);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: take socket ids out
- * of the ready bitmap, put their items on the ready list, report what is ready; level-triggered items stay on the list until
- * they are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little, then sleep in ppoll
- * on the set's own descriptor (kernel members) and the wait set's eventfd (TAS members).
+ * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: take socket
+ * ids out of the ready bitmap, put their items on the ready list, report what is ready; level-triggered items stay on
+ * the list until they are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little,
+ * then sleep in ppoll on the set's own descriptor (kernel members) and the wait set's eventfd (TAS members).
  */
 #include "sockets/ep.h"
 
@@ -40,7 +40,8 @@ static struct tas_seen see(const struct tas_block *b)
 	return n;
 }
 
-/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for it. */
+/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for
+ * it. */
 static bool has_edge(struct tas_item *i, const struct tas_seen *now, uint32_t revents)
 {
 	const struct tas_seen *was = &i->seen;
@@ -128,7 +129,7 @@ static int sort_kernel(struct tas_ep *ep, struct epoll_event *ev, int n)
 
 static int take_kernel(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
 {
-	struct timespec none = { 0, 0 };
+	struct timespec none = {0, 0};
 	int r;
 
 	if (max <= 0 || !atomic_load(&ep->kernel))
@@ -202,7 +203,7 @@ static void revive(struct tas_ep *ep)
 
 static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
 {
-	struct pollfd p[3] = { { .fd = epfd, .events = POLLIN }, { .fd = -1, .events = POLLIN }, { .fd = -1 } };
+	struct pollfd p[3] = {{.fd = epfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
 	struct tas_session *ss;
 	struct tas_waiter w;
 	struct timespec ts;
@@ -276,7 +277,7 @@ static void leave(struct tas_ep *ep)
 
 static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
 {
-	struct tas_spin spin = { 0 };
+	struct tas_spin spin = {0};
 	int n;
 
 	if (atomic_load(&ep->exposed) && ep->w.ss)
@@ -323,7 +324,8 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 
 	do {
 		atomic_fetch_add(&ep->raw_waiters, 1);
-		r = atomic_load(&ep->n_tas) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
+		r = atomic_load(&ep->n_tas) ? 0
+					    : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
 		alarm = r > 0 && any_mark(ev, r);
 		if (atomic_fetch_sub(&ep->raw_waiters, 1) != 1 && !alarm)
 			break;

@@ -62,7 +62,8 @@ bool tas__obj_try_ref(struct tas_obj *o)
 	uint32_t n = atomic_load_explicit(&o->refs, memory_order_relaxed);
 
 	while (n)
-		if (atomic_compare_exchange_weak_explicit(&o->refs, &n, n + 1, memory_order_acquire, memory_order_relaxed))
+		if (atomic_compare_exchange_weak_explicit(&o->refs, &n, n + 1, memory_order_acquire,
+							  memory_order_relaxed))
 			return true;
 	return false;
 }
@@ -179,14 +180,15 @@ static void state_if_unknown(int fd, enum tas_fd_state st)
 	uint8_t unknown = TAS_FD_UNKNOWN;
 
 	tas__set_state(fd, (enum tas_fd_state)tas__state(fd)); /* raises the mark of used numbers */
-	__atomic_compare_exchange_n(&tas_fd_states[fd], &unknown, (uint8_t)st, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	__atomic_compare_exchange_n(&tas_fd_states[fd], &unknown, (uint8_t)st, false, __ATOMIC_ACQ_REL,
+				    __ATOMIC_RELAXED);
 }
 
 /* Asks the service.  1: it is a TAS socket and adopted, 0: none, -errno. */
 static int resolve(int fd)
 {
-	struct tas_msg m = { 0 };
-	struct tas_dropped old = { NULL, NULL };
+	struct tas_msg m = {0};
+	struct tas_dropped old = {NULL, NULL};
 	struct tas_session *ss;
 	struct tas_obj *o;
 	uint64_t mask;
@@ -226,7 +228,8 @@ static int resolve(int fd)
 	return r < 0 ? r : 1;
 }
 
-/* The first TAS socket met shows that others came with it: find them all, so that numbers of one socket count together. */
+/* The first TAS socket met shows that others came with it: find them all, so that numbers of one socket count together.
+ */
 static void resolve_all(int but)
 {
 	static _Atomic bool busy;
@@ -263,7 +266,7 @@ static void resolve_all(int but)
 static int adopt_plain(int fd)
 {
 	uint64_t mask = tas__table_lock();
-	struct tas_dropped old = { NULL, NULL };
+	struct tas_dropped old = {NULL, NULL};
 	struct tas_obj *o = tas__obj_new(TAS_OBJ_PLAIN);
 	int r = -ENOMEM;
 
@@ -302,8 +305,8 @@ int tas__recognise(int fd)
 	return tas__state(fd);
 }
 
-/* A PLAIN number that was there at a fork or came from elsewhere, and whose kernel socket says that it is not connected:
- * another process may have made it one of TAS.  True: it has become TAS here too. */
+/* A PLAIN number that was there at a fork or came from elsewhere, and whose kernel socket says that it is not
+ * connected: another process may have made it one of TAS.  True: it has become TAS here too. */
 int tas__plain_recheck(int fd)
 {
 	struct tas_obj *o;

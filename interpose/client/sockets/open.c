@@ -90,7 +90,7 @@ static int bind_with_service(struct tas_obj *o, int fd, const struct sockaddr *a
 {
 	/* already bound: EINVAL, but Linux looks at the address first, and TAS's addresses are addresses */
 	bool bound = (atomic_load(&o->flags) & TAS_OF_BOUND) || atomic_load(&o->kind) != TAS_OBJ_PLAIN;
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	struct tas_session *ss = NULL;
 	bool freely = false;
 	int r = 0;
@@ -136,7 +136,8 @@ static uint32_t clamp_backlog(int backlog)
 
 	if (!max) {
 		char buf[16] = "";
-		int fd = (int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
+		int fd =
+			(int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
 
 		if (fd >= 0) {
 			sys_read(fd, buf, sizeof buf - 1);
@@ -154,7 +155,7 @@ static uint32_t clamp_backlog(int backlog)
 /* Makes the service listen for the backing socket (bound).  0: sock is filled; TAS_FALLBACK; -errno. */
 int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, struct tas_msg_sock *sock)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	int r = tas__addr_local(fd, &m.u.listen.local);
 
 	if (r < 0)
@@ -170,7 +171,7 @@ int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, st
 
 static void unlisten(struct tas_session *ss, const struct tas_msg_sock *s)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 
 	m.u.sock = *s;
 	tas__ask(ss, &m, TAS_MSG_UNLISTEN, NULL, 0);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Socket options.  The backing socket validates, stores and answers every option; here is what TAS acts on (mirrored into the
- * application's line of the block), what the backing socket cannot know (SO_ERROR, TCP_INFO, TCP_MAXSEG), what would
- * break data (refused), and which options an accepted socket inherits.
+ * Socket options.  The backing socket validates, stores and answers every option; here is what TAS acts on (mirrored
+ * into the application's line of the block), what the backing socket cannot know (SO_ERROR, TCP_INFO, TCP_MAXSEG), what
+ * would break data (refused), and which options an accepted socket inherits.
  */
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -16,37 +16,37 @@ enum opt_act { ACT_NONE, ACT_MIRROR, ACT_QUICKACK };
 static const struct opt {
 	int level, name;
 	uint8_t len; /* of the value */
-	bool halve;  /* the kernel answers with double what was set */
+	bool halve; /* the kernel answers with double what was set */
 	enum opt_act act;
 } opts[] = {
-	{ SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, ACT_NONE }, /* first: tas__opt_touched_linger() */
-	{ SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, ACT_MIRROR },
-	{ SOL_SOCKET, SO_RCVBUF, sizeof(int), true, ACT_MIRROR },
-	{ SOL_SOCKET, SO_SNDBUF, sizeof(int), true, ACT_MIRROR },
-	{ SOL_SOCKET, SO_RCVLOWAT, sizeof(int), false, ACT_MIRROR },
-	{ SOL_SOCKET, SO_RCVTIMEO, 16, false, ACT_NONE },
-	{ SOL_SOCKET, SO_SNDTIMEO, 16, false, ACT_NONE },
-	{ SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, ACT_NONE },
-	{ SOL_SOCKET, SO_REUSEPORT, sizeof(int), false, ACT_NONE },
-	{ SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_NONE },
-	{ SOL_SOCKET, SO_PRIORITY, sizeof(int), false, ACT_NONE },
-	{ SOL_SOCKET, SO_MARK, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_CORK, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, ACT_MIRROR },
-	{ IPPROTO_TCP, TCP_QUICKACK, sizeof(int), false, ACT_QUICKACK },
-	{ IPPROTO_TCP, TCP_MAXSEG, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_TCP, TCP_LINGER2, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_TCP, TCP_WINDOW_CLAMP, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IP, IP_TOS, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IP, IP_TTL, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IP, IP_MTU_DISCOVER, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IPV6, IPV6_TCLASS, sizeof(int), false, ACT_NONE },
-	{ IPPROTO_IPV6, IPV6_UNICAST_HOPS, sizeof(int), false, ACT_NONE },
+	{SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, ACT_NONE}, /* first: tas__opt_touched_linger() */
+	{SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, ACT_MIRROR},
+	{SOL_SOCKET, SO_RCVBUF, sizeof(int), true, ACT_MIRROR},
+	{SOL_SOCKET, SO_SNDBUF, sizeof(int), true, ACT_MIRROR},
+	{SOL_SOCKET, SO_RCVLOWAT, sizeof(int), false, ACT_MIRROR},
+	{SOL_SOCKET, SO_RCVTIMEO, 16, false, ACT_NONE},
+	{SOL_SOCKET, SO_SNDTIMEO, 16, false, ACT_NONE},
+	{SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_REUSEPORT, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_PRIORITY, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_MARK, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_CORK, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, ACT_MIRROR},
+	{IPPROTO_TCP, TCP_QUICKACK, sizeof(int), false, ACT_QUICKACK},
+	{IPPROTO_TCP, TCP_MAXSEG, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_LINGER2, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_WINDOW_CLAMP, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_TOS, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_TTL, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_MTU_DISCOVER, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IPV6, IPV6_TCLASS, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IPV6, IPV6_UNICAST_HOPS, sizeof(int), false, ACT_NONE},
 };
 enum { N_OPTS = sizeof opts / sizeof *opts };
 _Static_assert(N_OPTS <= 64, "touched has 64 bits");
@@ -95,7 +95,8 @@ void tas__opts_mirror(struct tas_obj *o, int fd)
 	atomic_store_explicit(&a->keep_idle, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE), memory_order_relaxed);
 	atomic_store_explicit(&a->keep_intvl, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL), memory_order_relaxed);
 	atomic_store_explicit(&a->keep_cnt, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPCNT), memory_order_relaxed);
-	atomic_store_explicit(&a->user_timeout, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT), memory_order_release);
+	atomic_store_explicit(&a->user_timeout, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT),
+			      memory_order_release);
 	tas__hint(o->ss, o->b, o->id);
 }
 
@@ -180,7 +181,7 @@ static int give(void *val, socklen_t *len, const void *from, size_t n)
 
 static int give_info(struct tas_obj *o, void *val, socklen_t *len)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 	struct tcp_info ti;
 
 	memset(&ti, 0, sizeof ti);
@@ -235,7 +236,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_MAXSEG && atomic_load(&o->b->s.mss)) {
 		n = (int)atomic_load(&o->b->s.mss);
 		r = give(val, len, &n, sizeof n);
-	} else if (kind == TAS_OBJ_CONN && ((level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU))) {
+	} else if (kind == TAS_OBJ_CONN &&
+		   ((level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU))) {
 		n = (int)atomic_load(&o->b->s.mss) + (level == IPPROTO_IP ? 40 : 60);
 		r = give(val, len, &n, sizeof n);
 	}

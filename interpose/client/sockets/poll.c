@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * poll and select.  Without a TAS socket among the descriptors: the kernel with the caller's arguments.  Otherwise TAS sockets
- * are looked at here, everything else by the real ppoll on a copy of the array in which TAS connections are left out
- * (listeners stay, for their kernel half), with a wait set's eventfd and the control socket at its end.
+ * poll and select.  Without a TAS socket among the descriptors: the kernel with the caller's arguments.  Otherwise TAS
+ * sockets are looked at here, everything else by the real ppoll on a copy of the array in which TAS connections are
+ * left out (listeners stay, for their kernel half), with a wait set's eventfd and the control socket at its end.
  */
 #include <string.h>
 
@@ -12,12 +12,12 @@ enum { ON_STACK = 128, WAKE = 0, CONTROL = 1, OWN = 2 };
 
 struct job {
 	struct pollfd *user;
-	struct pollfd *k;    /* n + OWN */
-	struct tas_obj **o;  /* n; NULL: the kernel's business */
+	struct pollfd *k; /* n + OWN */
+	struct tas_obj **o; /* n; NULL: the kernel's business */
 	nfds_t n;
-	bool kernel;         /* any descriptor for the kernel */
-	bool near;           /* a connection whose other end may be ours as well */
-	bool orphan;         /* a listener whose service is dead */
+	bool kernel; /* any descriptor for the kernel */
+	bool near; /* a connection whose other end may be ours as well */
+	bool orphan; /* a listener whose service is dead */
 	struct tas_waiter w; /* w.ss NULL: none */
 	bool subscribed;
 };
@@ -45,7 +45,7 @@ static void prepare(struct job *j)
 			o = tas__obj_get(fd);
 		}
 		j->o[i] = o;
-		j->k[i] = (struct pollfd){ .fd = fd, .events = j->user[i].events };
+		j->k[i] = (struct pollfd){.fd = fd, .events = j->user[i].events};
 		if (fd >= 0 && tas__state(fd) == TAS_FD_INTERNAL)
 			j->k[i].fd = INT32_MAX; /* POLLNVAL: not the program's */
 		else if (fd >= 0 && tas__state(fd) == TAS_FD_EPOLL)
@@ -59,7 +59,7 @@ static void prepare(struct job *j)
 			j->orphan = true;
 	}
 	for (int i = 0; i < OWN; i++)
-		j->k[j->n + (nfds_t)i] = (struct pollfd){ .fd = -1, .events = i == WAKE ? POLLIN : 0 };
+		j->k[j->n + (nfds_t)i] = (struct pollfd){.fd = -1, .events = i == WAKE ? POLLIN : 0};
 }
 
 static int look(struct job *j)
@@ -70,7 +70,8 @@ static int look(struct job *j)
 		short r = 0;
 
 		if (j->o[i])
-			r = (short)(tas__obj_ready(j->o[i]) & ((uint32_t)(uint16_t)j->user[i].events | POLLERR | POLLHUP));
+			r = (short)(tas__obj_ready(j->o[i]) &
+				    ((uint32_t)(uint16_t)j->user[i].events | POLLERR | POLLHUP));
 		j->user[i].revents = r;
 		ready += r != 0;
 	}
@@ -92,7 +93,7 @@ static int merge(struct job *j)
 
 static int poll_kernel_now(struct job *j, const sigset_t *mask)
 {
-	struct timespec none = { 0, 0 };
+	struct timespec none = {0, 0};
 
 	return j->kernel || mask ? sys_ppoll(j->k, j->n, &none, mask) : 0;
 }
@@ -178,7 +179,7 @@ static struct tas_session *live_session(struct job *j)
 static int run(struct job *j, uint64_t end, const sigset_t *mask)
 {
 	struct tas_session *ss = live_session(j);
-	struct tas_spin spin = { 0 };
+	struct tas_spin spin = {0};
 	uint64_t active = 0;
 	int r;
 
@@ -230,7 +231,7 @@ static int poll_ours(struct pollfd *fds, nfds_t n, uint64_t end, const sigset_t 
 {
 	struct pollfd k[ON_STACK + OWN];
 	struct tas_obj *o[ON_STACK];
-	struct job j = { .user = fds, .n = n, .k = k, .o = o };
+	struct job j = {.user = fds, .n = n, .k = k, .o = o};
 	size_t size = 0;
 	int r;
 
@@ -263,7 +264,7 @@ static bool bad_time(const struct timespec *t)
 int tas_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
 	struct timespec ts;
-	struct rlimit rl = { 0, 0 };
+	struct rlimit rl = {0, 0};
 
 	if (!fds || bad_time(timeout) || !ours(fds, n)) {
 		if (timeout)
@@ -304,12 +305,13 @@ static nfds_t gather(int n, const fd_set *r, const fd_set *w, const fd_set *e, s
 
 	for (int fd = 0; fd < n; fd++) {
 		short ev = (short)((set_has(r, fd) ? POLLIN | POLLRDNORM | POLLRDBAND : 0) |
-				   (set_has(w, fd) ? POLLOUT | POLLWRNORM | POLLWRBAND : 0) | (set_has(e, fd) ? POLLPRI : 0));
+				   (set_has(w, fd) ? POLLOUT | POLLWRNORM | POLLWRBAND : 0) |
+				   (set_has(e, fd) ? POLLPRI : 0));
 
 		if (!ev)
 			continue;
 		if (p)
-			p[k] = (struct pollfd){ .fd = fd, .events = ev };
+			p[k] = (struct pollfd){.fd = fd, .events = ev};
 		k++;
 	}
 	return k;
@@ -348,7 +350,7 @@ static int select_raw(int n, fd_set *r, fd_set *w, fd_set *e, const struct times
 	struct {
 		const sigset_t *mask;
 		size_t len;
-	} m = { mask, 8 };
+	} m = {mask, 8};
 
 	if (timeout)
 		ts = *timeout;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Readiness, and waiting for it on one socket.  The rules are those of Linux's tcp_poll(); flags are loaded before counters,
- * because the service publishes the last bytes before it says that they are the last.
+ * Readiness, and waiting for it on one socket.  The rules are those of Linux's tcp_poll(); flags are loaded before
+ * counters, because the service publishes the last bytes before it says that they are the last.
  */
 #include "sockets/sock.h"
 
@@ -109,7 +109,7 @@ static uint64_t timeout_of(int fd, bool in)
 {
 	struct {
 		int64_t s, us;
-	} tv = { 0, 0 };
+	} tv = {0, 0};
 	socklen_t len = sizeof tv;
 
 	if (sys_getsockopt(fd, SOL_SOCKET, in ? SO_RCVTIMEO : SO_SNDTIMEO, &tv, &len) < 0 || (!tv.s && !tv.us))
@@ -126,8 +126,8 @@ static bool unchanged(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 /* With a timeout: ppoll, which a signal always interrupts, as it does recv() with SO_RCVTIMEO. */
 static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, uint64_t end)
 {
-	struct tas_waiter w = { 0 };
-	struct pollfd p[2] = { { .fd = -1, .events = POLLIN }, { .fd = atomic_load(&o->ss->ctl) } };
+	struct tas_waiter w = {0};
+	struct pollfd p[2] = {{.fd = -1, .events = POLLIN}, {.fd = atomic_load(&o->ss->ctl)}};
 	uint64_t slice = UINT64_MAX;
 	struct timespec ts;
 	int r = 0;
@@ -161,11 +161,11 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 
 	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
 		if (!unchanged(o, ev, seen, shut)) {
-			w->spin = (struct tas_spin){ 0 };
+			w->spin = (struct tas_spin){0};
 			return 0;
 		}
 	}
-	w->spin = (struct tas_spin){ 0 };
+	w->spin = (struct tas_spin){0};
 	if (!w->deadline)
 		w->deadline = timeout_of(fd, in);
 	if (w->deadline != UINT64_MAX)

@@ -62,7 +62,8 @@ static void sink_put(struct sink *s, const uint8_t *p, size_t n)
 	}
 }
 
-/* Does the service want to know that bytes were consumed?  When a quarter of the ring was crossed, or much was waiting. */
+/* Does the service want to know that bytes were consumed?  When a quarter of the ring was crossed, or much was waiting.
+ */
 static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, uint64_t avail)
 {
 	uint64_t len = 0, quarter;
@@ -94,7 +95,8 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
 	from = at = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
 	end = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
 	avail = end > at ? end - at : 0;
-	if (avail && max && !s->discard && !s->iov->iov_base) { /* only what is cheap to see; Linux finds every bad address */
+	if (avail && max && !s->discard &&
+	    !s->iov->iov_base) { /* only what is cheap to see; Linux finds every bad address */
 		tas__unlock(&b->c.lock_rx);
 		return -EFAULT;
 	}
@@ -145,8 +147,8 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 	bool settled = false, peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
-	struct tas_wait w = { 0 };
-	struct sink s = { .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+	struct tas_wait w = {0};
+	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
 
 	if (!target)
 		target = 1;
@@ -178,7 +180,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 			if (!peek)
 				continue;
 			got = 0;
-			s = (struct sink){ .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
 			continue;
 		}
 		if (nonblock)
@@ -188,7 +190,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 			return got ? (ssize_t)got : why;
 		if (peek) {
 			got = 0;
-			s = (struct sink){ .iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC };
+			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
 		}
 	}
 }
@@ -211,7 +213,7 @@ static bool again(int fd, ssize_t r)
 ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *addr, socklen_t *len)
 {
 	struct tas_obj *o;
-	struct iovec v = { .iov_base = buf, .iov_len = n > INT_MAX ? INT_MAX : n };
+	struct iovec v = {.iov_base = buf, .iov_len = n > INT_MAX ? INT_MAX : n};
 	ssize_t r;
 
 	do {
@@ -263,7 +265,7 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 ssize_t tas_read(int fd, void *buf, size_t n)
 {
 	struct tas_obj *o;
-	struct iovec v = { .iov_base = buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n };
+	struct iovec v = {.iov_base = buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n};
 	ssize_t r;
 
 	do {
@@ -315,7 +317,8 @@ int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct time
 	tas__obj_put(o);
 	end = tas__deadline(timeout);
 	for (i = 0; i < n && i < 1024; i++) {
-		r = tas_recvmsg(fd, &vec[i].msg_hdr, (flags & ~MSG_WAITFORONE) | (i && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
+		r = tas_recvmsg(fd, &vec[i].msg_hdr,
+				(flags & ~MSG_WAITFORONE) | (i && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
 		if (r < 0)
 			break;
 		vec[i].msg_len = (unsigned)r;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sending.  The writer copies into its transmit extent under lock_tx, answers a larger extent when the service offers one,
- * begins again at the start of the ring when everything is acknowledged, and hints the service.
+ * Sending.  The writer copies into its transmit extent under lock_tx, answers a larger extent when the service offers
+ * one, begins again at the start of the ring when everything is acknowledged, and hints the service.
  */
 #include <limits.h>
 #include <string.h>
@@ -65,9 +65,9 @@ uint64_t tas__tx_room(struct tas_block *b, uint32_t *len)
 }
 
 /*
- * Under lock_tx: the extent to write to at `written`, and its base.  A new offer is answered first.  An idle writer (all
- * acknowledged) begins at the start of the ring again: base, then epoch; the service reads them only after it saw bytes
- * beyond, and until it acknowledges those, nothing here changes.
+ * Under lock_tx: the extent to write to at `written`, and its base.  A new offer is answered first.  An idle writer
+ * (all acknowledged) begins at the start of the ring again: base, then epoch; the service reads them only after it saw
+ * bytes beyond, and until it acknowledges those, nothing here changes.
  */
 static int writer_extent(struct tas_block *b, uint64_t written, uint64_t acked, uint64_t *base, uint32_t *len)
 {
@@ -142,8 +142,8 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, bool *
 	else if (i < 0 || written - from >= len)
 		max = 0;
 	while ((size_t)done < max) {
-		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base, len, at,
-						    at + (max - (size_t)done));
+		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base,
+						    len, at, at + (max - (size_t)done));
 		uint8_t *mem = tas__mem(o->ss, p.off, p.len);
 		ssize_t n = mem ? source_get(src, mem, p.len) : tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 
@@ -191,7 +191,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 {
 	struct tas_block *b = o->b;
 	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false;
-	struct tas_wait w = { 0 };
+	struct tas_wait w = {0};
 	size_t sent = 0;
 
 	if (flags & MSG_OOB)
@@ -239,7 +239,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 
 static ssize_t send_iov(struct tas_obj *o, int fd, const struct iovec *iov, int n_iov, size_t total, int flags)
 {
-	struct tas_source src = { .iov = iov, .n_iov = n_iov, .in_fd = -1 };
+	struct tas_source src = {.iov = iov, .n_iov = n_iov, .in_fd = -1};
 
 	return tas__send(o, fd, &src, total, flags);
 }
@@ -252,7 +252,7 @@ static bool again(int fd, ssize_t r)
 ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_obj *o;
-	struct iovec v = { .iov_base = (void *)(uintptr_t)buf, .iov_len = n > INT_MAX ? INT_MAX : n };
+	struct iovec v = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n > INT_MAX ? INT_MAX : n};
 	ssize_t r;
 
 	do {
@@ -293,7 +293,7 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 ssize_t tas_write(int fd, const void *buf, size_t n)
 {
 	struct tas_obj *o;
-	struct iovec v = { .iov_base = (void *)(uintptr_t)buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n };
+	struct iovec v = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n};
 	ssize_t r;
 
 	do {

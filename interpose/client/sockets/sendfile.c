@@ -22,7 +22,7 @@ static int check_input(int in, const off64_t *off)
 ssize_t tas_sendfile(int out, int in, off64_t *off, size_t n)
 {
 	struct tas_obj *o = tas__conn_get(out);
-	struct tas_source src = { .in_fd = in, .off = off };
+	struct tas_source src = {.in_fd = in, .off = off};
 	ssize_t r;
 
 	if (!o)

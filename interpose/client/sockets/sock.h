@@ -2,13 +2,13 @@
 /*
  * Inside libtas_sockets: numbers, socket objects, epoll sets.
  *
- * Every number that may be ours has an entry with a pointer: PLAIN and TAS numbers to a struct tas_obj, EPOLL numbers to a
- * struct tas_ep.  An object counts references: one per number, one per call in progress.  So close() while another thread
- * is blocked behaves as on Linux: the socket closes when the call returns.  At 0 the claim goes, and the service closes the
- * connection unless another process still holds it.
+ * Every number that may be ours has an entry with a pointer: PLAIN and TAS numbers to a struct tas_obj, EPOLL numbers
+ * to a struct tas_ep.  An object counts references: one per number, one per call in progress.  So close() while another
+ * thread is blocked behaves as on Linux: the socket closes when the call returns.  At 0 the claim goes, and the service
+ * closes the connection unless another process still holds it.
  *
- * The table lock is taken with signals blocked (close is callable from handlers).  Objects and items are type-stable: memory
- * of these types is never given back, so a stale pointer can be looked at (and refused) without a lock.
+ * The table lock is taken with signals blocked (close is callable from handlers).  Objects and items are type-stable:
+ * memory of these types is never given back, so a stale pointer can be looked at (and refused) without a lock.
  */
 #ifndef TAS_SOCK_PRIVATE_H
 #define TAS_SOCK_PRIVATE_H
@@ -20,9 +20,9 @@ enum tas_obj_kind { TAS_OBJ_PLAIN, TAS_OBJ_LISTEN, TAS_OBJ_CONN };
 
 /* tas_obj.flags */
 enum {
-	TAS_OF_BOUND = 1u << 0,     /* bind() succeeded */
-	TAS_OF_WATCHED = 1u << 1,   /* the service watches the backing object */
-	TAS_OF_SHARED = 1u << 2,    /* was there at a fork: another process may act on it */
+	TAS_OF_BOUND = 1u << 0, /* bind() succeeded */
+	TAS_OF_WATCHED = 1u << 1, /* the service watches the backing object */
+	TAS_OF_SHARED = 1u << 2, /* was there at a fork: another process may act on it */
 	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
@@ -40,12 +40,12 @@ struct tas_obj {
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint64_t touched; /* options that were set: bits of tas__options */
-	_Atomic uint32_t turn;   /* listener: alternates between its halves */
-	int backlog;             /* listener */
+	_Atomic uint32_t turn; /* listener: alternates between its halves */
+	int backlog; /* listener */
 	_Atomic uint64_t retry_at; /* listener: when to try the next service, ns */
-	struct tas_item *items;  /* memberships in epoll sets; table lock */
-	struct tas_obj *next;    /* all objects ever made */
-	struct tas_obj *free;    /* free list; table lock */
+	struct tas_item *items; /* memberships in epoll sets; table lock */
+	struct tas_obj *next; /* all objects ever made */
+	struct tas_obj *free; /* free list; table lock */
 };
 
 /* ---- table.c ---- */
@@ -82,8 +82,9 @@ void tas__drop_done(struct tas_dropped d);
 /* The same with the lock taken inside. */
 int tas__adopt(int fd, enum tas_fd_state st, void *p);
 void tas__forget(int fd, enum tas_fd_state st);
-/* All numbers that refer to o (fd is one, and the caller holds a reference) get state st; if to is given they refer to it
- * afterwards (its references are raised).  Under the lock.  Returns how many references of o are to be put afterwards. */
+/* All numbers that refer to o (fd is one, and the caller holds a reference) get state st; if to is given they refer to
+ * it afterwards (its references are raised).  Under the lock.  Returns how many references of o are to be put
+ * afterwards. */
 unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to, int fd);
 
 /* The object of a PLAIN or TAS number, referenced; NULL: anything else.  Asks when the number is UNKNOWN. */
@@ -142,8 +143,8 @@ static inline bool tas__obj_near(struct tas_obj *o)
 	       (atomic_load_explicit(&o->b->s.flags, memory_order_relaxed) & TAS_F_NEAR);
 }
 /*
- * On Linux a byte sent over loopback is there when send() returns; programs with both ends count on it.  Before such a socket
- * says "would block", wait until the service has acted on what this process did.  True: it had not, look again.
+ * On Linux a byte sent over loopback is there when send() returns; programs with both ends count on it.  Before such a
+ * socket says "would block", wait until the service has acted on what this process did.  True: it had not, look again.
  */
 bool tas__settle(struct tas_session *ss);
 /* Stream state as recv and poll see it. */
@@ -157,8 +158,9 @@ static inline uint64_t tas__rx_avail(const struct tas_block *b)
 /* Wakes threads of this process that wait for o: a change that we made ourselves (shutdown). */
 void tas__obj_kick(struct tas_obj *o);
 
-/* Sleep until something happens on o (in: ev_in, else ev_out).  seen: the event word before the caller looked; shut: a.shut
- * before.  Spins first.  fd: for SO_RCVTIMEO/SO_SNDTIMEO; *deadline 0 at first.  0: look again; -EAGAIN: timeout; -EINTR. */
+/* Sleep until something happens on o (in: ev_in, else ev_out).  seen: the event word before the caller looked; shut:
+ * a.shut before.  Spins first.  fd: for SO_RCVTIMEO/SO_SNDTIMEO; *deadline 0 at first.  0: look again; -EAGAIN:
+ * timeout; -EINTR. */
 struct tas_wait {
 	struct tas_spin spin;
 	uint64_t deadline; /* ns; 0: not known yet; UINT64_MAX: none */
@@ -189,7 +191,8 @@ int tas__addr_local(int fd, struct tas_addr *out); /* of the backing socket */
  * *err: -errno when TAS_REQUIRE=1 forbids the kernel. */
 struct tas_session *tas__service(int *err);
 int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, struct tas_msg_sock *sock);
-/* A listener whose service died: registers with the next one, at most four times a second.  True: done, look up again. */
+/* A listener whose service died: registers with the next one, at most four times a second.  True: done, look up again.
+ */
 bool tas__listener_revive(struct tas_obj *o, int fd);
 uint32_t tas__bind_flags(int fd);
 
@@ -209,13 +212,13 @@ struct tas_ep *tas__ep_get(int fd);
 void tas__ep_put(struct tas_ep *ep);
 bool tas__ep_try_ref(struct tas_ep *ep);
 /* Under the table lock. */
-void tas__ep_forget(struct tas_obj *o);                      /* o is gone: its memberships end */
-void tas__ep_became_tas(struct tas_obj *o);                  /* PLAIN members move to the user level */
-void tas__ep_became_kernel(struct tas_obj *o);               /* memberships stay the kernel's for good */
+void tas__ep_forget(struct tas_obj *o); /* o is gone: its memberships end */
+void tas__ep_became_tas(struct tas_obj *o); /* PLAIN members move to the user level */
+void tas__ep_became_kernel(struct tas_obj *o); /* memberships stay the kernel's for good */
 void tas__ep_moved(struct tas_obj *o, struct tas_obj *to);
 void tas__ep_kick(struct tas_obj *o);
-void tas__ep_closing(struct tas_obj *o);                     /* a listener's last number is about to be closed */
-void tas__ep_expose(int fd);                                 /* something outside waits for this set */
+void tas__ep_closing(struct tas_obj *o); /* a listener's last number is about to be closed */
+void tas__ep_expose(int fd); /* something outside waits for this set */
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
 void tas__ep_fork_child(void);
@@ -231,8 +234,9 @@ static inline uint64_t tas__deadline(const struct timespec *ts)
 
 	if (!ts)
 		return UINT64_MAX;
-	ns = (uint64_t)ts->tv_sec > UINT64_MAX / 4000000000u ? UINT64_MAX / 4
-							     : (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
+	ns = (uint64_t)ts->tv_sec > UINT64_MAX / 4000000000u
+		     ? UINT64_MAX / 4
+		     : (uint64_t)ts->tv_sec * 1000000000u + (uint64_t)ts->tv_nsec;
 	return tas__now() + ns;
 }
 /* Time left until end, at most cap ns, as the argument of a sleep; NULL: forever. */

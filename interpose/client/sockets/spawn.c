@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sockets that leave the library's sight: exec, spawn, SCM_RIGHTS.  The service is given their backing descriptors, and takes
- * the kernel's last close of those for the last close of the socket.
+ * Sockets that leave the library's sight: exec, spawn, SCM_RIGHTS.  The service is given their backing descriptors, and
+ * takes the kernel's last close of those for the last close of the socket.
  */
 #include <string.h>
 
@@ -16,7 +16,7 @@ struct batch {
 
 static void flush(struct batch *b)
 {
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 
 	if (!b->n || !b->ss)
 		return;
@@ -88,7 +88,7 @@ static bool is_surviving(struct tas_obj *o, int fd, void *arg)
 
 static void watch_all(bool (*which)(struct tas_obj *, int, void *))
 {
-	struct batch b = { .n = 0 };
+	struct batch b = {.n = 0};
 	uint64_t mask;
 
 	if (!tas__ever_attached())
@@ -107,7 +107,7 @@ void tas_before_spawn(void)
 void tas_before_exec(void)
 {
 	struct tas_session *ss;
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 
 	watch_all(watch_surviving);
 	ss = tas__session_get();
@@ -120,7 +120,7 @@ void tas_before_exec(void)
 void tas_exec_failed(void)
 {
 	struct tas_session *ss = tas__session_get();
-	struct tas_msg m = { 0 };
+	struct tas_msg m = {0};
 
 	if (!ss)
 		return;
@@ -175,7 +175,7 @@ static void watch_right(int fd, void *arg)
 
 void tas__watch_passed(const struct msghdr *m)
 {
-	struct batch b = { .n = 0 };
+	struct batch b = {.n = 0};
 
 	if (tas__ever_attached())
 		each_right(m, watch_right, &b);

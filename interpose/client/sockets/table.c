@@ -2,8 +2,8 @@
 /*
  * The number table: one byte of state per descriptor number, and for numbers that may be ours an entry with a pointer.
  *
- * Readers take no lock: they read the state, the pointer, raise the object's count unless it is 0, and look at the pointer
- * again.  Writers hold the table lock.  Entries come in pages that are mapped when first needed and stay.
+ * Readers take no lock: they read the state, the pointer, raise the object's count unless it is 0, and look at the
+ * pointer again.  Writers hold the table lock.  Entries come in pages that are mapped when first needed and stay.
  */
 #include <string.h>
 
@@ -87,7 +87,7 @@ static uint64_t inode_of(int fd)
 struct tas_dropped tas__number_drop(int fd, enum tas_fd_state st)
 {
 	struct tas_entry *e = tas__entry(fd);
-	struct tas_dropped d = { NULL, NULL };
+	struct tas_dropped d = {NULL, NULL};
 	uint8_t old = tas__state(fd);
 
 	tas__set_state(fd, st);
@@ -124,7 +124,7 @@ int tas__number_set(int fd, enum tas_fd_state st, void *p, struct tas_dropped *o
 
 int tas__adopt(int fd, enum tas_fd_state st, void *p)
 {
-	struct tas_dropped old = { NULL, NULL };
+	struct tas_dropped old = {NULL, NULL};
 	uint64_t mask = tas__table_lock();
 	int r = tas__number_set(fd, st, p, &old);
 
