@@ -73,9 +73,9 @@ void tas__flow_del(struct tas_sock *s)
 	s->flow_pprev = NULL;
 }
 
-/* A SYN for a listener begins an embryo: a connection without id and memory. */
+/* A SYN for a listener begins an embryo: a connection without id and memory.  isn: ours, NULL: by RFC 6528. */
 static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tcp_seg *seg, const struct tas_addr *local,
-			 const struct tas_addr *peer)
+			 const struct tas_addr *peer, const uint32_t *isn)
 {
 	struct tas_sock *s;
 
@@ -93,7 +93,7 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 	s->listener = l;
 	l->u.lis.embryos++;
 	c->stack->n_embryos++;
-	tas__wire_passive(s, seg);
+	tas__wire_passive(s, seg, isn);
 	tas__flow_add(s);
 	tas__port_add(s);
 	tas__output_soon(s);
@@ -101,14 +101,14 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 }
 
 static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local,
-			  const struct tas_addr *peer)
+			  const struct tas_addr *peer, const uint32_t *isn)
 {
 	struct tas_sock *l;
 
 	if ((seg->flags & (TCP_F_SYN | TCP_F_ACK | TCP_F_RST)) == TCP_F_SYN) {
 		l = tas__listener_find(local, 0, true, hash(local, peer));
 		if (l) {
-			passive_open(c, l, seg, local, peer);
+			passive_open(c, l, seg, local, peer, isn);
 			return;
 		}
 		tas_count(c, TAS_CTR_tcp_no_listener, 1);
@@ -120,14 +120,18 @@ void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint
 		       const struct tas_addr *peer)
 {
 	struct tas_sock *s = tas__flow_find(c, local, peer);
+	uint32_t isn, *reuse = NULL;
 
 	if (s && tcp_state(&s->u.tcp) == TCP_S_TIME_WAIT && s->base.id == UINT32_MAX &&
 	    tcp_time_wait_reusable(&s->u.tcp, seg)) {
-		tas__wire_forget(s); /* RFC 6191: a new connection may take its place */
+		/* RFC 6191: a new connection may take its place, with sequence numbers behind all of the old one's */
+		isn = tcp_time_wait_isn(&s->u.tcp);
+		reuse = &isn;
+		tas__wire_forget(s);
 		s = NULL;
 	}
 	if (s)
 		tas__wire_input(s, seg, payload);
 	else
-		no_connection(c, seg, local, peer);
+		no_connection(c, seg, local, peer, reuse);
 }

@@ -68,14 +68,14 @@ static void options(struct tas_sock *s)
 	tcp_app_options(&s->u.tcp, &o, s->core->now);
 }
 
-void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn)
+void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn, const uint32_t *isn)
 {
 	struct tcp_config cfg;
 
 	config_for(s, &cfg);
 	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
 	s->rcv_limit = s->rcv_buf;
-	tcp_open_passive(&s->u.tcp, &cfg, isn_for(s), syn, s->rcv_limit, s->core->now);
+	tcp_open_passive(&s->u.tcp, &cfg, isn ? *isn : isn_for(s), syn, s->rcv_limit, s->core->now);
 	s->opts_seen = s->listener->u.lis.opts;
 	options(s);
 }

@@ -9,7 +9,7 @@ void tas__flow_add(struct tas_sock *s);
 uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *peer);
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer);
-void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn);
+void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn, const uint32_t *isn);
 void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload);
 /* The RST that answers seg, if one is due. */
 void tas__wire_reset(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local, const struct tas_addr *peer);
