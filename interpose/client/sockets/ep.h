@@ -74,7 +74,12 @@ struct tas_ep {
 enum { TAS_MARK_KICK = 0xfffffe, TAS_MARK_WAKE = 0xffffff };
 uint64_t tas__mark(uint32_t index);
 bool tas__is_mark(uint64_t data, uint32_t *index);
-struct tas_item *tas__item_at(uint32_t index);
+struct tas_item *tas__item_at(uint32_t index); /* NULL: beyond the last one */
+/* Under the table lock. */
+struct tas_item *tas__item_new(void);
+void tas__item_free(struct tas_item *i);
+struct tas_ep *tas__ep_new(int fd);
+void tas__ep_recycle(struct tas_ep *ep);
 
 uint64_t tas__ep_lock(struct tas_ep *ep);
 void tas__ep_unlock(struct tas_ep *ep, uint64_t mask);
@@ -84,6 +89,8 @@ int tas__ep_number(struct tas_ep *ep);
 bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss); /* has a wait set of this session */
 void tas__ep_ready(struct tas_ep *ep, struct tas_item *i); /* puts it on the ready list */
 void tas__ep_unready(struct tas_item *i);
+bool tas__ep_hash_add(struct tas_ep *ep, struct tas_item *i);
+void tas__ep_hash_del(struct tas_ep *ep, struct tas_item *i);
 struct tas_item *tas__ep_items(struct tas_ep *ep, uint32_t id); /* bucket to walk by hash_next, comparing id */
 void tas__ep_force_all(struct tas_ep *ep);
 int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events);

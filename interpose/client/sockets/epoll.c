@@ -1,313 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Epoll sets: their life and their members.  See ep.h for the idea, epoll_wait.c for waiting. */
-#include <string.h>
-
+/* Members of epoll sets: epoll_ctl, and what happens to members when their sockets change.  See ep.h for the idea,
+ * epoll_set.c for what a set is made of, epoll_wait.c for waiting. */
 #include "sockets/ep.h"
-
-enum { SLAB = 256, SLABS_MAX = 4096, BUCKETS_FIRST = 16 };
-
-static struct tas_item *item_slabs[SLABS_MAX]; /* table lock to grow; entries constant */
-static uint32_t n_slabs;
-static struct tas_item *free_items; /* table lock */
-static struct tas_ep *all_sets, *free_sets;
-static _Atomic uint64_t mark_base;
-
-/* ---- markers ---- */
-uint64_t tas__mark(uint32_t index)
-{
-	uint64_t base = atomic_load(&mark_base), none = 0;
-
-	if (!base) {
-		sys3(SYS_getrandom, SYS_P(&base), sizeof base, 0);
-		base = (base | 1ull << 63) & ~0xffffffull;
-		if (!atomic_compare_exchange_strong(&mark_base, &none, base))
-			base = none;
-	}
-	return base | index;
-}
-
-bool tas__is_mark(uint64_t data, uint32_t *index)
-{
-	uint64_t base = atomic_load(&mark_base);
-
-	*index = data & 0xffffff;
-	return base &&
-	       (data & ~0xffffffull) == base; /* no base: nothing was ever marked, and small data is the program's */
-}
-
-struct tas_item *tas__item_at(uint32_t index)
-{
-	return index / SLAB < n_slabs ? &item_slabs[index / SLAB][index % SLAB] : NULL;
-}
-
-/* ---- memory ---- */
-static struct tas_item *item_new(void)
-{
-	struct tas_item *i = free_items;
-
-	if (!i && n_slabs < SLABS_MAX) {
-		struct tas_item *s =
-			sys_mmap(NULL, SLAB * sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-
-		if (!s)
-			return NULL;
-		for (uint32_t k = SLAB; k--;) {
-			s[k].index = n_slabs * SLAB + k;
-			s[k].free = free_items;
-			free_items = &s[k];
-		}
-		item_slabs[n_slabs++] = s;
-		i = free_items;
-	}
-	if (i)
-		free_items = i->free;
-	return i;
-}
-
-static void item_free(struct tas_item *i)
-{
-	i->ep = NULL;
-	i->o = NULL;
-	i->free = free_items;
-	free_items = i;
-}
-
-static struct tas_ep *ep_new(int fd)
-{
-	struct tas_ep *ep = free_sets;
-
-	if (ep) {
-		free_sets = ep->free;
-	} else {
-		ep = sys_mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-		if (!ep)
-			return NULL;
-		ep->next = all_sets;
-		all_sets = ep;
-	}
-	ep->fd = fd;
-	ep->kick_fd = -1;
-	ep->w.ss = NULL;
-	ep->ready.ready_next = ep->ready.ready_prev = &ep->ready;
-	ep->exposed_in = ep->inherited = ep->death_seen = ep->near = false;
-	atomic_store(&ep->kernel, false);
-	atomic_store(&ep->exposed, false);
-	atomic_store(&ep->n_tas, 0);
-	atomic_store(&ep->n_listen, 0);
-	atomic_store(&ep->refs, 1);
-	return ep;
-}
-
-bool tas__ep_try_ref(struct tas_ep *ep)
-{
-	uint32_t n = atomic_load(&ep->refs);
-
-	while (n)
-		if (atomic_compare_exchange_weak(&ep->refs, &n, n + 1))
-			return true;
-	return false;
-}
-
-uint64_t tas__ep_lock(struct tas_ep *ep)
-{
-	uint64_t mask = tas__signals_block();
-
-	tas__mutex_lock(&ep->lock);
-	return mask;
-}
-
-void tas__ep_unlock(struct tas_ep *ep, uint64_t mask)
-{
-	tas__mutex_unlock(&ep->lock);
-	tas__signals_restore(mask);
-}
-
-int tas__ep_number(struct tas_ep *ep)
-{
-	uint32_t high = atomic_load(&tas__high);
-	struct tas_entry *e = tas__entry(ep->fd);
-
-	if (tas__state(ep->fd) == TAS_FD_EPOLL && e && atomic_load(&e->p) == ep)
-		return ep->fd;
-	for (uint32_t fd = 0; fd < high; fd++) {
-		e = tas__entry((int)fd);
-		if (tas__state((int)fd) == TAS_FD_EPOLL && e && atomic_load(&e->p) == ep)
-			return ep->fd = (int)fd;
-	}
-	return -1;
-}
-
-/* ---- hash by socket id ---- */
-static bool hash_grow(struct tas_ep *ep)
-{
-	uint32_t n = ep->n_buckets ? ep->n_buckets * 2 : BUCKETS_FIRST;
-	size_t size = n * sizeof(struct tas_item *);
-	struct tas_item **b = sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-
-	if (!b)
-		return ep->n_buckets != 0;
-	for (uint32_t k = 0; k < ep->n_buckets; k++) {
-		struct tas_item *i = ep->bucket[k], *next;
-
-		for (; i; i = next) {
-			next = i->hash_next;
-			i->hash_next = b[i->id & (n - 1)];
-			b[i->id & (n - 1)] = i;
-		}
-	}
-	if (ep->bucket)
-		sys_munmap(ep->bucket, ep->n_buckets * sizeof(struct tas_item *));
-	ep->bucket = b;
-	ep->n_buckets = n;
-	return true;
-}
-
-struct tas_item *tas__ep_items(struct tas_ep *ep, uint32_t id)
-{
-	return ep->n_buckets ? ep->bucket[id & (ep->n_buckets - 1)] : NULL;
-}
-
-static bool hash_add(struct tas_ep *ep, struct tas_item *i)
-{
-	struct tas_item **b;
-
-	if (atomic_load(&ep->n_tas) >= ep->n_buckets && !hash_grow(ep))
-		return false;
-	i->id = i->o->id;
-	b = &ep->bucket[i->id & (ep->n_buckets - 1)];
-	i->hash_next = *b;
-	*b = i;
-	return true;
-}
-
-static void hash_del(struct tas_ep *ep, struct tas_item *i)
-{
-	for (struct tas_item **p = &ep->bucket[i->id & (ep->n_buckets - 1)]; *p; p = &(*p)->hash_next) {
-		if (*p == i) {
-			*p = i->hash_next;
-			return;
-		}
-	}
-}
-
-/* ---- ready list ---- */
-void tas__ep_ready(struct tas_ep *ep, struct tas_item *i)
-{
-	if (i->flags & TAS_IT_READY)
-		return;
-	i->flags |= TAS_IT_READY;
-	i->ready_next = &ep->ready;
-	i->ready_prev = ep->ready.ready_prev;
-	i->ready_prev->ready_next = i;
-	/* the head is looked at without the lock by tas__ep_pending() */
-	__atomic_store_n(&ep->ready.ready_prev, i, __ATOMIC_RELEASE);
-}
-
-void tas__ep_unready(struct tas_item *i)
-{
-	if (!(i->flags & TAS_IT_READY))
-		return;
-	i->flags &= ~(uint32_t)TAS_IT_READY;
-	i->ready_prev->ready_next = i->ready_next;
-	__atomic_store_n(&i->ready_next->ready_prev, i->ready_prev, __ATOMIC_RELEASE);
-}
-
-void tas__ep_force_all(struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_buckets; k++) {
-		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
-			i->flags |= TAS_IT_FORCE;
-			tas__ep_ready(ep, i);
-		}
-	}
-}
-
-bool tas__ep_pending(struct tas_ep *ep)
-{
-	struct tas_session *ss = ep->w.ss;
-
-	if (__atomic_load_n(&ep->ready.ready_prev, __ATOMIC_ACQUIRE) != &ep->ready)
-		return true;
-	if (!ss)
-		return false;
-	return tas_bitmap_any(&ss->r->ready[ep->w.index]) || (!ep->death_seen && !tas__alive(ss));
-}
-
-/* ---- wait set ---- */
-static void expose_now(struct tas_ep *ep)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_WAKE)};
-	int fd = tas__ep_number(ep);
-
-	if (!ep->exposed_in && ep->w.ss && fd >= 0)
-		ep->exposed_in = tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->w.fd, &ev) == 0;
-	tas__ep_announce(ep);
-}
-
-static void ep_release_waiter(struct tas_ep *ep)
-{
-	int fd = tas__ep_number(ep);
-
-	if (ep->exposed_in && fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, ep->w.fd, NULL);
-	ep->exposed_in = false;
-	tas__waiter_put(&ep->w);
-}
-
-bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss)
-{
-	if (ep->w.ss == ss)
-		return true;
-	if (!tas__alive(ss))
-		return false;
-	if (ep->w.ss)
-		ep_release_waiter(ep);
-	if (tas__waiter_get(ss, true, &ep->w) < 0) {
-		ep->w.ss = NULL; /* epoll_wait looks at all members now and then */
-		return false;
-	}
-	ep->death_seen = false;
-	for (uint32_t k = 0; k < ep->n_buckets; k++)
-		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next)
-			if (i->o->ss == ss)
-				tas__subscribe(&ep->w, i->o->b, i->o->id, i->o->gen);
-	tas__ep_force_all(ep);
-	if (atomic_load(&ep->exposed))
-		expose_now(ep);
-	return true;
-}
-
-void tas__ep_unkick(struct tas_ep *ep)
-{
-	int fd = tas__ep_number(ep);
-
-	if (ep->kick_fd < 0)
-		return;
-	if (fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, ep->kick_fd, NULL);
-	tas__internal_close(ep->kick_fd);
-	ep->kick_fd = -1;
-}
-
-/* Threads that sleep in the kernel's epoll_wait alone, because there was no TAS member: show them something. */
-static void kick_raw(struct tas_ep *ep)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_KICK)};
-	int fd = tas__ep_number(ep);
-
-	if (!atomic_load(&ep->raw_waiters) || ep->kick_fd >= 0 || fd < 0)
-		return;
-	ep->kick_fd = tas__internal_fd((int)sys2(SYS_eventfd2, 1, O_NONBLOCK | O_CLOEXEC));
-	if (ep->kick_fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->kick_fd, &ev);
-}
-
-void tas__ep_wake(struct tas_ep *ep)
-{
-	kick_raw(ep);
-	if (ep->w.ss && (atomic_load(&ep->sleepers) || atomic_load(&ep->exposed)))
-		tas__ep_announce(ep);
-}
 
 /* ---- items, under both locks ---- */
 /* The kernel half of a listener: level, edge and one-shot as the program asked, our marker as data. */
@@ -325,7 +19,7 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 	bool listens = atomic_load(&o->kind) == TAS_OBJ_LISTEN;
 	int r;
 
-	if (!hash_add(ep, i))
+	if (!tas__ep_hash_add(ep, i))
 		return -ENOMEM;
 	i->flags = TAS_IT_TAS | TAS_IT_FORCE;
 	i->stamp = 0;
@@ -334,7 +28,7 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 		if (r == -EEXIST)
 			r = tas__ep_khalf(ep, i, EPOLL_CTL_MOD, i->events & ~(uint32_t)EPOLLEXCLUSIVE);
 		if (r < 0) {
-			hash_del(ep, i);
+			tas__ep_hash_del(ep, i);
 			return r;
 		}
 		i->flags |= TAS_IT_KHALF;
@@ -356,7 +50,7 @@ static void tas_member_end(struct tas_ep *ep, struct tas_item *i, bool in_kernel
 	bool other = false;
 
 	tas__ep_unready(i);
-	hash_del(ep, i);
+	tas__ep_hash_del(ep, i);
 	for (struct tas_item *k = o->items; k; k = k->obj_next)
 		other |= k != i && k->ep == ep && (k->flags & TAS_IT_TAS);
 	if (!other && ep->w.ss && o->ss == ep->w.ss)
@@ -396,7 +90,7 @@ static int ctl_add(struct tas_ep *ep, int epfd, struct tas_obj *o, int fd, struc
 
 	if (find_item(o, ep, fd))
 		return -EEXIST;
-	i = item_new();
+	i = tas__item_new();
 	if (!i)
 		return -ENOMEM;
 	i->o = o;
@@ -412,7 +106,7 @@ static int ctl_add(struct tas_ep *ep, int epfd, struct tas_obj *o, int fd, struc
 		r = tas_member_begin(ep, i);
 	}
 	if (r < 0) {
-		item_free(i);
+		tas__item_free(i);
 		return r;
 	}
 	i->obj_next = o->items;
@@ -453,7 +147,7 @@ static int ctl_del(struct tas_ep *ep, int epfd, struct tas_item *i)
 	if (r < 0)
 		return r;
 	obj_unlink(i);
-	item_free(i);
+	tas__item_free(i);
 	return 0;
 }
 
@@ -476,11 +170,10 @@ static struct tas_ep *ep_adopt(int fd, bool inherited, int *err)
 	struct tas_ep *ep;
 	uint64_t mask = tas__table_lock();
 
-	ep = ep_new(fd);
+	ep = tas__ep_new(fd);
 	*err = ep ? tas__number_set(fd, TAS_FD_EPOLL, ep, &old) : -ENOMEM;
 	if (ep && *err < 0) {
-		ep->free = free_sets;
-		free_sets = ep;
+		tas__ep_recycle(ep);
 		ep = NULL;
 	}
 	if (ep) {
@@ -576,21 +269,21 @@ int tas_epoll_ctl(int epfd, int op, int fd, struct epoll_event *ev)
 /* ---- what happens to members ---- */
 void tas__ep_put(struct tas_ep *ep)
 {
+	struct tas_item *i;
 	uint64_t mask;
 
 	if (atomic_fetch_sub(&ep->refs, 1) != 1)
 		return;
 	mask = tas__table_lock();
 	tas__mutex_lock(&ep->lock);
-	for (uint32_t s = 0; s < n_slabs; s++) { /* closing a set is rare; members do not know their neighbours */
-		for (struct tas_item *i = item_slabs[s]; i < item_slabs[s] + SLAB; i++) {
-			if (i->ep != ep)
-				continue;
-			if (i->flags & TAS_IT_TAS)
-				tas_member_end(ep, i, false);
-			obj_unlink(i);
-			item_free(i);
-		}
+	/* closing a set is rare; members do not know their neighbours */
+	for (uint32_t n = 0; (i = tas__item_at(n)); n++) {
+		if (i->ep != ep)
+			continue;
+		if (i->flags & TAS_IT_TAS)
+			tas_member_end(ep, i, false);
+		obj_unlink(i);
+		tas__item_free(i);
 	}
 	if (ep->kick_fd >= 0)
 		tas__internal_close(ep->kick_fd);
@@ -601,8 +294,7 @@ void tas__ep_put(struct tas_ep *ep)
 	ep->bucket = NULL;
 	ep->n_buckets = 0;
 	tas__mutex_unlock(&ep->lock);
-	ep->free = free_sets;
-	free_sets = ep;
+	tas__ep_recycle(ep);
 	tas__table_unlock(mask);
 }
 
@@ -616,7 +308,7 @@ void tas__ep_forget(struct tas_obj *o)
 		if (i->flags & TAS_IT_TAS)
 			tas_member_end(ep, i, false);
 		o->items = i->obj_next;
-		item_free(i);
+		tas__item_free(i);
 		tas__mutex_unlock(&ep->lock);
 	}
 }
@@ -634,7 +326,7 @@ void tas__ep_became_tas(struct tas_obj *o)
 			tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, i->fd, NULL);
 		if (tas_member_begin(ep, i) < 0) {
 			obj_unlink(i);
-			item_free(i);
+			tas__item_free(i);
 		}
 		tas__mutex_unlock(&ep->lock);
 	}
@@ -646,7 +338,7 @@ void tas__ep_became_kernel(struct tas_obj *o)
 		struct tas_item *i = o->items;
 
 		o->items = i->obj_next;
-		item_free(i);
+		tas__item_free(i);
 	}
 }
 
@@ -672,7 +364,7 @@ void tas__ep_moved(struct tas_obj *o, struct tas_obj *to)
 			i->obj_next = to->items;
 			to->items = i;
 		} else {
-			item_free(i);
+			tas__item_free(i);
 		}
 		tas__mutex_unlock(&ep->lock);
 	}
@@ -700,64 +392,5 @@ void tas__ep_kick(struct tas_obj *o)
 		tas__ep_ready(i->ep, i);
 		tas__ep_wake(i->ep);
 		tas__mutex_unlock(&i->ep->lock);
-	}
-}
-
-void tas__ep_expose(int fd)
-{
-	struct tas_ep *ep = tas__ep_get(fd);
-	uint64_t mask;
-
-	if (!ep)
-		return;
-	if (!atomic_exchange(&ep->exposed, true)) {
-		mask = tas__ep_lock(ep);
-		expose_now(ep);
-		tas__ep_unlock(ep, mask);
-	}
-	tas__ep_put(ep);
-}
-
-/* ---- fork ---- */
-void tas__ep_fork_prepare(void)
-{
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next)
-		tas__mutex_lock(&ep->lock);
-}
-
-void tas__ep_fork_parent(void)
-{
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next)
-		tas__mutex_unlock(&ep->lock);
-}
-
-/* The child has its own copy of the items; its wait set is made when it first waits.  The eventfds it inherited are
- * closed. */
-void tas__ep_fork_child(void)
-{
-	uint32_t high = atomic_load(&tas__high);
-
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next) {
-		struct tas_session *ss = ep->w.ss;
-
-		atomic_store(&ep->lock.w, 0);
-		if (!atomic_load(&ep->refs))
-			continue;
-		ep->w.ss = NULL;
-		ep->inherited = true;
-		ep->exposed_in = false;
-		ep->kick_fd = -1;
-		atomic_store(&ep->sleepers, 0);
-		atomic_store(&ep->raw_waiters, 0);
-		atomic_store(&ep->refs, 0);
-		if (ss)
-			tas__session_put(ss);
-	}
-	for (uint32_t fd = 0; fd < high; fd++) {
-		struct tas_entry *e = tas__entry((int)fd);
-		struct tas_ep *ep = e && tas__state((int)fd) == TAS_FD_EPOLL ? atomic_load(&e->p) : NULL;
-
-		if (ep)
-			atomic_fetch_add(&ep->refs, 1);
 	}
 }

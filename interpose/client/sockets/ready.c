@@ -5,7 +5,7 @@
  */
 #include "sockets/sock.h"
 
-enum { SETTLE_NS = 2000000 }; /* a service that is stopped does not hold us up for long */
+enum { SETTLE_NS = 50000000, SETTLE_HOLD_S = 1 }; /* a service that is stopped holds us up once a second */
 
 static uint32_t listener_ready(struct tas_obj *o)
 {
@@ -94,14 +94,23 @@ static bool hints_in_flight(struct tas_session *ss)
 
 bool tas__settle(struct tas_session *ss)
 {
-	uint64_t end;
+	static _Atomic uint64_t not_before;
+	uint64_t now, end;
 
-	if (!tas__alive(ss) || !hints_in_flight(ss))
+	if (!tas__alive(ss))
 		return false;
-	end = tas__now() + SETTLE_NS;
-	do
+	if (!hints_in_flight(ss))
+		return true; /* perhaps since a moment ago: the caller looked before that */
+	now = tas__now();
+	if (now < atomic_load_explicit(&not_before, memory_order_relaxed))
+		return false;
+	end = now + SETTLE_NS;
+	do {
 		sys0(SYS_sched_yield);
-	while (hints_in_flight(ss) && tas__alive(ss) && tas__now() < end);
+		now = tas__now();
+	} while (hints_in_flight(ss) && tas__alive(ss) && now < end);
+	if (now >= end)
+		atomic_store_explicit(&not_before, now + SETTLE_HOLD_S * 1000000000ull, memory_order_relaxed);
 	return true;
 }
 

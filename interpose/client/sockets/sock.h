@@ -144,7 +144,7 @@ static inline bool tas__obj_near(struct tas_obj *o)
 }
 /*
  * On Linux a byte sent over loopback is there when send() returns; programs with both ends count on it.  Before such a
- * socket says "would block", wait until the service has acted on what this process did.  True: it had not, look again.
+ * socket says "would block", wait until the service has acted on what this process did.  True: look once more.
  */
 bool tas__settle(struct tas_session *ss);
 /* Stream state as recv and poll see it. */
