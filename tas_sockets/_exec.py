@@ -79,11 +79,12 @@ def _keep(path: str, options: Sequence[str]) -> None:
 
 def _keeper(path: str, options: Sequence[str], owner: int, answer: int) -> NoReturn:
     try:
-        text, control = "ready", None
+        text, control, started = "ready", None, False
         try:
             if not _service.running(path):
                 try:
                     _service.start(options, path)
+                    started = True
                 except _service.StartError:
                     if not _service.running(path):  # else another tasctl exec was faster
                         raise
@@ -107,5 +108,7 @@ def _keeper(path: str, options: Sequence[str], owner: int, answer: int) -> NoRet
             watch.register(owner, select.POLLIN)
             watch.register(control.fileno(), select.POLLIN)  # the service's end ends the keeper as well
             watch.poll()
+            if started:
+                os.unlink(_service.log_path(path))
     finally:
         os._exit(0)
