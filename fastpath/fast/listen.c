@@ -26,6 +26,36 @@ static uint32_t entries(const struct tas_sock *l)
 	return l->rx[0].len / sizeof(struct tas_accept_entry);
 }
 
+static void aq_unlink(struct tas_sock *conn)
+{
+	*conn->aq_pprev = conn->aq_next;
+	if (conn->aq_next)
+		conn->aq_next->aq_pprev = conn->aq_pprev;
+	else
+		conn->aq_of->u.lis.aq_tail = conn->aq_pprev;
+	conn->aq_of = conn->aq_next = NULL;
+	conn->aq_pprev = NULL;
+}
+
+static void aq_link(struct tas_sock *l, struct tas_sock *conn)
+{
+	if (!l->u.lis.aq_tail)
+		l->u.lis.aq_tail = &l->u.lis.aq_head;
+	conn->aq_of = l;
+	conn->aq_next = NULL;
+	conn->aq_pprev = l->u.lis.aq_tail;
+	*l->u.lis.aq_tail = conn;
+	l->u.lis.aq_tail = &conn->aq_next;
+}
+
+void tas__accept_forget(struct tas_sock *s)
+{
+	if (s->aq_of)
+		aq_unlink(s);
+	while (s->base.kind == TAS_K_LISTENER && s->u.lis.aq_head)
+		aq_unlink(s->u.lis.aq_head);
+}
+
 uint32_t tas__accept_queued(struct tas_sock *l)
 {
 	uint64_t popped = atomic_load_explicit(&l->base.b->a.rx_consumed, memory_order_acquire);
@@ -34,6 +64,8 @@ uint32_t tas__accept_queued(struct tas_sock *l)
 	if (popped > l->u.lis.queued || popped < l->consumed)
 		return l->u.lis.limit;
 	l->consumed = popped;
+	while (l->u.lis.aq_head && l->u.lis.aq_head->aq_at < popped)
+		aq_unlink(l->u.lis.aq_head);
 	return (uint32_t)(l->u.lis.queued - popped);
 }
 
@@ -50,9 +82,8 @@ void tas__accept_push(struct tas_sock *l, struct tas_sock *conn)
 	atomic_store_explicit(&e->gen, conn->base.gen, memory_order_relaxed);
 	atomic_store_explicit(&e->block, conn->base.block, memory_order_relaxed);
 	conn->listener = NULL;
-	conn->aq_listener = l->base.id;
-	conn->aq_gen = l->base.gen;
 	conn->aq_at = l->u.lis.queued++;
+	aq_link(l, conn);
 	/* pairs with the acquire load of rx_delivered before an acceptor reads the entry */
 	atomic_store_explicit(&l->base.b->s.rx_delivered, l->u.lis.queued, memory_order_release);
 	l->delivered = l->u.lis.queued;
@@ -61,9 +92,10 @@ void tas__accept_push(struct tas_sock *l, struct tas_sock *conn)
 
 bool tas__accept_waiting(const struct tas_sock *conn)
 {
-	struct tas_sock_base *l = conn->aq_gen ? tas__sock(conn->aq_listener, conn->aq_gen) : NULL;
+	const struct tas_sock *l = conn->aq_of;
 
-	return l && !l->closed && atomic_load_explicit(&l->b->a.rx_consumed, memory_order_acquire) <= conn->aq_at;
+	return l && !l->base.closed &&
+	       atomic_load_explicit(&l->base.b->a.rx_consumed, memory_order_acquire) <= conn->aq_at;
 }
 
 static bool overlaps(const struct tas_addr *a, const struct tas_addr *b)
@@ -303,27 +335,24 @@ void tas__listener_timer(struct tas_sock *l)
 		tas__timer_set(l, l->core->now + RETRY_NS);
 }
 
-/* Linux: closing a listener resets what waits in its queue. */
+/* Linux: closing a listener resets what waits in its queue.  What waits is in a list of our own: the entries in shared memory
+ * are the application's to scribble on. */
 void tas__listener_close(struct tas_sock *l)
 {
-	uint32_t n = tas__accept_queued(l);
-
-	if (n > l->u.lis.queued)
-		n = 0;
 	tas__sock_state(l, TAS_S_CLOSE);
-	for (uint64_t at = l->u.lis.queued - n; at != l->u.lis.queued; at++) {
-		struct tas_accept_entry *e = &queue(l)[at & (entries(l) - 1)];
-		struct tas_sock_base *b = tas__sock(atomic_load_explicit(&e->id, memory_order_relaxed),
-						    atomic_load_explicit(&e->gen, memory_order_relaxed));
+	tas__accept_queued(l);
+	while (l->u.lis.aq_head) {
+		struct tas_sock *conn = l->u.lis.aq_head;
 
-		/* entries are the application's to scribble on: only connections of its own set, nobody's yet */
-		if (!b || b->set != l->base.set || b->kind == TAS_K_LISTENER || b->closed || tas__claimed(b))
+		aq_unlink(conn);
+		/* claimed: an acceptor is about to take it out, or will find that another did and give it back */
+		if (conn->base.closed || tas__claimed(&conn->base))
 			continue;
-		b->closed = true;
-		if (b->kind == TAS_K_LINK)
-			tas__wire_close(tas__of(b), true);
+		conn->base.closed = true;
+		if (conn->base.kind == TAS_K_LINK)
+			tas__wire_close(conn, true);
 		else
-			tas__local_close(tas__of(b), true);
+			tas__local_close(conn, true);
 	}
 	while (l->u.lis.pending) {
 		struct tas_sock *c = l->u.lis.pending;

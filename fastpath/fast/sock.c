@@ -146,6 +146,7 @@ void tas__sock_unplace(struct tas_sock *s)
 
 	if (b->id == UINT32_MAX)
 		return;
+	tas__accept_forget(s);
 	tas__watch_del(b);
 	forget_cookie(b);
 	free(b->more_subs);

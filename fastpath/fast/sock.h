@@ -76,8 +76,9 @@ struct tas_sock {
 	uint32_t keep_seen[4];
 
 	struct tas_sock *listener; /* embryo or pending local connect: who will accept it */
-	uint32_t aq_listener, aq_gen; /* put into this listener's accept queue, */
-	uint64_t aq_at;               /* as entry number */
+	/* in an accept queue: entry number aq_at, linked in order of entries; NULL pprev: in none */
+	struct tas_sock *aq_of, *aq_next, **aq_pprev;
+	uint64_t aq_at;
 
 	union {
 		struct tcp_conn tcp; /* TAS_K_LINK */
@@ -87,6 +88,7 @@ struct tas_sock {
 		} local;
 		struct { /* TAS_K_LISTENER */
 			uint64_t queued;    /* connections ever queued = block's rx_delivered */
+			struct tas_sock *aq_head, **aq_tail; /* those not popped, as far as the service knows */
 			uint32_t limit;     /* entries in use at most */
 			uint32_t embryos;
 			uint32_t opts;
@@ -164,6 +166,7 @@ void tas__listener_pend(struct tas_sock *l, struct tas_sock *conn);
 void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn);
 uint32_t tas__accept_queued(struct tas_sock *l);
 bool tas__accept_waiting(const struct tas_sock *conn); /* still in an accept queue */
+void tas__accept_forget(struct tas_sock *s); /* a connection or a listener goes away */
 
 /* ---- link connections: wire.c, flow.c ---- */
 struct tas_sock *tas__flow_find(const struct tas_core *c, const struct tas_addr *local, const struct tas_addr *peer);
