@@ -160,6 +160,13 @@ conformance: all conformance-agent
 	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q $(CONFORMANCE)
 	@echo "$(O)/conformance/index.html"
 
+# ---- TAS beside Linux (QUICK=1: three repetitions; ONLY=text: rows whose name contains it) ----
+.PHONY: bench
+#? make bench       TAS beside Linux, interleaved, as ratios (QUICK=1, ONLY=text)
+bench: test-deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python compat_tests/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
+
 # ---- what users type ----
 .PHONY: deps test-deps demo test test-full lint install help
 deps:
