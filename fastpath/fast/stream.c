@@ -194,6 +194,8 @@ static int tx_adopt(struct tas_sock *s, uint64_t w)
 		if (r->active && epoch == r->epoch)
 			continue;
 		base = atomic_load_explicit(&t->base, memory_order_relaxed);
+		if (base > w && !r->active)
+			continue; /* answered after w was read: its bytes come with the next hint */
 		if (base < s->written || base > w)
 			return -EPROTO;
 		if (r->active && s->acked != s->written)
