@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/* Stream memory of the service (fast/stream.c) against an application that this test plays, honestly and not. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "abi/tas_extent.h"
+#include "fast/sock.h"
+
+struct tas_config tas_config = { .tcp_rxbuf_len = 1 << 20, .tcp_txbuf_len = 1 << 20 };
+
+/* ---- memory: one chunk, never reused, so that a stale position is seen as wrong bytes ---- */
+static struct tas_chunk chunk;
+static struct tas_set set = { .n_chunks = 1 };
+static uint32_t used = 4096;
+static bool full;
+
+tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
+{
+	uint32_t at = (used + len - 1) & ~(len - 1);
+
+	(void)s;
+	if (full || at + len > TAS_CHUNK_SIZE)
+		return 0;
+	used = at + len;
+	return TAS_OFF(0, at);
+}
+
+void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
+{
+	memset(tas__mem_ptr(s, off), 0xdd, len);
+}
+
+static unsigned woken;
+void tas__wake_soon(struct tas_sock *s, unsigned what)
+{
+	(void)s;
+	woken |= what;
+}
+
+static struct tas_sock sock;
+static struct tas_block block;
+
+static int fresh(void **state)
+{
+	(void)state;
+	memset(&sock, 0, sizeof sock);
+	memset((void *)&block, 0, sizeof block);
+	sock.base.set = &set;
+	sock.base.b = &block;
+	sock.rcv_buf = 65536;
+	sock.rcv_limit = 65536;
+	set.chunk[0] = &chunk;
+	free(chunk.map);
+	chunk.map = malloc(TAS_CHUNK_SIZE);
+	used = 4096;
+	full = false;
+	woken = 0;
+	return chunk.map ? 0 : -1;
+}
+
+/* ---- the application ---- */
+static void answer(unsigned slot, uint64_t base)
+{
+	atomic_store(&block.a.tx_base[slot].base, base);
+	atomic_store(&block.a.tx_base[slot].epoch, 0);
+	atomic_store(&block.a.tx_base[slot].gen, atomic_load(&block.x.tx[slot].gen));
+}
+
+static void wrote(uint64_t to)
+{
+	atomic_store(&block.a.tx_written, to);
+}
+
+static uint8_t byte_at(uint64_t off)
+{
+	return (uint8_t)(off * 7 ^ off >> 9);
+}
+
+static void writers_begin_where_they_say(void **state)
+{
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	answer(0, 0);
+	wrote(100);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	assert_int_equal(sock.written, 100);
+	assert_int_equal(tas__app_read(&sock), 0);
+	tas__tx_acked(&sock, 100);
+	assert_int_equal(atomic_load(&block.s.tx_acked), 100);
+	/* idle: begins at the start of the ring again */
+	atomic_store(&block.a.tx_base[0].base, 100);
+	atomic_store(&block.a.tx_base[0].epoch, 1);
+	wrote(150);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	assert_int_equal(tas__tx_data(&sock, 100, 150).off, sock.tx[0].off);
+}
+
+static void a_larger_ring_is_offered_to_a_writer_without_room(void **state)
+{
+	uint32_t len;
+
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	len = sock.tx[0].len;
+	answer(0, 0);
+	wrote(len);
+	atomic_store(&block.a.tx_want, 2 * len);
+	assert_true(tas__app_read(&sock) & TAS_CH_WRITTEN);
+	assert_int_equal(sock.tx[1].len, 2 * len);
+	assert_true(woken & TAS_WAKE_OUT);
+	answer(1, len);
+	wrote(len + 10);
+	assert_true(tas__app_read(&sock) & TAS_CH_WRITTEN);
+	tas__tx_acked(&sock, len);
+	assert_int_equal(atomic_load(&block.x.tx[0].gen), 0); /* the old ring is empty */
+}
+
+static void an_offer_answered_while_counters_are_read_waits_for_its_bytes(void **state)
+{
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	answer(0, 0);
+	wrote(sock.tx[0].len);
+	atomic_store(&block.a.tx_want, 1 << 20);
+	assert_true(tas__app_read(&sock) > 0);
+	tas__tx_acked(&sock, 200);
+	wrote(sock.tx[0].len + 100); /* what the service reads first … */
+	answer(1, sock.tx[0].len + 100);
+	answer(1, sock.tx[0].len + 200); /* … and what the writer has done before the service reads on */
+	assert_true(tas__app_read(&sock) >= 0);
+	assert_int_equal(sock.written, sock.tx[0].len + 100);
+	assert_false(sock.tx[1].active);
+	wrote(sock.tx[0].len + 200);
+	assert_true(tas__app_read(&sock) >= 0);
+}
+
+static void senseless_counters_are_refused(void **state)
+{
+	static const uint64_t bad[] = { 16385, 1 << 20, UINT64_MAX, UINT64_MAX - 5, 99 };
+
+	for (unsigned i = 0; i < sizeof bad / sizeof *bad; i++) {
+		assert_int_equal(fresh(state), 0);
+		assert_int_equal(tas__tx_first(&sock), 0);
+		answer(0, 0);
+		wrote(100);
+		assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+		wrote(bad[i]);
+		assert_int_equal(tas__app_read(&sock), -EPROTO);
+	}
+	assert_int_equal(fresh(state), 0);
+	assert_int_equal(tas__tx_first(&sock), 0);
+	wrote(1); /* never answered the offer */
+	assert_int_equal(tas__app_read(&sock), -EPROTO);
+	assert_int_equal(fresh(state), 0);
+	atomic_store(&block.a.rx_consumed, 1); /* nothing was delivered */
+	assert_int_equal(tas__app_read(&sock), -EPROTO);
+}
+
+static void without_memory_received_bytes_are_refused_and_nothing_changes(void **state)
+{
+	(void)state;
+	full = true;
+	assert_false(tas__rx_reserve(&sock, 0, 100, 0));
+	assert_int_equal(atomic_load(&block.x.rx[0].gen), 0);
+	full = false;
+	assert_true(tas__rx_reserve(&sock, 0, 100, 0));
+}
+
+/* The reader's side of docs/internals.md: every byte that was delivered is where tas_rx_span() says. */
+static void consume(uint64_t *c, uint64_t n)
+{
+	uint64_t end = *c + n;
+
+	while (*c < end) {
+		struct tas_span p = tas_rx_span(block.x.rx, *c, end);
+		const uint8_t *mem = tas__mem_ptr(&set, p.off);
+
+		assert_int_not_equal(p.len, 0);
+		for (uint32_t i = 0; i < p.len; i++)
+			if (mem[i] != byte_at(*c + i))
+				fail_msg("byte %llu is wrong", (unsigned long long)(*c + i));
+		*c += p.len;
+	}
+	atomic_store(&block.a.rx_consumed, *c);
+}
+
+/* Arrivals of random length, now and then out of order, and a reader that takes random amounts: rings are made, outgrown,
+ * rebased and dropped on the way. */
+static void whatever_arrives_is_read_back(void **state)
+{
+	for (unsigned seed = 0; seed < 300; seed++) {
+		unsigned r = seed;
+		uint64_t c = 0;
+		uint8_t buf[70000];
+
+		assert_int_equal(fresh(state), 0);
+		for (int step = 0; step < 200; step++) {
+			uint64_t room = sock.rcv_limit - sock.delivered;
+			uint32_t n = 1 + (uint32_t)rand_r(&r) % (rand_r(&r) % 8 ? 3000 : 65000);
+			uint32_t ahead = 0;
+
+			n = n < room ? n : (uint32_t)room;
+			if (n > 1 && rand_r(&r) % 4 == 0) { /* the second half comes first */
+				ahead = n / 2;
+				for (uint32_t i = ahead; i < n; i++)
+					buf[i] = byte_at(sock.delivered + i);
+				if (tas__rx_reserve(&sock, sock.delivered + ahead, n - ahead, sock.delivered))
+					tas__rx_write(&sock, sock.delivered + ahead, buf + ahead, n - ahead);
+				else
+					ahead = 0;
+			}
+			for (uint32_t i = 0; i < n; i++)
+				buf[i] = byte_at(sock.delivered + i);
+			uint32_t first = ahead ? ahead : n;
+
+			if (n && tas__rx_reserve(&sock, sock.delivered, first, ahead ? sock.delivered + n : sock.delivered)) {
+				tas__rx_write(&sock, sock.delivered, buf, first);
+				sock.delivered += n;
+				atomic_store(&block.s.rx_delivered, sock.delivered);
+			}
+			if (rand_r(&r) % 3)
+				consume(&c, rand_r(&r) % 3 ? sock.delivered - c : (uint64_t)rand_r(&r) % (sock.delivered - c + 1));
+			assert_true(tas__app_read(&sock) >= 0);
+			assert_false(sock.rx[0].gen && sock.rx[1].gen && sock.rx[0].base == sock.rx[1].base);
+		}
+		consume(&c, sock.delivered - c);
+		assert_true(c > 0);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(writers_begin_where_they_say, fresh),
+		cmocka_unit_test_setup(a_larger_ring_is_offered_to_a_writer_without_room, fresh),
+		cmocka_unit_test_setup(an_offer_answered_while_counters_are_read_waits_for_its_bytes, fresh),
+		cmocka_unit_test_setup(senseless_counters_are_refused, fresh),
+		cmocka_unit_test_setup(without_memory_received_bytes_are_refused_and_nothing_changes, fresh),
+		cmocka_unit_test_setup(whatever_arrives_is_read_back, fresh),
+	};
+
+	return cmocka_run_group_tests_name("stream memory", tests, NULL, NULL);
+}
