@@ -27,9 +27,16 @@ static struct {
 	bool installed;
 } repair = { .io.fd = -1 };
 
-static void on_bus_error(int sig, siginfo_t *info, void *context)
+void tas__set_condemn(struct tas_set *s)
 {
 	const uint64_t one = 1;
+
+	tas__set_kill(s);
+	(void)!write(repair.io.fd, &one, sizeof one);
+}
+
+static void on_bus_error(int sig, siginfo_t *info, void *context)
+{
 	size_t page = 4096;
 	struct tas_proc *p = tas__proc_find(info->si_addr);
 	struct tas_set *s = p ? p->set : tas__mem_find(info->si_addr, &page);
@@ -41,8 +48,7 @@ static void on_bus_error(int sig, siginfo_t *info, void *context)
 		sigaction(sig, &repair.old, NULL); /* not ours: the instruction faults again, for the previous handler */
 		return;
 	}
-	tas__set_kill(s);
-	(void)!write(repair.io.fd, &one, sizeof one);
+	tas__set_condemn(s);
 	errno = saved;
 }
 
@@ -57,7 +63,7 @@ static void end_dead_sets(struct tas_pollable *io, uint32_t events)
 
 		if (!p || !tas__set_dead(p->set))
 			continue;
-		tas_warn("memory of %s (pid %d) is damaged: its session ends", p->comm, (int)p->pid);
+		tas_warn("%s (pid %d) damaged what it shares with the service: its session ends", p->comm, (int)p->pid);
 		tas__proc_end(p);
 	}
 }

@@ -77,6 +77,9 @@ struct tas_proc {
 extern struct tas_proc *tas__procs[TAS_PROC_MAX];
 extern uint32_t tas__n_procs; /* upper bound of slots in use: loop [0, tas__n_procs) */
 
+/* Its processes broke the rules: their sessions end in the next round of the loop.  Safe in a signal handler. */
+void tas__set_condemn(struct tas_set *s);
+
 /* Does any process (attached or between images) of the socket's set claim it? */
 bool tas__claimed(const struct tas_sock_base *s);
 
