@@ -264,9 +264,10 @@ class socket(std.socket):
             return super().sendmsg(buffers, ancdata, flags, address)
         try:
             parts = [readable(b) for b in buffers]
+            ancdata = list(ancdata)
             control = _control(ancdata)
             index(flags)
-        except (TypeError, ValueError, BufferError):
+        except (TypeError, ValueError, BufferError, struct.error):
             return super().sendmsg(buffers, ancdata, flags, address)
         m, keep = _message(parts)
         if address is not None:
@@ -552,6 +553,7 @@ def _control(ancdata: Iterable[tuple[int, int, Buffer]]) -> bytes:
     out = bytearray()
     for level, kind, data in ancdata:
         raw = bytes(memoryview(data))
+        level, kind = index(level), index(kind)
         out += _CMSG.pack(_CMSG.size + len(raw), level, kind) + raw.ljust(_align(len(raw)), b"\0")
     return bytes(out)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select as _std
 from collections.abc import Iterable
 from errno import EINTR
-from math import ceil
+from math import ceil, floor
 from operator import index
 from time import monotonic_ns
 from types import TracebackType
@@ -37,6 +37,11 @@ def _descriptor(f: Any) -> int:
     return fd
 
 
+def _away(x: float) -> int:
+    """Rounds away from 0, as CPython does: a short wait is no busy loop, a negative one is forever."""
+    return ceil(x) if x > 0 else floor(x)
+
+
 def _nanoseconds(timeout: Any, unit: int) -> int:
     """``timeout`` in seconds / unit as ns, rounded up to the unit's digits like CPython; -1: none."""
     if timeout is None:
@@ -47,7 +52,7 @@ def _nanoseconds(timeout: Any, unit: int) -> int:
         timeout = index(timeout)
     if timeout != timeout:
         raise ValueError("Invalid value NaN (not a number)")
-    ns = ceil(timeout * unit)
+    ns = _away(timeout * unit)
     if ns > _MAX_NS:
         raise OverflowError("timestamp too large to convert to C _PyTime_t")
     return ns
@@ -66,18 +71,22 @@ class _Clock:
 
 
 def _numbers(objects: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """Members and their numbers.  A fileno() may change the very list that is being read."""
     try:
-        seq = list(objects)
+        given = objects if isinstance(objects, list) else list(objects)
     except TypeError:
         raise TypeError("arguments 1-3 must be sequences") from None
-    numbers = []
-    for o in seq:
+    seq: list[Any] = []
+    numbers: list[int] = []
+    while len(seq) < len(given):
+        o = given[len(seq)]
         fd = _descriptor(o)
         if fd >= FD_SETSIZE:
             raise ValueError("filedescriptor out of range in select()")
+        if len(seq) >= FD_SETSIZE:
+            raise ValueError("too many file descriptors in select()")
+        seq.append(o)
         numbers.append(fd)
-    if len(seq) >= FD_SETSIZE:
-        raise ValueError("too many file descriptors in select()")
     return seq, numbers
 
 
@@ -108,10 +117,18 @@ def select(
 class _Poll:
     """Descriptors to wait for; made by poll()."""
 
-    def __init__(self) -> None:
-        self._fds: dict[int, int] = {}
-        self._busy = False
-        self._table: Any = None
+    _fds: dict[int, int]
+    _busy: bool
+    _table: Any
+
+    def __new__(cls) -> _Poll:
+        raise TypeError(f"cannot create '{cls.__module__}.{cls.__qualname__}' instances")
+
+    @classmethod
+    def _make(cls) -> _Poll:
+        self = object.__new__(cls)
+        self._fds, self._busy, self._table = {}, False, None
+        return self
 
     def register(self, fd: Any, eventmask: int = _std.POLLIN | _std.POLLPRI | _std.POLLOUT, /) -> None:
         """Adds a descriptor, or changes what it waits for."""
@@ -135,7 +152,7 @@ class _Poll:
         """(descriptor, events) of those that are ready, after ``timeout`` milliseconds at most."""
         if timeout is not None and not isinstance(timeout, (int, float)) and not hasattr(timeout, "__index__"):
             raise TypeError("timeout must be an integer or None")
-        ms = -1 if timeout is None else ceil(timeout if isinstance(timeout, (int, float)) else index(timeout))
+        ms = -1 if timeout is None else _away(timeout if isinstance(timeout, (int, float)) else index(timeout))
         if ms > 0x7FFFFFFF:
             raise OverflowError("timeout is too large")
         if self._busy:
@@ -170,7 +187,7 @@ def _events(mask: int) -> int:
 
 def poll() -> _Poll:
     """A new polling object."""
-    return _Poll()
+    return _Poll._make()
 
 
 class epoll:
@@ -251,7 +268,7 @@ class epoll:
         else:
             if not isinstance(timeout, (int, float)):
                 raise TypeError("timeout must be an integer or None")
-            ns = ceil(timeout * 1000) * 1_000_000  # milliseconds, rounded up, as CPython
+            ns = _away(timeout * 1000) * 1_000_000  # milliseconds, rounded up, as CPython
             if ns > 0x7FFFFFFF * 1_000_000:
                 raise OverflowError("timeout is too large")
         maxevents = index(maxevents)

@@ -23,7 +23,7 @@ class SelectSelector(_std.SelectSelector):
 class PollSelector(_std.PollSelector):
     """Selector on poll()."""
 
-    _selector_cls = _select.poll
+    _selector_cls = staticmethod(_select.poll)
 
 
 class EpollSelector(_std.EpollSelector):

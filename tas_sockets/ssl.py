@@ -1,0 +1,196 @@
+"""The standard ``ssl`` module over TAS.
+
+OpenSSL reads and writes a descriptor by itself, which would miss TAS; so TLS runs on two memory buffers, and this module
+moves their bytes through the socket.  ``SSLSocket`` is the standard class on top of ``tas_sockets.socket``: only what it
+calls its ``_sslobj`` differs.
+"""
+
+from __future__ import annotations
+
+import ssl as _std
+import types
+from collections.abc import Callable
+from ssl import MemoryBIO, SSLError, SSLWantReadError, SSLWantWriteError
+from typing import Any
+
+from tas_sockets import _names
+from tas_sockets._sock import socket
+
+_CHUNK = 64 * 1024
+
+
+class _Pump:
+    """What ``SSLSocket`` expects of OpenSSL's object, moving the bytes itself.
+
+    Timeouts are those of the socket, for the whole of one operation's waits each.
+    """
+
+    def __init__(self, sock: SSLSocket, make: Callable[[MemoryBIO, MemoryBIO], Any]) -> None:
+        self._sock = sock
+        self._in, self._out = MemoryBIO(), MemoryBIO()
+        self._unsent = b""
+        self._buf = bytearray(_CHUNK)
+        self._tls = make(self._in, self._out)
+
+    def __getattr__(self, name: str) -> Any:  # version, cipher, getpeercert, context, session, owner, pending, …
+        return getattr(self._tls, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("context", "session", "owner", "server_hostname"):
+            setattr(self._tls, name, value)
+        else:
+            object.__setattr__(self, name, value)
+
+    def _flush(self) -> None:
+        """Sends what TLS has written.  BlockingIOError and TimeoutError leave the rest for the next call."""
+        while self._unsent or self._out.pending:
+            data = self._unsent or self._out.read()
+            self._unsent = data
+            n = socket.send(self._sock, data)
+            self._unsent = data[n:]
+
+    def _fill(self) -> None:
+        n = socket.recv_into(self._sock, self._buf)
+        if n:
+            self._in.write(memoryview(self._buf)[:n])
+        else:
+            self._in.write_eof()
+
+    def _run(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
+        while True:
+            try:
+                try:
+                    result = call(*args)
+                except SSLWantReadError:
+                    self._flush()
+                    self._fill()
+                    continue
+                except SSLError:
+                    self._flush_quietly()  # the alert
+                    raise
+                self._flush()
+                return result
+            except TimeoutError:
+                raise TimeoutError(f"The {what} operation timed out") from None
+            except BlockingIOError:
+                if self._unsent:
+                    raise SSLWantWriteError(_std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
+                raise SSLWantReadError(_std.SSL_ERROR_WANT_READ, "The operation did not complete (read)") from None
+
+    def _flush_quietly(self) -> None:
+        try:
+            self._flush()
+        except OSError:
+            return
+
+    def do_handshake(self) -> None:
+        self._run("handshake", self._tls.do_handshake)
+
+    def read(self, *args: Any) -> Any:
+        return self._run("read", self._tls.read, *args)
+
+    def write(self, data: Any) -> Any:
+        # what TLS has taken is ours to send: a full socket is told before TLS takes more
+        try:
+            self._flush()
+        except TimeoutError:
+            raise TimeoutError("The write operation timed out") from None
+        except BlockingIOError:
+            raise SSLWantWriteError(_std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
+        if self._sock.timeout == 0:
+            data = memoryview(data).cast("B")[:16384]
+        while True:
+            try:
+                n = self._tls.write(data)
+                break
+            except SSLWantReadError:
+                self._run("write", self._tls.do_handshake)
+        try:
+            self._flush()
+        except BlockingIOError:
+            return n  # the next call sends the rest first
+        except TimeoutError:
+            raise TimeoutError("The write operation timed out") from None
+        return n
+
+    def shutdown(self) -> socket:
+        """Sends and awaits close_notify; the plain socket."""
+        self._run("read", self._tls.shutdown)
+        return self._sock
+
+    def verify_client_post_handshake(self) -> Any:
+        result = self._tls.verify_client_post_handshake()
+        self._flush()
+        return result
+
+
+class SSLSocket(_std.SSLSocket, socket):  # type: ignore[misc]
+    """``ssl.SSLSocket`` on a TAS socket."""
+
+    _sslobj: Any
+
+    def _real_close(self, *args: Any) -> None:
+        if self._sslobj is not None and isinstance(self._sslobj, _Pump):
+            try:
+                if self.timeout != 0:
+                    self._sslobj._flush_quietly()
+            except ValueError:
+                pass
+        self._sslobj = None
+        socket._real_close(self)
+
+    def shutdown(self, how: int) -> None:
+        """As the standard method."""
+        self._checkClosed()  # type: ignore[attr-defined]
+        self._sslobj = None
+        socket.shutdown(self, how)
+
+
+_Context = _std.SSLContext
+
+
+class SSLContext(_Context):
+    """``ssl.SSLContext`` whose sockets are those above."""
+
+    sslsocket_class = SSLSocket
+
+    def _wrap_socket(
+        self, sock: SSLSocket, server_side: bool, server_hostname: Any = None, *, owner: Any = None, session: Any = None
+    ) -> Any:
+        wrap = super()._wrap_bio  # type: ignore[misc]
+
+        def make(incoming: MemoryBIO, outgoing: MemoryBIO) -> Any:
+            return wrap(incoming, outgoing, server_side, server_hostname, owner=owner, session=session)
+
+        if getattr(sock, "_ours", False):
+            return _Pump(sock, make)
+        return super()._wrap_socket(sock, server_side, server_hostname, owner=owner, session=session)  # type: ignore[misc]
+
+
+def _rebound() -> dict[str, Any]:
+    """The standard module's functions that make contexts and sockets, on the classes above."""
+    names: dict[str, Any] = {k: v for k, v in vars(_std).items() if not k.startswith("__")}
+    if not _names.interposed():
+        names.update(SSLSocket=SSLSocket, SSLContext=SSLContext, socket=socket)
+        import tas_sockets
+
+        names["create_connection"] = lambda *a, **k: tas_sockets.create_connection(*a, **k)
+        originals = [
+            "create_default_context",
+            "_create_unverified_context",
+            "_create_default_https_context",
+            "_create_stdlib_context",
+            "get_server_certificate",
+        ]
+        if hasattr(_std, "wrap_socket"):
+            originals.append("wrap_socket")
+        for name in originals:
+            f = getattr(_std, name)
+            if isinstance(f, types.FunctionType):
+                names[name] = _names._rebind(f, globals())
+        names["_create_default_https_context"] = names["create_default_context"]
+        names["_create_stdlib_context"] = names["_create_unverified_context"]
+    return names
+
+
+globals().update(_rebound())
