@@ -249,8 +249,9 @@ struct tas_core_hints { /* application → one fast-path core */
 	 * Pairs: producer's seq_cst fetch-or on dirty before its load of this; service's seq_cst store before it looks at
 	 * dirty a last time. */
 	_Alignas(TAS_LINE) _Atomic uint32_t need_wakeup;
-	/* 1: the service has taken hints out of dirty and is still acting on them.  While this or dirty says so, what this
-	 * process did may not be visible yet.  Pairs: stored 1 (seq_cst) before dirty is taken, 0 (release) after all effects. */
+	/* Rounds of the service over dirty.  Odd: it has taken hints out and is still acting on them.  While this is odd or dirty
+	 * says so, what this process did may not be visible yet; all of it is once a round was completed that began after the
+	 * hint.  Pairs: made odd (seq_cst) before dirty is taken, even (release) after all effects. */
 	_Atomic uint32_t busy;
 	struct tas_bitmap dirty; /* by socket id: counters, shutdown, claim or options changed */
 };

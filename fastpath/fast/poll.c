@@ -95,11 +95,12 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 {
 	struct tas_core_hints *h = &p->region->core[c->index];
-	uint32_t id[HINTS_MAX], n;
+	uint32_t id[HINTS_MAX], n, round = atomic_load_explicit(&h->busy, memory_order_relaxed);
 
-	if (!atomic_load_explicit(&h->dirty.top, memory_order_relaxed))
+	if (!(round & 1) && !atomic_load_explicit(&h->dirty.top, memory_order_relaxed))
 		return 0;
-	atomic_store_explicit(&h->busy, 1, memory_order_seq_cst);
+	/* odd until a drain was complete */
+	atomic_store_explicit(&h->busy, round | 1, memory_order_seq_cst);
 	n = tas_bitmap_drain(&h->dirty, id, HINTS_MAX);
 
 	for (uint32_t i = 0; i < n; i++)
@@ -107,7 +108,8 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	if (n)
 		p->lane[c->index].hinted = c->now;
 	tas__wakes_run(c);
-	atomic_store_explicit(&h->busy, 0, memory_order_release);
+	if (n < HINTS_MAX)
+		atomic_store_explicit(&h->busy, (round | 1) + 1, memory_order_release);
 	return n;
 }
 

@@ -419,6 +419,30 @@ SCENARIO(every_one_of_many_is_reported)
 	SAY(k->epoll_pwait2(ep, e, 1, &ts, NULL));
 }
 
+static void *recv_of(void *fd)
+{
+	return (void *)recv_((int)(long)fd, 8, 0);
+}
+
+SCENARIO(a_number_that_was_closed_while_a_thread_is_blocked_with_it)
+{
+	pthread_t t;
+	void *r;
+
+	new_set();
+	pair();
+	ctl(EPOLL_CTL_ADD, s, EPOLLOUT, 7);
+	wait_(0);
+	pthread_create(&t, NULL, recv_of, (void *)(long)s);
+	usleep(50000);
+	SAY(k->close(s));
+	wait_(0);
+	send_(c, "ab");
+	pthread_join(t, &r);
+	SAY((long)r);
+	wait_(0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -436,6 +460,7 @@ int main(void)
 		cmocka_unit_test(sets_inside_sets_and_in_poll),
 		cmocka_unit_test(parent_and_child_both_have_the_set),
 		cmocka_unit_test(every_one_of_many_is_reported),
+		cmocka_unit_test(a_number_that_was_closed_while_a_thread_is_blocked_with_it),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -59,6 +59,7 @@ struct tas_session {
 	uint32_t slot; /* proc_slot; changes in a forked child */
 	uint32_t set_id;
 	uint64_t instance;
+	_Atomic uint64_t stuck; /* where the service stood when it was waited for in vain (ready.c) */
 	struct tas_mutex rpc;
 	uint32_t seq; /* under rpc */
 	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];

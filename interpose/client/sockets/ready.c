@@ -5,7 +5,7 @@
  */
 #include "sockets/sock.h"
 
-enum { SETTLE_NS = 50000000, SETTLE_HOLD_S = 1 }; /* a service that is stopped holds us up once a second */
+enum { SETTLE_NS = 1000000000, SETTLE_YIELD_NS = 200000, SETTLE_NAP_MAX_NS = 2000000 };
 
 static uint32_t listener_ready(struct tas_obj *o)
 {
@@ -78,39 +78,65 @@ void tas__obj_kick(struct tas_obj *o)
 }
 
 /* ---- waiting on one socket ---- */
-static bool hints_in_flight(struct tas_session *ss)
+/* Which rounds over our hints the service has come to, for a comparison later; never 0. */
+static uint64_t stuck_mark(const uint32_t rounds[TAS_CORES_MAX])
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < TAS_CORES_MAX; i++)
+		sum += rounds[i];
+	return sum << 1 | 1;
+}
+
+/* On every core: nothing is under way, or a round was completed that began after busy was `from`. */
+static bool hints_done(struct tas_session *ss, const uint32_t from[TAS_CORES_MAX])
 {
 	uint32_t n = ss->r->h.n_cores;
 
 	for (uint32_t i = 0; i < n && i < TAS_CORES_MAX; i++) {
 		struct tas_core_hints *h = &ss->r->core[i];
-
 		/* busy after dirty: the service raises it before it takes dirty */
-		if (tas_bitmap_any(&h->dirty) || atomic_load_explicit(&h->busy, memory_order_acquire))
-			return true;
+		bool dirty = tas_bitmap_any(&h->dirty);
+		uint32_t busy = atomic_load_explicit(&h->busy, memory_order_acquire);
+
+		if ((dirty || (busy & 1)) && busy - from[i] < 2 + (from[i] & 1))
+			return false;
 	}
-	return false;
+	return true;
 }
 
+/* Yields at first; on a loaded machine the service may need its whole turn, and more, before it comes to us: then naps,
+ * so as not to be what it waits for.  A service that does nothing for a second (stopped, traced) is not waited for again
+ * until it has moved. */
 bool tas__settle(struct tas_session *ss)
 {
-	static _Atomic uint64_t not_before;
-	uint64_t now, end;
+	struct timespec nap = {0, 50000};
+	uint32_t from[TAS_CORES_MAX];
+	uint64_t begin, now;
 
 	if (!tas__alive(ss))
 		return false;
-	if (!hints_in_flight(ss))
+	for (int i = 0; i < TAS_CORES_MAX; i++)
+		from[i] = atomic_load_explicit(&ss->r->core[i].busy, memory_order_acquire);
+	if (hints_done(ss, from))
 		return true; /* perhaps since a moment ago: the caller looked before that */
-	now = tas__now();
-	if (now < atomic_load_explicit(&not_before, memory_order_relaxed))
+	if (atomic_load_explicit(&ss->stuck, memory_order_relaxed) == stuck_mark(from))
 		return false;
-	end = now + SETTLE_NS;
-	do {
-		sys0(SYS_sched_yield);
+	begin = now = tas__now();
+	while (!hints_done(ss, from) && tas__alive(ss)) {
+		if (now - begin > SETTLE_NS) {
+			atomic_store_explicit(&ss->stuck, stuck_mark(from), memory_order_relaxed);
+			break;
+		}
+		if (now - begin < SETTLE_YIELD_NS) {
+			sys0(SYS_sched_yield);
+		} else {
+			sys2(SYS_nanosleep, SYS_P(&nap), 0);
+			if (nap.tv_nsec < SETTLE_NAP_MAX_NS)
+				nap.tv_nsec *= 2;
+		}
 		now = tas__now();
-	} while (hints_in_flight(ss) && tas__alive(ss) && now < end);
-	if (now >= end)
-		atomic_store_explicit(&not_before, now + SETTLE_HOLD_S * 1000000000ull, memory_order_relaxed);
+	}
 	return true;
 }
 
