@@ -16,7 +16,8 @@ from typing import Any
 from tas_sockets import _names
 from tas_sockets._sock import socket
 
-_CHUNK = 64 * 1024
+_CHUNK = 32 * 1024
+_HEADER = 5
 
 
 class _Pump:
@@ -30,6 +31,7 @@ class _Pump:
         self._in, self._out = MemoryBIO(), MemoryBIO()
         self._unsent = b""
         self._buf = bytearray(_CHUNK)
+        self._header, self._want = b"", 0  # of the record that is being read: its header so far, or what its body lacks
         self._tls = make(self._in, self._out)
 
     def __getattr__(self, name: str) -> Any:  # version, cipher, getpeercert, context, session, owner, pending, …
@@ -50,11 +52,25 @@ class _Pump:
             self._unsent = data[n:]
 
     def _fill(self) -> None:
-        n = socket.recv_into(self._sock, self._buf)
-        if n:
-            self._in.write(memoryview(self._buf)[:n])
-        else:
+        """Feeds TLS one header or one body of a record (RFC 8446 §5.1), never more.
+
+        What TLS has not asked for stays in the socket, as with OpenSSL's own reading: select() sees it, and after
+        unwrap() the plain socket finds what came behind the last record.
+        """
+        want = self._want or _HEADER - len(self._header)
+        part = memoryview(self._buf)[: min(want, _CHUNK)]
+        n = socket.recv_into(self._sock, part)
+        if not n:
             self._in.write_eof()
+            return
+        self._in.write(part[:n])
+        if self._want:
+            self._want -= n
+            return
+        self._header += bytes(part[:n])
+        if len(self._header) == _HEADER:
+            self._want = int.from_bytes(self._header[3:], "big")
+            self._header = b""
 
     def _run(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
         while True:
