@@ -24,7 +24,7 @@ from .agent import Agent, AgentLost, Trace
 
 AGENT = BUILD / "tests" / "agent"
 # Gauges of the service that return after every scenario.
-GAUGES = ("sockets", "listeners", "embryos", "wait_sets", "watches")
+GAUGES = ("sockets", "listeners", "embryos", "watches")
 PEERS = ("link", "local")
 
 

@@ -1,0 +1,206 @@
+"""Every option of socket(7), ip(7), tcp(7) and ipv6(7): default, ranges, what get says after set, lengths, inheritance."""
+
+from __future__ import annotations
+
+import struct
+
+from harness.agent import NULL, WILD, Result, inout, out
+from harness.rig import Pair
+from harness.states import IN
+from harness.suite import scenario
+
+SOL_SOCKET, IP, TCP, V6 = 1, 0, 6, 41
+INET6 = 10
+
+# name -> (level, number); those whose value is no int are in STRUCTS.
+INTS: dict[str, tuple[int, int]] = {
+    "SO_DEBUG": (1, 1), "SO_REUSEADDR": (1, 2), "SO_TYPE": (1, 3), "SO_ERROR": (1, 4), "SO_DONTROUTE": (1, 5), "SO_BROADCAST": (1, 6),
+    "SO_SNDBUF": (1, 7), "SO_RCVBUF": (1, 8), "SO_KEEPALIVE": (1, 9), "SO_OOBINLINE": (1, 10), "SO_NO_CHECK": (1, 11),
+    "SO_PRIORITY": (1, 12), "SO_REUSEPORT": (1, 15), "SO_PASSCRED": (1, 16), "SO_RCVLOWAT": (1, 18), "SO_SNDLOWAT": (1, 19),
+    "SO_TIMESTAMP": (1, 29), "SO_ACCEPTCONN": (1, 30), "SO_SNDBUFFORCE": (1, 32), "SO_RCVBUFFORCE": (1, 33), "SO_PASSSEC": (1, 34),
+    "SO_TIMESTAMPNS": (1, 35), "SO_MARK": (1, 36), "SO_TIMESTAMPING": (1, 37), "SO_PROTOCOL": (1, 38), "SO_DOMAIN": (1, 39),
+    "SO_RXQ_OVFL": (1, 40), "SO_WIFI_STATUS": (1, 41), "SO_PEEK_OFF": (1, 42), "SO_NOFCS": (1, 43), "SO_LOCK_FILTER": (1, 44),
+    "SO_SELECT_ERR_QUEUE": (1, 45), "SO_BUSY_POLL": (1, 46), "SO_MAX_PACING_RATE": (1, 47), "SO_INCOMING_CPU": (1, 49),
+    "SO_CNX_ADVICE": (1, 53), "SO_ZEROCOPY": (1, 60), "SO_PREFER_BUSY_POLL": (1, 69), "SO_BUF_LOCK": (1, 72), "SO_unknown": (1, 200),
+    "IP_TOS": (0, 1), "IP_TTL": (0, 2), "IP_HDRINCL": (0, 3), "IP_RECVOPTS": (0, 6), "IP_PKTINFO": (0, 8), "IP_MTU_DISCOVER": (0, 10),
+    "IP_RECVERR": (0, 11), "IP_RECVTTL": (0, 12), "IP_RECVTOS": (0, 13), "IP_FREEBIND": (0, 15), "IP_TRANSPARENT": (0, 19),
+    "IP_MINTTL": (0, 21), "IP_NODEFRAG": (0, 22), "IP_BIND_ADDRESS_NO_PORT": (0, 24), "IP_MULTICAST_TTL": (0, 33),
+    "IP_MULTICAST_LOOP": (0, 34), "IP_LOCAL_PORT_RANGE": (0, 51), "IP_unknown": (0, 250),
+    "TCP_NODELAY": (6, 1), "TCP_MAXSEG": (6, 2), "TCP_CORK": (6, 3), "TCP_KEEPIDLE": (6, 4), "TCP_KEEPINTVL": (6, 5),
+    "TCP_KEEPCNT": (6, 6), "TCP_SYNCNT": (6, 7), "TCP_LINGER2": (6, 8), "TCP_DEFER_ACCEPT": (6, 9), "TCP_WINDOW_CLAMP": (6, 10),
+    "TCP_QUICKACK": (6, 12), "TCP_THIN_LINEAR_TIMEOUTS": (6, 16), "TCP_THIN_DUPACK": (6, 17), "TCP_USER_TIMEOUT": (6, 18),
+    "TCP_FASTOPEN": (6, 23), "TCP_TIMESTAMP": (6, 24), "TCP_NOTSENT_LOWAT": (6, 25), "TCP_SAVE_SYN": (6, 27),
+    "TCP_FASTOPEN_CONNECT": (6, 30), "TCP_FASTOPEN_NO_COOKIE": (6, 34), "TCP_INQ": (6, 36), "TCP_TX_DELAY": (6, 37),
+    "TCP_unknown": (6, 200),
+    "IPV6_V6ONLY": (41, 26), "IPV6_UNICAST_HOPS": (41, 16), "IPV6_TCLASS": (41, 67), "IPV6_RECVPKTINFO": (41, 49),
+    "IPV6_MTU_DISCOVER": (41, 23), "IPV6_DONTFRAG": (41, 62), "IPV6_RECVERR": (41, 25), "IPV6_AUTOFLOWLABEL": (41, 70),
+    "IPV6_unknown": (41, 250), "other_level": (99, 1),
+}  # fmt: skip
+VALUES = [0, 1, 2, -1, 5, 127, 128, 255, 256, 1000, 65535, 1 << 20, 0x7FFFFFFF]
+# Their set needs no privileges here, but changes the machine's behaviour or blocks; get only.
+GET_ONLY = {"SO_LOCK_FILTER"}
+# What the kernel says of these depends on time, memory or traffic.
+VAGUE = {"SO_INCOMING_CPU", "TCP_TIMESTAMP", "SO_RCVBUF", "SO_SNDBUF", "TCP_QUICKACK", "TCP_MAXSEG"}
+
+
+def family(name: str) -> int:
+    return INET6 if name.startswith("IPV6") else 2
+
+
+def open_(x: Pair, name: str, connected: bool) -> int:
+    if not connected or family(name) == INET6:
+        return x.s.socket(family(name))
+    return x.connected()[0]
+
+
+@scenario(cases=[f"{n}-{s}" for n in INTS for s in ("fresh", "connected")])
+def test_set_and_get(x: Pair) -> None:
+    """Default, then every value with what get says afterwards."""
+    name, state = x.case.rsplit("-", 1)
+    level, number = INTS[name]
+    fd = open_(x, name, state == "connected")
+    if not (name in VAGUE and state == "connected"):
+        x.s.get(fd, level, number)
+    for value in VALUES if name not in GET_ONLY else []:
+        x.s.set(fd, level, number, value)
+        if not (name in VAGUE and state == "connected"):
+            x.s.get(fd, level, number)
+
+
+@scenario(cases=list(INTS))
+def test_lengths(x: Pair) -> None:
+    """Short, long, negative and missing buffers, on a connection."""
+    level, number = INTS[x.case]
+    fd = open_(x, x.case, True)
+    s = x.s
+    if x.case not in VAGUE:
+        for size in (0, 1, 2, 3, 5, 8, 64):
+            s.get(fd, level, number, size)
+    s.do("getsockopt", fd, level, number, out(4), inout(struct.pack("=i", -1)), see=str)
+    s.do("getsockopt", fd, level, number, NULL, inout(struct.pack("=i", 4)), see=str)
+    s.do("getsockopt", fd, level, number, out(4), NULL, see=str)
+    if x.case in GET_ONLY:
+        return
+    for raw in (b"", b"\1", b"\1\0", b"\1\0\0", b"\1\0\0\0\0", b"\1" + bytes(63)):
+        s.set(fd, level, number, raw)
+    s.do("setsockopt", fd, level, number, NULL, 4)
+    s.do("setsockopt", fd, level, number, WILD, 4)
+    s.do("setsockopt", fd, level, number, struct.pack("=i", 1), -1)
+
+
+INHERITED = [n for n in INTS if n not in VAGUE | GET_ONLY and not n.startswith("IPV6") and n != "TCP_DEFER_ACCEPT"]
+
+
+@scenario(cases=INHERITED)
+def test_inherited_by_accept(x: Pair) -> None:
+    level, number = INTS[x.case]
+    s, p = x.s, x.p
+    fd, port = x.listener(s)
+    for value in (1, 5, 1000):
+        s.set(fd, level, number, value)
+        p.connect(p.socket(), x.s_ip, port)
+        got = s.accept(fd).ret
+        s.get(got, level, number)
+
+
+@scenario(cases=INHERITED)
+def test_set_on_a_listener(x: Pair) -> None:
+    level, number = INTS[x.case]
+    fd, _ = x.listener(x.s)
+    for value in (0, 1, 100):
+        x.s.set(fd, level, number, value)
+        x.s.get(fd, level, number)
+
+
+STRUCTS: dict[str, tuple[int, int, list[bytes]]] = {
+    "SO_LINGER": (1, 13, [struct.pack("=ii", 1, 5), struct.pack("=ii", 0, 7), struct.pack("=ii", 1, -1), struct.pack("=ii", 5, 0)]),
+    "SO_RCVTIMEO": (1, 20, [struct.pack("=qq", 1, 500000), struct.pack("=qq", 0, 1), struct.pack("=qq", -1, 0), struct.pack("=qq", 0, 1000000), struct.pack("=qq", 0, -1)]),
+    "SO_SNDTIMEO": (1, 21, [struct.pack("=qq", 1, 500000), struct.pack("=qq", 0, 1), struct.pack("=qq", -1, 0), struct.pack("=qq", 0, 1000000), struct.pack("=qq", 0, -1)]),
+    "SO_RCVTIMEO_NEW": (1, 66, [struct.pack("=qq", 1, 500000)]),
+    "SO_BINDTODEVICE": (1, 25, [b"lo", b"", b"nonesuch", b"x" * 20]),
+    "SO_PEERCRED": (1, 17, []),
+    "SO_PEERNAME": (1, 28, []),
+    "SO_ATTACH_FILTER": (1, 26, [bytes(16)]),
+    "SO_DETACH_FILTER": (1, 27, [bytes(4)]),
+    "SO_TXTIME": (1, 61, [struct.pack("=iI", 1, 0)]),
+    "SO_NETNS_COOKIE_size": (1, 71, []),
+    "TCP_CONGESTION": (6, 13, [b"reno", b"cubic", b"nonesuch", b"", b"reno\0junk"]),
+    "TCP_ULP": (6, 31, [b"nonesuch", b""]),
+    "TCP_MD5SIG": (6, 14, [bytes(8)]),
+    "TCP_REPAIR": (6, 19, [struct.pack("=i", 5)]),
+    "TCP_FASTOPEN_KEY": (6, 33, [b"short"]),
+    "TCP_CC_INFO": (6, 26, []),
+    "IP_OPTIONS": (0, 4, [b"\1\1\1\1", b"\xff" * 3]),
+    "IP_MULTICAST_IF": (0, 32, [bytes(4), bytes(12)]),
+    "IP_ADD_MEMBERSHIP": (0, 35, [bytes(8), b"\xe0\0\0\7" + bytes(4)]),
+    "IPV6_MULTICAST_IF": (41, 17, [struct.pack("=i", 0)]),
+}  # fmt: skip
+
+
+@scenario(cases=[f"{n}-{s}" for n in STRUCTS for s in ("fresh", "connected")])
+def test_structures(x: Pair) -> None:
+    """Options whose value is no int."""
+    name, state = x.case.rsplit("-", 1)
+    level, number, values = STRUCTS[name]
+    fd = open_(x, name, state == "connected")
+    quiet = name in ("TCP_CC_INFO", "SO_PEERNAME", "SO_NETNS_COOKIE_size") and state == "connected"
+    for raw in [None, *values]:
+        if raw is not None:
+            x.s.set(fd, level, number, raw)
+        for size in (16, 4, 8, 64):
+            if quiet:
+                x.s.do("getsockopt", fd, level, number, out(size), inout(struct.pack("=i", size)), see=size_only, text=f"{name} {size}")
+            else:
+                x.s.get(fd, level, number, size)
+
+
+def size_only(r: Result) -> str:
+    return f"{r} length {int.from_bytes(r.out[1], 'little')}"
+
+
+@scenario(cases=["SO_LINGER", "SO_RCVTIMEO", "SO_SNDTIMEO", "TCP_CONGESTION"])
+def test_structures_inherited(x: Pair) -> None:
+    level, number, values = STRUCTS[x.case]
+    fd, port = x.listener(x.s)
+    x.s.set(fd, level, number, values[0])
+    x.p.connect(x.p.socket(), x.s_ip, port)
+    x.s.get(x.s.accept(fd).ret, level, number, 16)
+
+
+@scenario(cases=[0, 1, 2, 7, 8, 100, 104, 232, 240, 256])
+def test_tcp_info_length(x: Pair) -> None:
+    fd, _ = x.connected()
+    x.s.do("getsockopt", fd, 6, 11, out(256), inout(struct.pack("=i", x.case)), see=size_only, text=f"TCP_INFO {x.case}")
+
+
+@scenario(cases=["fresh", "bound", "listening", "connected", "accepted"])
+def test_identity(x: Pair) -> None:
+    """SO_TYPE, SO_DOMAIN, SO_PROTOCOL, SO_ACCEPTCONN, and what fstat says."""
+    from harness.states import STATES
+
+    fd = STATES[x.case](x)
+    for number in (3, 39, 38, 30):
+        x.s.get(fd, 1, number)
+    x.s.do("isatty", fd)
+    x.s.do("fsync", fd)
+    x.s.do("ftruncate", fd, 0)
+
+
+@scenario(cases=["SO_RCVBUF", "SO_SNDBUF"])
+def test_buffer_sizes_before_connecting(x: Pair) -> None:
+    level, number = INTS[x.case]
+    for value in (1, 4096, 65536, 1 << 30):
+        fd = x.s.socket()
+        x.s.set(fd, level, number, value)
+        x.s.get(fd, level, number)
+
+
+@scenario(cases=[1, 100, 4096, 70000])
+def test_rcvlowat_delays_readiness(x: Pair) -> None:
+    fd, pfd = x.connected()
+    x.s.set(fd, 1, 18, x.case)
+    x.p.send(pfd, b"x" * 50)
+    x.s.poll((fd, IN), timeout=20 if x.case > 50 else 1000)
+    x.p.send(pfd, b"y" * 60)
+    x.s.poll((fd, IN), timeout=20 if x.case > 110 else 1000)
+    x.s.recv(fd, 200, 0x40)

@@ -1,0 +1,236 @@
+"""Every transition of a socket, seen by poll, select, and epoll in level, edge and one-shot mode.
+
+A transition is a list of actions; after each one (and before the first) every way of waiting says what it sees, twice: the second
+time shows what edge-triggered and one-shot sets keep to themselves.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from harness.agent import see_sign, sink
+from harness.rig import Pair
+from harness.states import ALL, HUP, IN, NOWHERE, OUT, RDHUP, RESET_LINGER
+from harness.suite import scenario
+
+ET, ONESHOT, EXCLUSIVE = 1 << 31, 1 << 30, 1 << 28
+ADD, DEL, MOD = 1, 2, 3
+EPOLL_ALL = IN | OUT | RDHUP | 0x2  # PRI
+
+Action = Callable[[Pair, int, int], object]
+
+
+def settle(x: Pair, fd: int, events: int) -> None:
+    """Lets what the peer did arrive, without being an event for an epoll set."""
+    x.s.until(fd, events)
+
+
+def fill(x: Pair, fd: int, pfd: int) -> None:
+    """Writes until no more fits."""
+    for _ in range(400):
+        if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret <= 0:
+            # the last pieces may still be on their way into the peer's buffer
+            if x.s.do("poll", _pollfd(fd, OUT), 1, 30, quiet=True).ret == 0:
+                return
+
+
+def _pollfd(fd: int, events: int) -> bytes:
+    return struct.pack("=ihh", fd, events, 0)
+
+
+def drain(x: Pair, fd: int, pfd: int) -> None:
+    """The peer reads everything; the subject becomes writable."""
+    while x.p.do("poll", _pollfd(pfd, IN), 1, 30, quiet=True).ret == 1:
+        if x.p.do("recv", pfd, sink(1 << 18), 1 << 18, 0x40, quiet=True).ret <= 0:
+            break
+    x.s.until(fd, OUT)
+
+
+ACTIONS: dict[str, Action] = {
+    "data": lambda x, fd, pfd: (x.p.send(pfd, b"abcd"), settle(x, fd, IN)),
+    "more": lambda x, fd, pfd: (x.p.send(pfd, b"efgh"), x.s.poll((fd, 0), timeout=15)),
+    "read_some": lambda x, fd, pfd: x.s.recv(fd, 2),
+    "read_all": lambda x, fd, pfd: x.s.recv(fd, 100),
+    "peek": lambda x, fd, pfd: x.s.recv(fd, 100, 2),
+    "send": lambda x, fd, pfd: x.s.send(fd, b"xyz"),
+    "fill": fill,
+    "drain": drain,
+    "peer_fin": lambda x, fd, pfd: (x.p.shutdown(pfd, 1), settle(x, fd, RDHUP)),
+    "peer_close": lambda x, fd, pfd: (x.p.close(pfd), settle(x, fd, RDHUP)),
+    "peer_reset": lambda x, fd, pfd: (x.p.set(pfd, 1, 13, RESET_LINGER), x.p.close(pfd), settle(x, fd, HUP)),
+    "shut_rd": lambda x, fd, pfd: x.s.shutdown(fd, 0),
+    "shut_wr": lambda x, fd, pfd: x.s.shutdown(fd, 1),
+    "shut_rdwr": lambda x, fd, pfd: x.s.shutdown(fd, 2),
+    "so_error": lambda x, fd, pfd: x.s.error(fd),
+    "lowat_5": lambda x, fd, pfd: x.s.set(fd, 1, 18, 5),
+    "lowat_1": lambda x, fd, pfd: x.s.set(fd, 1, 18, 1),
+}
+
+SEQUENCES = [
+    "data read_all", "data read_some read_all", "data more read_all", "data peek read_all data", "data read_all data read_all",
+    "send", "fill drain", "fill drain fill drain", "fill data read_all drain", "peer_fin", "data peer_fin read_all", "peer_fin shut_wr",
+    "shut_wr", "shut_wr peer_fin", "shut_wr peer_close", "shut_rd", "shut_rd data", "shut_rdwr", "shut_wr data read_all peer_fin",
+    "peer_close", "data peer_close read_all", "peer_close shut_wr", "peer_reset", "peer_reset so_error", "data peer_reset read_all",
+    "data peer_reset so_error read_all", "fill peer_reset", "shut_wr peer_reset", "peer_fin peer_reset", "shut_rd shut_wr",
+    "lowat_5 data more", "lowat_5 data lowat_1", "data lowat_5", "lowat_5 data peer_fin", "lowat_5 data peer_reset", "data more shut_rd",
+]  # fmt: skip
+
+
+def by_poll(x: Pair, fd: int) -> Callable[[], object]:
+    return lambda: (x.s.poll((fd, ALL)), x.s.poll((fd, IN)), x.s.poll((fd, OUT)), x.s.poll((fd, 0)))
+
+
+def by_select(x: Pair, fd: int) -> Callable[[], object]:
+    return lambda: x.s.select(fd + 1, [fd], [fd], [fd])
+
+
+def by_epoll(events: int, rearm: bool = False) -> Callable[[Pair, int], Callable[[], object]]:
+    def start(x: Pair, fd: int) -> Callable[[], object]:
+        ep = x.s.epoll()
+        x.s.ctl(ep, ADD, fd, events, data=77)
+
+        def look() -> None:
+            x.s.ready(ep)
+            x.s.ready(ep)
+            if rearm:
+                x.s.ctl(ep, MOD, fd, events, data=78)
+
+        return look
+
+    return start
+
+
+WAYS: dict[str, Callable[[Pair, int], Callable[[], object]]] = {
+    "poll": by_poll,
+    "select": by_select,
+    "level": by_epoll(EPOLL_ALL),
+    "level_in": by_epoll(IN),
+    "level_out": by_epoll(OUT),
+    "edge": by_epoll(EPOLL_ALL | ET),
+    "edge_in": by_epoll(IN | ET),
+    "oneshot": by_epoll(EPOLL_ALL | ONESHOT),
+    "oneshot_rearmed": by_epoll(EPOLL_ALL | ONESHOT, rearm=True),
+    "edge_oneshot_rearmed": by_epoll(IN | RDHUP | ET | ONESHOT, rearm=True),
+    "edge_modified": by_epoll(EPOLL_ALL | ET, rearm=True),
+    "exclusive": by_epoll(IN | OUT | EXCLUSIVE),
+}
+
+
+@scenario(cases={f"{'-'.join(q.split())}-{w}": (q.split(), w) for q in SEQUENCES for w in WAYS})
+def test_sequence(x: Pair) -> None:
+    actions, way = x.case
+    fd, pfd = x.connected(active=len(actions) % 2 == 0)
+    x.s.nonblock(fd)
+    look = WAYS[way](x, fd)
+    look()
+    for action in actions:
+        ACTIONS[action](x, fd, pfd)
+        look()
+
+
+@scenario(cases=list(WAYS))
+def test_connect_succeeds(x: Pair) -> None:
+    """The set exists before the connection does."""
+    _, port = x.listener(x.p)
+    fd = x.s.socket()
+    x.s.nonblock(fd)
+    look = WAYS[x.case](x, fd)
+    look()
+    x.s.connect(fd, x.p_ip, port)
+    settle(x, fd, OUT)
+    look()
+    x.s.error(fd)
+    look()
+
+
+@scenario(cases=list(WAYS))
+def test_connect_is_refused(x: Pair) -> None:
+    lfd, port = x.listener(x.p)
+    x.p.close(lfd)
+    fd = x.s.socket()
+    x.s.nonblock(fd)
+    look = WAYS[x.case](x, fd)
+    x.s.connect(fd, x.p_ip, port)
+    settle(x, fd, OUT)
+    look()
+    x.s.error(fd)
+    look()
+
+
+@scenario(peers=["link"], cases=list(WAYS))
+def test_connect_goes_on(x: Pair) -> None:
+    fd = x.s.socket()
+    x.s.nonblock(fd)
+    look = WAYS[x.case](x, fd)
+    x.s.connect(fd, NOWHERE, 9)
+    look()
+    x.s.connect(fd, NOWHERE, 9)
+    look()
+
+
+@scenario(cases=list(WAYS))
+def test_listener(x: Pair) -> None:
+    """Two connections come, are taken one by one, and the listener is shut."""
+    fd, port = x.listener(x.s)
+    x.s.nonblock(fd)
+    look = WAYS[x.case](x, fd)
+    look()
+    x.p.connect(x.p.socket(), x.s_ip, port)
+    settle(x, fd, IN)
+    look()
+    x.p.connect(x.p.socket(), x.s_ip, port)
+    x.s.poll((fd, 0), timeout=15)
+    look()
+    x.s.accept(fd)
+    look()
+    x.s.accept(fd)
+    look()
+    x.s.accept(fd)
+    x.s.shutdown(fd, 0)
+    look()
+
+
+@scenario(cases=list(WAYS))
+def test_wakes_a_waiting_thread(x: Pair) -> None:
+    """Whoever sleeps in a wait sees the next event."""
+    fd, pfd = x.connected()
+    s = x.s
+    for name, action in (("data", b"1"), ("again", b"2")):
+        if x.case == "poll":
+            s.poll((fd, IN), timeout=3000, thread=1)
+        elif x.case == "select":
+            s.poll((fd, IN | RDHUP), timeout=-1, thread=1)
+        else:
+            ep = s.epoll()
+            s.ctl(ep, ADD, fd, {"edge": IN | ET, "exclusive": IN | EXCLUSIVE}.get(x.case, IN), data=5)
+            s.ready(ep, timeout=3000, thread=1)
+        s.blocked(1)
+        x.p.send(pfd, action)
+        s.wait(1)
+        s.recv(fd, 10)
+
+
+@scenario(cases={"poll": 0, "epoll": 1})
+def test_wait_times_out(x: Pair) -> None:
+    fd, _ = x.connected()
+    if x.case:
+        ep = x.s.epoll()
+        x.s.ctl(ep, ADD, fd, IN)
+        x.s.ready(ep, timeout=10)
+    else:
+        x.s.poll((fd, IN), timeout=10)
+        x.s.select(fd + 1, [fd], [], [], ms=10)
+
+
+@scenario
+def test_writable_sizes(x: Pair) -> None:
+    """A socket that is full says so, and a third of the room is what makes it writable again."""
+    fd, pfd = x.connected()
+    x.s.nonblock(fd)
+    x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4000, see=see_sign)
+    fill(x, fd, pfd)
+    x.s.poll((fd, ALL))
+    x.s.send(fd, b"x", 0x4000)
+    drain(x, fd, pfd)
+    x.s.poll((fd, ALL))
