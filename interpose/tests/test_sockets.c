@@ -229,6 +229,22 @@ SCENARIO(full_buffers_and_nonblocking_flags)
 	SAY(k->fcntl(c, F_GETFL, 0));
 }
 
+SCENARIO(a_first_nonblocking_send_is_taken_whole)
+{
+	static char b[300000];
+	long got = 0, r;
+
+	for (int i = 0; i < 5; i++) {
+		pair();
+		k->fcntl(c, F_SETFL, O_NONBLOCK);
+		SAY(k->sendto(c, b, sizeof b, 0, NULL, 0));
+		for (got = 0; got < (long)sizeof b && (r = recv_(s, 65536, 0)) > 0;)
+			got += r;
+		SAY(got);
+		unpair();
+	}
+}
+
 static void *blocked_recv(void *fd)
 {
 	return (void *)recv_((int)(long)fd, 8, 0);
@@ -598,6 +614,7 @@ int main(void)
 		cmocka_unit_test(close_with_unread_data_resets),
 		cmocka_unit_test(writing_to_a_closed_peer),
 		cmocka_unit_test(full_buffers_and_nonblocking_flags),
+		cmocka_unit_test(a_first_nonblocking_send_is_taken_whole),
 		cmocka_unit_test(shutdown_wakes_who_is_blocked),
 		cmocka_unit_test(close_does_not_wake_a_blocked_recv),
 		cmocka_unit_test(a_listener_listens_again_after_shutdown),

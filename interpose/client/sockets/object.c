@@ -49,6 +49,7 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	atomic_store(&o->flags, 0);
 	atomic_store(&o->so_error, 0);
 	atomic_store(&o->active, 0);
+	atomic_store(&o->grow_asked, 0);
 	atomic_store(&o->touched, 0);
 	atomic_store(&o->turn, 0);
 	atomic_store(&o->retry_at, 0);

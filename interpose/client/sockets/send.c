@@ -9,7 +9,10 @@
 #include "abi/tas_extent.h"
 #include "sockets/sock.h"
 
-enum { PIECE = 128 << 10 }; /* bytes copied between two hints: the service works on the first while we copy the next */
+enum {
+	PIECE = 128 << 10, /* bytes copied between two hints: the service works on the first while we copy the next */
+	WANT_MAX = 1 << 20,
+};
 
 /* The extent in use: answered by us, with the largest base.  -1: none. */
 static int current_extent(struct tas_block *b, uint64_t *base, uint32_t *len)
@@ -122,8 +125,41 @@ static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
 	return (ssize_t)n;
 }
 
-/* One copy of at most max bytes.  Bytes, 0: no room (or end of the file: *eof), -errno. */
-static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, bool *eof)
+/* Length of the ring to ask for: room for all that is left, at least twice what there is.  The service clamps it. */
+static uint32_t want_of(uint32_t len, size_t left)
+{
+	uint32_t want = len >= WANT_MAX ? 1u << 30 : len ? len * 2 : 16384;
+
+	while (want < left && want < WANT_MAX)
+		want *= 2;
+	return want;
+}
+
+/*
+ * May the service still have a larger ring for us?  Linux takes what a non-blocking writer has as long as the buffer
+ * may grow; so one that was refused waits until the service has answered, once for each size of the ring.
+ */
+static bool may_grow(struct tas_obj *o)
+{
+	struct tas_block *b = o->b;
+	uint64_t base = 0;
+	uint32_t len = 0;
+
+	if (current_extent(b, &base, &len) < 0)
+		return true;
+	if (len >= WANT_MAX || atomic_load_explicit(&o->grow_asked, memory_order_relaxed) == len)
+		return false;
+	/* both slots taken: the old ring is not empty yet, and the service cannot offer another */
+	for (int i = 0; i < TAS_EXT_SLOTS; i++)
+		if (!atomic_load_explicit(&b->x.tx[i].gen, memory_order_acquire)) {
+			atomic_store_explicit(&o->grow_asked, len, memory_order_relaxed);
+			return true;
+		}
+	return offered_extent(b, &len) >= 0;
+}
+
+/* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof), -errno. */
+static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, bool *eof)
 {
 	struct tas_block *b = o->b;
 	uint64_t base = 0, written, acked, from, at;
@@ -164,9 +200,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, bool *
 			atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed);
 		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
 	} else if (!max) {
-		uint32_t want = len >= 1u << 30 ? 1u << 30 : len ? len * 2 : 16384;
-
-		atomic_store_explicit(&b->a.tx_want, want, memory_order_relaxed);
+		atomic_store_explicit(&b->a.tx_want, want_of(len, left), memory_order_relaxed);
 	}
 	tas__unlock(&b->c.lock_tx);
 	if (done > 0 || !max)
@@ -208,7 +242,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
 			if (sent == n)
 				return (ssize_t)sent;
-			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, &eof);
+			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, &eof);
 			if (r < 0)
 				return sent ? (ssize_t)sent : r;
 			if (eof)
@@ -225,7 +259,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 			asked = true;
 			continue;
 		}
-		if (nonblock && !settled && tas__obj_near(o) && tas__settle(o->ss)) {
+		if (nonblock && !settled && (may_grow(o) || tas__obj_near(o)) && tas__settle(o->ss)) {
 			settled = true;
 			continue;
 		}

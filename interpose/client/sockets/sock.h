@@ -39,6 +39,7 @@ struct tas_obj {
 	struct tas_block *b;
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
+	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
 	_Atomic uint64_t touched; /* options that were set: bits of tas__options */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
