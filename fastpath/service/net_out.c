@@ -10,7 +10,8 @@
 #include "fast/ip.h"
 #include "service/edge.h"
 
-enum { ETH_HLEN = 14, TCP_CHECKSUM = 16 };
+/* A buffer holds 65,535 bytes, headroom included; 43 segments of 1,448. */
+enum { ETH_HLEN = 14, TCP_CHECKSUM = 16, TSO_MAX = 62264 };
 
 struct tas_routes tas__routes;
 
@@ -43,9 +44,14 @@ struct rte_mbuf *tas_net_alloc(struct tas_core *c)
 	return c->net->pool ? rte_pktmbuf_alloc(c->net->pool) : NULL;
 }
 
+struct rte_mbuf *tas_net_alloc_big(struct tas_core *c)
+{
+	return c->net->big ? rte_pktmbuf_alloc(c->net->big) : NULL;
+}
+
 uint32_t tas_net_tso_max(void)
 {
-	return 0;
+	return tas_cores[0].net->tso ? TSO_MAX : 0;
 }
 
 static void queue(struct tas_core *c, struct rte_mbuf *m)
@@ -53,7 +59,8 @@ static void queue(struct tas_core *c, struct rte_mbuf *m)
 	struct tas_net *n = c->net;
 
 	n->tx[n->n_tx++] = m;
-	if (n->n_tx == TAS_TX_BURST)
+	/* a long one at once, while it is in the cache */
+	if (n->n_tx == TAS_TX_BURST || m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)
 		tas__net_flush(c);
 }
 
@@ -111,6 +118,8 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 		m->l3_len = TAS_IP_HLEN;
 		m->l4_len = (tcp[12] >> 4) * 4u;
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_CKSUM;
+		if (m->tso_segsz)
+			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 	} else {
 		sum = tas__checksum(tcp, m->data_len, pseudo);
 	}
@@ -124,7 +133,7 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 	unsigned len = m->pkt_len;
 	struct tas_ip_hdr *ip;
 
-	if (next.kind != TAS_ROUTE_LINK || len + TAS_IP_HLEN > c->net->mtu) {
+	if (next.kind != TAS_ROUTE_LINK || (len + TAS_IP_HLEN > c->net->mtu && !m->tso_segsz)) {
 		give_up(c, m);
 		return;
 	}
@@ -135,7 +144,8 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 		return;
 	}
 	/* Atomic datagrams need no identification (RFC 6864). */
-	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, !c->net->hw_tx_checksum);
+	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true,
+		      c->net->tap || !c->net->hw_tx_checksum);
 	to_neighbour(c, m, &next);
 }
 
