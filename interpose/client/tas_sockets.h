@@ -113,6 +113,9 @@ TAS_PUBLIC void tas_before_exec(void);
 TAS_PUBLIC void tas_exec_failed(void);
 /* True if the process holds a TAS socket that would survive an exec. */
 TAS_PUBLIC bool tas_exec_keeps_sockets(void);
+/* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.
+ * Async-signal-safe. */
+TAS_PUBLIC void tas_signal_ran(bool interrupts);
 /* True once the process has attached to a service. */
 TAS_PUBLIC bool tas_attached(void);
 

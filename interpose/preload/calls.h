@@ -116,6 +116,16 @@
 	FD(int, epoll_pwait2, \
 	   (int fd, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask), \
 	   (fd, ev, max, timeout, mask), CP(tas_epoll_pwait2(fd, ev, max, timeout, mask))) \
+	/* signals */ \
+	OWN(int, sigaction, (int sig, const struct sigaction *new, struct sigaction *old), (sig, new, old), signals.c) \
+	SAME(__sigaction, sigaction) \
+	NEW(sighandler_t, signal, (int sig, sighandler_t h), signals.c) \
+	SAME(bsd_signal, signal) \
+	SAME(ssignal, signal) \
+	NEW(sighandler_t, sysv_signal, (int sig, sighandler_t h), signals.c) \
+	SAME(__sysv_signal, sysv_signal) \
+	NEW(int, siginterrupt, (int sig, int on), signals.c) \
+	NEW(sighandler_t, sigset, (int sig, sighandler_t h), signals.c) \
 	/* stdio */ \
 	OWN(FILE *, fdopen, (int fd, const char *mode), (fd, mode), stdio.c) \
 	OWN(int, fclose, (FILE *f), (f), stdio.c) \

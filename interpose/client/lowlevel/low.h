@@ -161,8 +161,38 @@ struct tas_spin {
 /* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
 bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active);
 
-/* Sleeps while *w1 == v1 and *w2 == v2 and the service lives.  0: look again; -EINTR. */
-int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2);
+/* Handlers that ran on this thread, and the eventfd of a sleep that is about to begin (signal.c). */
+struct tas_sigs {
+	_Atomic uint32_t any, intr; /* all; those that were installed without SA_RESTART */
+	_Atomic int wake;
+};
+void tas_signal_ran(bool interrupts);
+extern __thread struct tas_sigs tas__sigs __attribute__((tls_model("initial-exec")));
+
+struct tas_sig_mark {
+	uint32_t any, intr;
+};
+static inline struct tas_sig_mark tas__sig_mark(void)
+{
+	return (struct tas_sig_mark){atomic_load_explicit(&tas__sigs.any, memory_order_relaxed),
+				     atomic_load_explicit(&tas__sigs.intr, memory_order_relaxed)};
+}
+/* Has a handler run since the mark that interrupts a call?  restarts: the call restarts after SA_RESTART. */
+static inline bool tas__sig_came(struct tas_sig_mark m, bool restarts)
+{
+	struct tas_sig_mark now = tas__sig_mark();
+
+	return restarts ? now.intr != m.intr : now.any != m.any;
+}
+/* ppoll that also returns (0 or more, or -EINTR) when a handler that counts has run since the mark; wake: an eventfd
+ * among p, or -1. */
+int tas__ppoll(struct pollfd *p, unsigned long n, struct timespec *ts, const sigset_t *mask, struct tas_sig_mark m,
+	       bool restarts, int wake);
+
+/* Sleeps while *w1 == v1 and *w2 == v2, the service lives, and no handler that interrupts has run since the mark.
+ * 0: look again (at the mark, too); -EINTR. */
+int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2,
+	      struct tas_sig_mark m);
 
 /* A wait set in use: taken for the time of one call, or for the life of an epoll set (bitmap). */
 struct tas_waiter {

@@ -133,8 +133,9 @@ static int accept_half(struct tas_obj *o, int fd, int flags, struct sockaddr *ad
 }
 
 /*
- * Linux restarts accept() after a handler that was installed with SA_RESTART; ppoll never does.  Which signal came
- * cannot be told here; if every handler of the process restarts, so does accept.
+ * Linux restarts accept() after a handler that was installed with SA_RESTART; ppoll never does.  Which
+ * handlers ran is known where they are counted (lowlevel/signal.c); else, if every handler of the process restarts, so
+ * does accept.
  */
 static bool all_handlers_restart(void)
 {
@@ -154,7 +155,7 @@ static bool all_handlers_restart(void)
 
 /* Sleeps until either half has something, the service goes, or it is time to look for a service.  0, -EINTR, -EAGAIN.
  */
-static int wait_both(struct tas_obj *o, int fd, uint64_t end)
+static int wait_both(struct tas_obj *o, int fd, uint64_t end, struct tas_sig_mark m)
 {
 	struct tas_waiter w = {0};
 	struct pollfd p[3] = {{.fd = fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
@@ -175,14 +176,15 @@ static int wait_both(struct tas_obj *o, int fd, uint64_t end)
 		slice = TAS_REVIVE_MS * 1000000ull;
 	}
 	if (!live || !tas__rx_avail(o->b))
-		r = sys_ppoll(p, 3, tas__left(end, slice, &ts), NULL);
+		r = tas__ppoll(p, 3, tas__left(end, slice, &ts), NULL, m, end == UINT64_MAX, p[1].fd);
 	if (w.ss) {
 		tas__unsubscribe(&w, o->b, o->id, o->gen);
 		tas__waiter_put(&w);
 	}
 	if (live && (p[2].revents & (POLLHUP | POLLERR)))
 		tas__session_died(o->ss);
-	if (r == -EINTR && end == UINT64_MAX && all_handlers_restart())
+	if (r == -EINTR && end == UINT64_MAX && !tas__sig_came(m, true) &&
+	    (tas__sig_came(m, false) || all_handlers_restart()))
 		return 0;
 	if (r == 0 && end != UINT64_MAX && tas__now() >= end)
 		return -EAGAIN;
@@ -218,6 +220,7 @@ static int accept_once(struct tas_obj *o, int fd, int flags, struct sockaddr *ad
 
 static int accept_listener(struct tas_obj *o, int fd, int flags, struct sockaddr *addr, socklen_t *len, bool *moved)
 {
+	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_spin spin = {0};
 	uint64_t end = 0;
 	int r;
@@ -232,11 +235,13 @@ static int accept_listener(struct tas_obj *o, int fd, int flags, struct sockaddr
 			return r;
 		if (tas__nonblock(o))
 			return -EAGAIN;
+		if (tas__sig_came(sig, true))
+			return -EINTR;
 		if (tas__spin(o->ss, &spin, atomic_load_explicit(&o->active, memory_order_relaxed)))
 			continue;
 		if (!end)
 			end = accept_timeout(fd);
-		r = wait_both(o, fd, end);
+		r = wait_both(o, fd, end, sig);
 		if (r < 0)
 			return r;
 	}

@@ -68,7 +68,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 /* The connection exists: wait for it, or say how it stands. */
 static int finish(struct tas_obj *o, int fd, bool just_begun)
 {
-	struct tas_wait w = {0};
+	struct tas_wait w = {.sig = tas__sig_mark()};
 
 	for (;;) {
 		uint32_t seen = atomic_load_explicit(&o->b->s.ev_out, memory_order_acquire);

@@ -201,7 +201,7 @@ static void revive(struct tas_ep *ep)
 	}
 }
 
-static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
+static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask, struct tas_sig_mark m)
 {
 	struct pollfd p[3] = {{.fd = epfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
 	struct tas_session *ss;
@@ -223,7 +223,7 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 	if (ss)
 		tas__waiter_arm(&w);
 	if (!tas__ep_pending(ep))
-		r = sys_ppoll(p, 3, tas__left(end, cap, &ts), mask);
+		r = tas__ppoll(p, 3, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
 	atomic_fetch_sub(&ep->sleepers, 1);
 	if (ss) {
 		if (p[1].revents & POLLIN)
@@ -277,6 +277,7 @@ static void leave(struct tas_ep *ep)
 
 static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
 {
+	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_spin spin = {0};
 	int n;
 
@@ -294,9 +295,13 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 		}
 		if (!end || (end != UINT64_MAX && tas__now() >= end))
 			break;
+		if (tas__sig_came(sig, false)) {
+			n = -EINTR;
+			break;
+		}
 		if (ep->w.ss && tas__spin(ep->w.ss, &spin, atomic_load_explicit(&ep->active, memory_order_relaxed)))
 			continue;
-		n = ep_sleep(ep, epfd, end, mask);
+		n = ep_sleep(ep, epfd, end, mask, sig);
 		if (n < 0)
 			break;
 	}

@@ -19,6 +19,7 @@ struct job {
 	bool near; /* a connection whose other end may be ours as well */
 	bool orphan; /* a listener whose service is dead */
 	struct tas_waiter w; /* w.ss NULL: none */
+	struct tas_sig_mark sig; /* at the entry of the call */
 	bool subscribed;
 };
 
@@ -145,7 +146,7 @@ static int sleep_once(struct job *j, uint64_t end, const sigset_t *mask)
 		tas__waiter_arm(&j->w);
 	if (look(j))
 		return 0;
-	r = sys_ppoll(j->k, j->n + OWN, tas__left(end, cap, &ts), mask);
+	r = tas__ppoll(j->k, j->n + OWN, tas__left(end, cap, &ts), mask, j->sig, false, own[WAKE].fd);
 	if (r > 0 && own[WAKE].revents)
 		tas__waiter_drain(&j->w);
 	if (r > 0 && (own[CONTROL].revents & (POLLHUP | POLLERR)) && j->w.ss)
@@ -201,6 +202,8 @@ static int run(struct job *j, uint64_t end, const sigset_t *mask)
 		ready = r > 0 ? merge(j) : ready;
 		if (ready || now)
 			return ready;
+		if (tas__sig_came(j->sig, false))
+			return -EINTR;
 		if (ss && tas__spin(ss, &spin, active))
 			continue;
 		r = sleep_once(j, end, mask);
@@ -231,7 +234,7 @@ static int poll_ours(struct pollfd *fds, nfds_t n, uint64_t end, const sigset_t 
 {
 	struct pollfd k[ON_STACK + OWN];
 	struct tas_obj *o[ON_STACK];
-	struct job j = {.user = fds, .n = n, .k = k, .o = o};
+	struct job j = {.user = fds, .n = n, .k = k, .o = o, .sig = tas__sig_mark()};
 	size_t size = 0;
 	int r;
 

@@ -159,8 +159,9 @@ static bool unchanged(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 }
 
 /* With a timeout: ppoll, which a signal always interrupts, as it does recv() with SO_RCVTIMEO. */
-static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, uint64_t end)
+static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, const struct tas_wait *t)
 {
+	uint64_t end = t->deadline;
 	struct tas_waiter w = {0};
 	struct pollfd p[2] = {{.fd = -1, .events = POLLIN}, {.fd = atomic_load(&o->ss->ctl)}};
 	uint64_t slice = UINT64_MAX;
@@ -175,7 +176,7 @@ static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 	if (p[0].fd < 0)
 		slice = 2000000; /* no wait set to be had: look now and then */
 	if (unchanged(o, ev, seen, shut)) {
-		r = sys_ppoll(p, 2, tas__left(end, slice, &ts), NULL);
+		r = tas__ppoll(p, 2, tas__left(end, slice, &ts), NULL, t->sig, false, p[0].fd);
 		if (r == 0)
 			r = tas__now() >= end ? -EAGAIN : 0;
 	}
@@ -194,6 +195,9 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	_Atomic uint32_t *waiters = in ? &o->b->c.wait_in : &o->b->c.wait_out;
 	int r = 0;
 
+	/* after the look at the state: Linux, too, reports data rather than the signal that came with it */
+	if (tas__sig_came(w->sig, !w->deadline || w->deadline == UINT64_MAX))
+		return -EINTR;
 	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
 		if (!unchanged(o, ev, seen, shut)) {
 			w->spin = (struct tas_spin){0};
@@ -204,11 +208,11 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	if (!w->deadline)
 		w->deadline = timeout_of(fd, in);
 	if (w->deadline != UINT64_MAX)
-		return wait_timed(o, ev, seen, shut, w->deadline);
+		return wait_timed(o, ev, seen, shut, w);
 	/* pairs with the service's bump of ev before its load of the waiters */
 	atomic_fetch_add_explicit(waiters, 1, memory_order_seq_cst);
 	if (unchanged(o, ev, seen, shut))
-		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut);
+		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut, w->sig);
 	atomic_fetch_sub_explicit(waiters, 1, memory_order_relaxed);
 	return r;
 }

@@ -147,7 +147,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 	bool settled = false, peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
-	struct tas_wait w = {0};
+	struct tas_wait w = {.sig = tas__sig_mark()};
 	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
 
 	if (!target)

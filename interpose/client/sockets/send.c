@@ -225,7 +225,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 {
 	struct tas_block *b = o->b;
 	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false;
-	struct tas_wait w = {0};
+	struct tas_wait w = {.sig = tas__sig_mark()};
 	size_t sent = 0;
 
 	if (flags & MSG_OOB)

@@ -165,6 +165,7 @@ void tas__obj_kick(struct tas_obj *o);
 struct tas_wait {
 	struct tas_spin spin;
 	uint64_t deadline; /* ns; 0: not known yet; UINT64_MAX: none */
+	struct tas_sig_mark sig; /* at the entry of the call */
 };
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w);
 
