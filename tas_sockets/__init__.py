@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 else:
 
     import importlib
+    import sys
 
     _TOOLS = frozenset(("asyncio", "select", "selectors", "ssl", "tasctl"))  # submodules: imported, not looked up
 
     def _fill(name: str) -> bool:
-        if name in _TOOLS or (name.startswith("_") and name not in ("__all__", "__file__")):
-            import socket as std  # private names that programs use, such as _GLOBAL_DEFAULT_TIMEOUT
-
-            if name in _TOOLS or name.startswith("__") or not hasattr(std, name):
+        if name in _TOOLS or (name.startswith("__") and name not in ("__all__", "__file__")):
+            return False
+        if name.startswith("_") and name != "__all__":
+            # a submodule of ours, or a private name that programs use, such as _GLOBAL_DEFAULT_TIMEOUT
+            names = sys.modules.get("tas_sockets._names")
+            if not hasattr(names.std if names else importlib.import_module("socket"), name):
                 return False
         return bool(importlib.import_module("tas_sockets._names").fill(globals()))
 

@@ -32,6 +32,27 @@ def watch_spawns() -> None:
     sys.addaudithook(hook)
 
 
+def _sendfile_too() -> None:
+    """os.sendfile() names a socket by number, as asyncio does: for that it has to go through the library."""
+    import functools
+    import os
+
+    from tas_sockets._ffi import error, lib
+
+    standard = os.sendfile
+
+    @functools.wraps(standard)
+    def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int, *more: Any, **kw: Any) -> int:
+        if more or kw or type(out_fd) is not int or type(in_fd) is not int:
+            return standard(out_fd, in_fd, offset, count, *more, **kw)
+        r = lib.glue_sendfile(out_fd, in_fd, -1 if offset is None else offset, count, -1)
+        if r < 0:
+            raise error(r)
+        return r
+
+    os.sendfile = sendfile
+
+
 def _holders() -> list[str]:
     """Modules that took something of the originals already."""
     originals = {id(sys.modules[n]): n for n in _REPLACED if n in sys.modules}
@@ -73,3 +94,4 @@ def install() -> None:
     sys.modules["select"] = select
     sys.modules["selectors"] = selectors
     sys.modules["ssl"] = ssl
+    _sendfile_too()

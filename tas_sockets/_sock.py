@@ -166,6 +166,7 @@ class socket(std.socket):
             if r >= 0:
                 return r
             if r != -EINTR:
+                buf = None  # the traceback holds this frame, not the program's buffer
                 raise error(r)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
@@ -205,6 +206,7 @@ class socket(std.socket):
             if r >= 0:
                 return r
             if r != -EINTR:
+                buf = None
                 raise error(r)
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
@@ -228,6 +230,7 @@ class socket(std.socket):
                 if sent >= size:
                     return None
             elif r != -EINTR:
+                buf = None
                 raise error(r)
 
     def sendto(self, data: Buffer, *args: Any) -> int:
@@ -246,7 +249,9 @@ class socket(std.socket):
             r = lib.glue_sendto(_fileno(self), buf, len(buf), flags, to, deadline)
             if r >= 0:
                 return r
-            _refuse(r)
+            if r != -EINTR:
+                buf = None
+                raise error(r)
 
     # ---- messages ----
     def sendmsg(
@@ -281,7 +286,9 @@ class socket(std.socket):
             r = lib.glue_sendmsg(_fileno(self), m, flags, deadline)
             if r >= 0:
                 return r
-            _refuse(r)
+            if r != -EINTR:
+                parts = keep = m = None
+                raise error(r)
 
     @staticmethod
     def _announce(ancdata: Iterable[Any]) -> None:
@@ -314,7 +321,10 @@ class socket(std.socket):
             parts = [writable(b) for b in buffers]
         except (TypeError, ValueError, BufferError):
             return super().recvmsg_into(buffers, ancbufsize, flags)
-        return self._recvmsg([(p, len(p)) for p in parts], ancbufsize, flags)
+        try:
+            return self._recvmsg([(p, len(p)) for p in parts], ancbufsize, flags)
+        finally:
+            parts.clear()
 
     def _received(self, result: Any) -> Any:
         """Numbers that came with a message may be anything."""
@@ -335,7 +345,10 @@ class socket(std.socket):
             r = lib.glue_recvmsg(_fileno(self), m, flags, deadline)
             if r >= 0:
                 break
-            _refuse(r)
+            if r != -EINTR:
+                keep.clear()
+                parts.clear()
+                raise error(r)
         raw = bytes(view(keep[-1], m.msg_controllen)) if room and m.msg_controllen else b""
         return r, _ancillary(raw), m.msg_flags, None
 
