@@ -10,6 +10,7 @@ void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg
 	bool grow = c->recovery == TCP__LOSS || (c->recovery == TCP__OPEN && c->snd_una < c->cwnd_full);
 
 	c->snd_una = to;
+	c->flags &= ~TCP__HOLE;
 	if (c->flags & TCP__RTT_TIMING) {
 		if (to >= c->rtt_end) {
 			c->flags &= ~TCP__RTT_TIMING;
@@ -107,8 +108,10 @@ bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struc
 	}
 	if (pos >= (int64_t)una && window_newer(c, seg, advances))
 		tcp__window_set(c, seg);
+	bool open = c->recovery == TCP__OPEN;
+
 	tcp__recover_ack(c, seg, c->snd_una - una, dup);
-	if (advances)
+	if (advances || (open && c->recovery)) /* Linux: what is at snd_una goes again now: its time begins */
 		tcp__ack_timer(c, now);
 	if (advances && tcp__fin_acked(c))
 		fin_acked(c, now, res);

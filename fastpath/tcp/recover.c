@@ -242,6 +242,20 @@ void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t ac
 	}
 }
 
+/* What was sent after the segment at snd_una is sacked, or that segment was sent again, and for two round trips it has not been
+ * acknowledged: lost (RFC 8985 §6.2).  Once until snd_una moves; after that it is the retransmission timeout's. */
+void tcp__recover_hole(struct tcp_conn *c)
+{
+	if (!c->recovery) {
+		if (!may_enter(c))
+			return;
+		enter_recovery(c);
+		mark_lost(c, widen(c, c->sacked[c->n_sacked - 1].left));
+	}
+	c->rtx_mark = c->snd_nxt;
+	c->flags |= TCP__HEAD_DUE | TCP__HOLE;
+}
+
 /* RFC 6298 §5.4..5.6, RFC 5681 §3.1. */
 void tcp__recover_timeout(struct tcp_conn *c)
 {

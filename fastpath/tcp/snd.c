@@ -142,7 +142,7 @@ static void output_again(struct tcp_conn *c, uint64_t now, uint64_t from, uint64
 	if (to > most && !(to == most + 1 && to > c->written)) /* a FIN does not count */
 		to = most;
 	output_range(c, now, from, to, seg, off);
-	if (c->timer != TCP__T_RTO)
+	if (c->timer != TCP__T_RTO && !(c->timer == TCP__T_PTO && c->recovery))
 		tcp__arm_rto(c, TCP__T_RTO, now);
 	if (c->rtx_next < to)
 		c->rtx_next = to;

@@ -65,6 +65,7 @@ enum {
 	TCP__TAIL = 1u << 26,      /* a tail loss probe is in flight: tail_end */
 	TCP__TAIL_RTX = 1u << 27,  /* it was a retransmission */
 	TCP__NO_TAIL = 1u << 28,   /* configured */
+	TCP__HOLE = 1u << 29,      /* what is at snd_una was found lost by time and sent again */
 	TCP__RARE_OUTPUT = TCP__RST_DUE | TCP__SYN_DUE | TCP__HEAD_DUE | TCP__PROBE_DUE | TCP__TAIL_DUE,
 };
 
@@ -248,6 +249,7 @@ void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg);
 /* recover.c */
 void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t acked, bool dup);
 void tcp__recover_timeout(struct tcp_conn *c);
+void tcp__recover_hole(struct tcp_conn *c);
 uint64_t tcp__pipe(const struct tcp_conn *c);
 bool tcp__recover_next(const struct tcp_conn *c, bool any, uint64_t *from, uint64_t *to);
 /* close.c */

@@ -85,14 +85,16 @@ void tcp__arm_rto(struct tcp_conn *c, enum tcp__timer t, uint64_t now)
 	tcp__arm(c, t, at);
 }
 
-/* Something is in flight: a probe of the tail where RFC 8985 §7.2 allows one, else retransmission. */
+/*
+ * Something is in flight: a probe of the tail where RFC 8985 §7.2 allows one, or a look at a hole that stays (there: RACK's
+ * reordering timer, §6.3, which with two round trips has no need of a time for every segment), else retransmission.
+ */
 void tcp__arm_rtx(struct tcp_conn *c, uint64_t now)
 {
-	const uint32_t not = TCP__NO_TAIL | TCP__TAIL;
+	const uint32_t not = c->recovery ? TCP__NO_TAIL | TCP__HOLE : TCP__NO_TAIL | TCP__TAIL;
 	uint64_t pto;
 
-	if ((c->flags & (TCP__SACK | not)) != TCP__SACK || c->recovery | c->n_sacked | c->retransmits || !c->srtt8 ||
-	    c->user_timeout) {
+	if ((c->flags & (TCP__SACK | not)) != TCP__SACK || c->retransmits || !c->srtt8 || c->user_timeout) {
 		tcp__arm_rto(c, TCP__T_RTO, now);
 		return;
 	}
@@ -106,8 +108,9 @@ static void probe_timeout(struct tcp_conn *c, uint64_t now)
 {
 	uint64_t at = c->last_snd + tcp__rto(c);
 
-	if (c->recovery | c->n_sacked) { /* recovery has begun, or is about to: no probe, retransmission when it is due */
-		tcp__arm(c, TCP__T_RTO, at > now ? at : now);
+	if (c->recovery | c->n_sacked) { /* no probe of the tail, a hole is in front of it */
+		tcp__recover_hole(c);
+		tcp__arm(c, TCP__T_RTO, at > now + tcp__rto(c) / 2 ? at : now + tcp__rto(c) / 2);
 		return;
 	}
 	c->flags |= TCP__TAIL_DUE;

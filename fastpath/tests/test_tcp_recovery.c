@@ -371,6 +371,25 @@ static void a_lone_segment_is_probed_with_the_timeout(void **state)
 	assert_int_equal(p.c.cwnd, M);
 }
 
+static void a_hole_and_its_lost_retransmission_are_repaired_within_round_trips(void **state)
+{
+	(void)state;
+	with_tail_probes();
+	peer_write(&p, 3 * M);
+	sack(0, 2 * M, 3 * M, 0, 0); /* one segment sacked: too few for fast retransmit, and no more will come */
+	assert_in_range(peer_next(&p), 4, 8);
+	peer_expect_n(&p, 2);
+	peer_expect(&p, 0, A, 0, 0, M);
+	peer_expect(&p, 1, A, M, 0, M);
+	assert_int_equal(p.c.recovery, TCP__RECOVERY);
+	peer_in(&p, A, 0, M, 0); /* the first arrived, the second was lost again */
+	assert_in_range(peer_next(&p), 3, 8);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, M, 0, M);
+	assert_in_range(peer_next(&p), 100, 201); /* and again: now it is the timeout's */
+	assert_int_equal(p.c.recovery, TCP__LOSS);
+}
+
 /* The window after n round trips in avoidance. */
 static uint32_t avoid(uint8_t cc, unsigned n)
 {
@@ -455,6 +474,7 @@ int main(void)
 		cmocka_unit_test(a_probe_prefers_new_data_and_is_followed_by_the_timeout),
 		cmocka_unit_test(a_probe_that_repaired_a_loss_counts_as_congestion),
 		cmocka_unit_test(a_lone_segment_is_probed_with_the_timeout),
+		cmocka_unit_test(a_hole_and_its_lost_retransmission_are_repaired_within_round_trips),
 		cmocka_unit_test(reno_grows_by_one_segment_per_round_trip),
 		cmocka_unit_test(cubic_grows_to_its_plateau_and_beyond),
 		cmocka_unit_test(an_unused_window_does_not_grow),
