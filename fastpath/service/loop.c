@@ -3,8 +3,9 @@
  * The main loop of core 0: packets, hints and timers in rounds; descriptors now and then; sleep when there is nothing.
  *
  * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
- * port's descriptor.  While there is work it is asked without waiting every 30 µs, in idle rounds every 2 µs; asleep we wait
- * in it until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
+ * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 2 µs in idle rounds and for a
+ * millisecond after a request came (programs that open and close connections wait for each answer); asleep we wait in it
+ * until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
  * the last look and the sleep.
  *
  * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps
@@ -20,8 +21,8 @@
 
 #include "service/edge.h"
 
-enum { EVENTS = 64, EMPTY_WAKES = 64 };
-static const uint64_t look_busy = 30000, look_idle = 2000;
+enum { EVENTS = 64, EMPTY_WAKES = 64, STRETCH_MAX = 2 };
+static const uint64_t look_busy = 30000, look_idle = 2000, asked_lately = 1000000;
 static const uint64_t port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
 
 static int epfd = -1;
@@ -133,7 +134,8 @@ static int port_add(const struct tas_net *n)
 /* ---- rounds ---- */
 struct loop {
 	struct tas_idle idle;
-	uint64_t last_look, next_port, last_packet;
+	uint64_t last_look, last_event, next_port, last_packet;
+	unsigned stretch; /* the polling interval, doubled so often */
 };
 
 static unsigned receive(struct loop *l, struct tas_core *c)
@@ -149,6 +151,15 @@ static unsigned receive(struct loop *l, struct tas_core *c)
 		l->last_packet = c->now;
 	l->next_port = c->now - l->last_packet > port_quiet ? c->now + port_every : 0;
 	return n;
+}
+
+/* News that came soon after we went to sleep would have been cheaper polled for: poll longer.  A long sleep: less. */
+static void adapt(struct loop *l, uint64_t slept)
+{
+	if (slept < 4 * tas_config.poll_ns_tas)
+		l->stretch += l->stretch < STRETCH_MAX;
+	else if (slept > 16 * tas_config.poll_ns_tas)
+		l->stretch -= l->stretch > 0;
 }
 
 static void sleep_until_news(struct loop *l, struct tas_core *c)
@@ -168,9 +179,16 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	}
 	if (!tas_core_sleep_begin(c))
 		return;
-	look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now);
+	if (look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now))
+		l->last_event = c->now;
 	tas_core_sleep_end(c);
+	adapt(l, c->now - now);
 	l->idle.last_work = l->last_look = c->now; /* what follows a wake comes soon */
+}
+
+static bool look_due(const struct loop *l, uint64_t now, bool work)
+{
+	return now - l->last_look >= (work && now - l->last_event > asked_lately ? look_busy : look_idle);
 }
 
 void tas__loop_run(struct tas_core *c)
@@ -188,15 +206,19 @@ void tas__loop_run(struct tas_core *c)
 			tas__net_timer(c);
 			tas__net_flush(c);
 		}
-		if (c->now - l.last_look >= (work ? look_busy : look_idle)) {
-			work += look(c, 0);
+		if (look_due(&l, c->now, work)) {
+			unsigned seen = look(c, 0);
+
+			work += seen;
 			l.last_look = c->now;
+			if (seen)
+				l.last_event = c->now;
 		}
 		if (work)
 			l.idle.last_work = c->now;
 		else if (!may_sleep)
 			sched_yield();
-		else if (!tas__idle(&l.idle, c->now, tas_config.poll_ns_tas))
+		else if (!tas__idle(&l.idle, c->now, tas_config.poll_ns_tas << l.stretch))
 			sleep_until_news(&l, c);
 	}
 }

@@ -57,7 +57,7 @@ static void take_fds(struct msghdr *h, int *in, unsigned *n_in)
 		*n_in = got;
 }
 
-static int receive_packet(int ctl, struct tas_msg *m, int *in, unsigned *n_in)
+static int receive_packet(struct tas_session *ss, int ctl, struct tas_msg *m, int *in, unsigned *n_in)
 {
 	union {
 		struct cmsghdr h;
@@ -67,12 +67,15 @@ static int receive_packet(int ctl, struct tas_msg *m, int *in, unsigned *n_in)
 	struct msghdr h = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &u, .msg_controllen = sizeof u};
 	struct pollfd p = {.fd = ctl, .events = POLLIN};
 	uint64_t end = tas__now() + RPC_MS * 1000000ull;
+	struct tas_spin spin = {0};
 	long r;
 
 	for (;;) {
 		r = sys3(SYS_recvmsg, ctl, SYS_P(&h), MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 		if (r != -EAGAIN && r != -EINTR)
 			break;
+		if (ss->r && tas__spin(ss, &spin, tas__tsc())) /* the answer comes soon: let the service work */
+			continue;
 		uint64_t now = tas__now();
 
 		if (now >= end)
@@ -125,7 +128,7 @@ int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned
 	while (!r) {
 		if (n_in)
 			*n_in = max;
-		r = receive_packet(ctl, m, in, n_in);
+		r = receive_packet(ss, ctl, m, in, n_in);
 		if (!r && m->seq == seq)
 			break;
 	}
