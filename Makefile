@@ -168,6 +168,12 @@ bench: test-deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python compat_tests/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
 
+# ---- Python: the extension of the checkout's own .venv, built in place ----
+PY_SRC := tas_sockets/_build_ffi.py tas_sockets/_glue.c tas_sockets/_glue.h tas_sockets/_exports.map
+$(O)/python-extension: $(PY_SRC) $(LOW_SRC) $(SOCK_SRC) $(wildcard interpose/client/*.h interpose/client/*/*.h fastpath/abi/*.h)
+	$(call say,CFFI,tas_sockets)
+	$(Q)mkdir -p $(@D); $(PY) -m tas_sockets._build_ffi >$@
+
 # ---- what users type ----
 .PHONY: deps test-deps demo test test-full lint install help
 deps:
@@ -178,7 +184,7 @@ demo: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m tas_sockets._demo
 test test-full: test-deps
-	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs
+	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs $(O)/python-extension
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q $(if $(filter test,$@),-m 'not full')
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=address,undefined units)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-tsan SAN=thread units)

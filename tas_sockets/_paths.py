@@ -31,6 +31,7 @@ def _candidates(installed: str, built: str) -> list[Path]:
     root = checkout()
     if root:
         places.append(root / "build" / built)
+    places.append(Path(__file__).resolve().parent / "native" / built)  # in a wheel
     # PREFIX/lib/tas/tas_sockets/_paths.py
     places.append(Path(__file__).resolve().parents[3] / installed)
     return places
