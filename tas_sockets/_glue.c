@@ -80,11 +80,15 @@ int glue_look(int fd)
 	return tas__state(fd);
 }
 
+/* recv and send of a socket object, whose number nobody else may close: the number is not verified each time. */
 ssize_t glue_recv(int fd, void *buf, size_t n, int flags, int64_t deadline)
 {
 	for (;;) {
-		ssize_t r = tas_recvfrom(fd, buf, n, dontwait(flags, deadline), NULL, NULL);
+		ssize_t r;
 
+		tas__owned = true;
+		r = tas_recvfrom(fd, buf, n, dontwait(flags, deadline), NULL, NULL);
+		tas__owned = false;
 		if (r != -EAGAIN || deadline < 0)
 			return r;
 		r = wait_for(fd, POLLIN, deadline);
@@ -96,8 +100,11 @@ ssize_t glue_recv(int fd, void *buf, size_t n, int flags, int64_t deadline)
 ssize_t glue_send(int fd, const char *buf, size_t n, int flags, int64_t deadline)
 {
 	for (;;) {
-		ssize_t r = tas_sendto(fd, buf, n, dontwait(flags, deadline), NULL, 0);
+		ssize_t r;
 
+		tas__owned = true;
+		r = tas_sendto(fd, buf, n, dontwait(flags, deadline), NULL, 0);
+		tas__owned = false;
 		if (r != -EAGAIN || deadline < 0)
 			return r;
 		r = wait_for(fd, POLLOUT, deadline);

@@ -11,6 +11,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any
 
+from tas_sockets import _names
 from tas_sockets._ffi import NULL, error, lib, new
 
 error_ = OSError
@@ -308,6 +309,10 @@ def _mask(events: int) -> int:
     if not 0 <= n <= 0xFFFFFFFF:
         raise OverflowError("can't convert negative value to unsigned int" if n < 0 else "Python int too large to convert to C unsigned int")
     return n
+
+
+if _names.interposed():  # the standard calls reach TAS by themselves
+    globals().update(select=_std.select, poll=_std.poll, epoll=_std.epoll)
 
 
 def __getattr__(name: str) -> Any:

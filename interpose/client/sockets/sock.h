@@ -55,6 +55,7 @@ struct tas_entry {
 	_Atomic uint64_t ino;
 };
 extern bool tas__trusted;
+extern __thread bool tas__owned; /* the number is an open object's own (Python): no need to verify, as with trust */
 extern _Atomic uint32_t tas__high; /* numbers at or above were never noted */
 
 uint64_t tas__table_lock(void);

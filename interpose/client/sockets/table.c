@@ -18,6 +18,7 @@ struct page {
 static uint8_t states[TAS_FD_TABLE_MAX];
 uint8_t *tas_fd_states = states;
 bool tas__trusted;
+__thread bool tas__owned;
 _Atomic uint32_t tas__high;
 
 static _Atomic(struct page *) pages[TAS_FD_TABLE_MAX >> PAGE_BITS];
@@ -184,7 +185,7 @@ unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *
 /* Without the interposer the program may have closed or replaced the number behind our back. */
 static bool still_that(int fd, const struct tas_entry *e)
 {
-	return tas__trusted || inode_of(fd) == atomic_load_explicit(&e->ino, memory_order_relaxed);
+	return tas__trusted || tas__owned || inode_of(fd) == atomic_load_explicit(&e->ino, memory_order_relaxed);
 }
 
 struct tas_obj *tas__obj_get(int fd)
