@@ -10,7 +10,7 @@
 
 static bool has_control(const struct msghdr *msg)
 {
-	return msg && msg->msg_control && msg->msg_controllen >= sizeof(struct cmsghdr);
+	return !tas__wild(msg) && !tas__wild(msg->msg_control) && msg->msg_controllen >= sizeof(struct cmsghdr);
 }
 
 static unsigned rights(struct cmsghdr *c, int **fds)

@@ -25,6 +25,7 @@
 #include <sys/ioctl.h>
 #include <termios.h>
 
+#include "lowlevel/wild.h"
 #include "tas_sockets.h"
 
 #define likely(x) __builtin_expect(!!(x), 1)

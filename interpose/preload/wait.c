@@ -11,7 +11,7 @@
 /* What the kernel refuses before it reads the array is the kernel's, too. */
 static bool poll_is_kernel(const struct pollfd *fds, nfds_t n)
 {
-	if (unlikely(!fds || n > TAS_FD_TABLE_MAX))
+	if (unlikely(tas__wild(fds) || n > TAS_FD_TABLE_MAX))
 		return true;
 	for (nfds_t i = 0; i < n; i++)
 		if (unlikely(!tas__kernel(fds[i].fd)))
@@ -71,6 +71,9 @@ static bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_s
 {
 	const fd_set *sets[] = {r, w, e};
 
+	for (int s = 0; s < 3; s++)
+		if (unlikely(sets[s] && tas__wild(sets[s])))
+			return true;
 	for (int base = 0; base < n; base += NFDBITS) {
 		unsigned long bits = 0;
 

@@ -8,6 +8,13 @@
 
 static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 
+int tas__addr_check(const struct sockaddr *sa, socklen_t len)
+{
+	if ((int)len < 0 || len > sizeof(struct sockaddr_storage))
+		return -EINVAL;
+	return len && tas__wild(sa) ? -EFAULT : 0;
+}
+
 int tas__addr_in(const struct sockaddr *sa, socklen_t len, struct tas_addr *out)
 {
 	memset(out, 0, sizeof *out);
@@ -46,7 +53,7 @@ int tas__addr_out(const struct tas_addr *a, int family, struct sockaddr *sa, soc
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
 	} u;
-	socklen_t n;
+	socklen_t n, room;
 
 	memset(&u, 0, sizeof u);
 	if (family == AF_INET6) {
@@ -66,14 +73,16 @@ int tas__addr_out(const struct tas_addr *a, int family, struct sockaddr *sa, soc
 		memcpy(&u.v4.sin_addr, a->ip, 4);
 		n = sizeof u.v4;
 	}
-	if (!len)
+	if (tas__wild(len))
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
-	if (*len && !sa)
+	room = *len < n ? *len : n;
+	*len = n; /* even if there is nothing to copy to */
+	if (room && tas__wild(sa))
 		return -EFAULT;
-	memcpy(sa, &u, *len < n ? *len : n);
-	*len = n;
+	if (room)
+		memcpy(sa, &u, room);
 	return 0;
 }
 

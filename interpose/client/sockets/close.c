@@ -131,13 +131,20 @@ static int shutdown_listener(struct tas_obj *o, int fd, int how)
 	return 0;
 }
 
-static int shutdown_conn(struct tas_obj *o, int how)
+static int shutdown_conn(struct tas_obj *o, int fd, int how)
 {
 	struct tas_block *b = o->b;
+	uint32_t state = atomic_load(&b->s.state);
 	uint32_t bits = how == SHUT_RD ? TAS_SHUT_RD : how == SHUT_WR ? TAS_SHUT_WR : TAS_SHUT_RD | TAS_SHUT_WR;
 
-	if (!tas__obj_live(o) || atomic_load(&b->s.state) == TAS_S_CLOSE || (atomic_load(&b->s.flags) & TAS_F_RESET))
+	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || (atomic_load(&b->s.flags) & TAS_F_RESET))
 		return -ENOTCONN;
+	if (state == TAS_S_SYN_SENT) { /* Linux: gives the attempt up */
+		int r = tas__disconnect(o, fd);
+
+		tas__obj_kick(o);
+		return r;
+	}
 	atomic_fetch_or(&b->a.shut, bits);
 	tas__hint(o->ss, b, o->id);
 	tas__obj_kick(o);
@@ -157,7 +164,7 @@ int tas_shutdown(int fd, int how)
 	else if (kind == TAS_OBJ_LISTEN)
 		r = shutdown_listener(o, fd, how);
 	else
-		r = shutdown_conn(o, how);
+		r = shutdown_conn(o, fd, how);
 	if (o)
 		tas__obj_put(o);
 	return r;

@@ -30,6 +30,7 @@ static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr
 
 	if (r < 0 && r != -EINPROGRESS && r != -EINTR && r != -EALREADY && r != -EISCONN)
 		return r;
+	atomic_store(&o->so_error, 0);
 	mask = tas__table_lock();
 	tas__ep_became_kernel(o);
 	n = tas__renumber(o, TAS_FD_KERNEL, NULL, fd);
@@ -50,6 +51,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 		if (atomic_load(&o->touched))
 			tas__opts_mirror(o, fd);
+		atomic_store(&o->so_error, 0);
 		atomic_store(&o->active, tas__tsc());
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
 		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
@@ -95,14 +97,70 @@ static int finish(struct tas_obj *o, int fd, bool just_begun)
 	}
 }
 
+/* A connection that failed begins anew: the numbers get a fresh PLAIN object. */
+static struct tas_obj *start_over(struct tas_obj *o, int fd)
+{
+	uint64_t mask = tas__table_lock();
+	struct tas_obj *by = tas__obj_new(TAS_OBJ_PLAIN);
+
+	tas__table_unlock(mask);
+	if (!by)
+		return NULL;
+	atomic_store(&by->touched, atomic_load(&o->touched));
+	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED));
+	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
+	return by;
+}
+
+/* The service forgets a connection or a listener whose socket goes on without it; err: what the socket reports next. */
+static int dissolve(struct tas_obj *o, int fd, int err)
+{
+	struct tas_obj *by;
+
+	atomic_fetch_or(&o->b->a.shut, TAS_ABORT);
+	by = start_over(o, fd);
+	if (!by)
+		return -ENOMEM;
+	if (err)
+		tas__plain_error(by, err);
+	tas__obj_put(by);
+	return 0;
+}
+
+/* Linux: tcp_disconnect(), which resets a connection that stands or is being made, and leaves the reset to be read. */
+int tas__disconnect(struct tas_obj *o, int fd)
+{
+	uint32_t state = atomic_load(&o->b->s.state);
+	bool gone = !tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || state == TAS_S_CLOSING ||
+		    state == TAS_S_LAST_ACK || (atomic_load(&o->b->s.flags) & TAS_F_RESET);
+
+	return dissolve(o, fd, gone ? tas__obj_error(o, true) : ECONNRESET);
+}
+
+/* What connect() reports of an attempt: success once, and after a failure the socket is as before. */
+static int settle_attempt(struct tas_obj *o, int fd, int r)
+{
+	struct tas_obj *by = NULL;
+
+	if (r == 0)
+		atomic_fetch_or(&o->flags, TAS_OF_CONNECTED);
+	else if (r != -EINPROGRESS && r != -EALREADY && (!tas__obj_live(o) || atomic_load(&o->b->s.state) == TAS_S_CLOSE ||
+							 (atomic_load(&o->b->s.flags) & TAS_F_RESET)))
+		by = start_over(o, fd);
+	if (by)
+		tas__obj_put(by);
+	return r;
+}
+
 static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_msg m = {0};
 	struct tas_session *ss;
-	int r, err = atomic_exchange(&o->so_error, 0);
+	int r, err = ECONNREFUSED;
 
-	if (err)
-		return -err; /* of the connect before, which did not wait for it */
+	/* of the connect before, which did not wait for it; other errors end with the next connection */
+	if (atomic_compare_exchange_strong(&o->so_error, &err, 0))
+		return -ECONNREFUSED;
 	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		return connect_raw(fd, addr, len); /* AF_UNSPEC, and what the kernel refuses */
 	ss = tas__service(&err);
@@ -126,65 +184,38 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (r == -ECONNREFUSED && (sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)) {
 		/* Linux: the answer comes later, through SO_ERROR; the unconnected socket polls as OUT and HUP
 		 * meanwhile */
-		atomic_store(&o->so_error, ECONNREFUSED);
+		tas__plain_error(o, ECONNREFUSED);
 		return -EINPROGRESS;
 	}
 	if (r < 0)
 		return r;
-	r = finish(o, fd, true);
-	if (r == 0)
-		atomic_fetch_or(&o->flags, TAS_OF_CONNECTED);
-	return r;
-}
-
-/* A connection that failed begins anew: the numbers get a fresh PLAIN object. */
-static struct tas_obj *start_over(struct tas_obj *o, int fd)
-{
-	uint64_t mask = tas__table_lock();
-	struct tas_obj *by = tas__obj_new(TAS_OBJ_PLAIN);
-
-	tas__table_unlock(mask);
-	if (!by)
-		return NULL;
-	atomic_store(&by->touched, atomic_load(&o->touched));
-	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED));
-	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
-	return by;
+	return settle_attempt(o, fd, finish(o, fd, true));
 }
 
 static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
-	bool failed = !tas__obj_live(o) || atomic_load(&o->b->s.state) == TAS_S_CLOSE ||
-		      (atomic_load(&o->b->s.flags) & TAS_F_RESET);
-	struct tas_obj *by;
-	int r;
+	if (len < sizeof addr->sa_family)
+		return -EINVAL;
+	if (addr->sa_family == AF_UNSPEC)
+		return tas__disconnect(o, fd);
+	if (atomic_load(&o->flags) & TAS_OF_CONNECTED)
+		return -EISCONN; /* Linux: even after a reset, until connect(AF_UNSPEC) */
+	return settle_attempt(o, fd, finish(o, fd, false));
+}
 
-	if (addr && len >= sizeof addr->sa_family && addr->sa_family == AF_UNSPEC) {
-		/* Linux: tcp_disconnect(), which resets an established connection */
-		atomic_fetch_or(&o->b->a.shut, TAS_ABORT);
-		by = start_over(o, fd);
-		if (by)
-			tas__obj_put(by);
-		return by ? 0 : -ENOMEM;
-	}
-	if (atomic_load(&o->flags) & TAS_OF_CONNECTED && !failed)
-		return -EISCONN;
-	if (!failed || !(atomic_load(&o->flags) & TAS_OF_CONNECTED)) {
-		if (!failed || tas__obj_error(o, false)) {
-			r = finish(o, fd, false);
-			if (r == 0)
-				atomic_fetch_or(&o->flags, TAS_OF_CONNECTED);
-			return r;
-		}
-	} else if (tas__obj_error(o, false)) {
-		return -EISCONN; /* Linux: until the error has been read */
-	}
-	by = start_over(o, fd);
-	if (!by)
-		return -ENOMEM;
-	r = connect_plain(by, fd, addr, len);
-	tas__obj_put(by);
-	return r;
+/* A listening socket: EISCONN or what else the kernel says; connect(AF_UNSPEC) ends its listening. */
+static int connect_listener(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct tas_msg m = { 0 };
+	int r = connect_raw(fd, addr, len);
+
+	if (r < 0 || addr->sa_family != AF_UNSPEC)
+		return r;
+	m.u.sock.id = o->id;
+	m.u.sock.gen = o->gen;
+	if (tas__alive(o->ss))
+		tas__ask(o->ss, &m, TAS_MSG_UNLISTEN, NULL, 0);
+	return dissolve(o, fd, 0);
 }
 
 int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
@@ -194,15 +225,18 @@ int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
 
 	if (!o)
 		return connect_raw(tas__raw(fd), addr, len);
-	switch (atomic_load_explicit(&o->kind, memory_order_acquire)) {
-	case TAS_OBJ_PLAIN:
-		r = addr ? connect_plain(o, fd, addr, len) : connect_raw(fd, addr, len);
-		break;
-	case TAS_OBJ_CONN:
-		r = addr ? connect_again(o, fd, addr, len) : -EFAULT;
-		break;
-	default:
-		r = connect_raw(fd, addr, len); /* EISCONN, or what a listening socket says */
+	r = len < sizeof addr->sa_family ? -EINVAL : tas__addr_check(addr, len);
+	if (r == 0) {
+		switch (atomic_load_explicit(&o->kind, memory_order_acquire)) {
+		case TAS_OBJ_PLAIN:
+			r = connect_plain(o, fd, addr, len);
+			break;
+		case TAS_OBJ_CONN:
+			r = connect_again(o, fd, addr, len);
+			break;
+		default:
+			r = connect_listener(o, fd, addr, len);
+		}
 	}
 	tas__obj_put(o);
 	return r;
@@ -230,8 +264,8 @@ int tas_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 	if (!o)
 		return (int)sys3(SYS_getpeername, tas__raw(fd), SYS_P(addr), SYS_P(len));
 	state = atomic_load(&o->b->s.state);
-	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_SYN_SENT)
-		r = -ENOTCONN;
+	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || state == TAS_S_SYN_SENT)
+		r = -ENOTCONN; /* Linux: a socket in TIME_WAIT is closed */
 	else
 		r = tas__addr_out(&o->b->s.peer, o->b->s.family, addr, len);
 	tas__obj_put(o);

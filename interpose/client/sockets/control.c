@@ -97,7 +97,7 @@ int tas_fcntl(int fd, int cmd, unsigned long arg)
 
 static int give_int(void *arg, uint64_t v)
 {
-	if (!arg)
+	if (tas__wild(arg))
 		return -EFAULT;
 	*(int *)arg = v > INT32_MAX ? INT32_MAX : (int)v;
 	return 0;

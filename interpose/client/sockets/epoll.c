@@ -211,7 +211,7 @@ static int check_ctl(int epfd, int op, int fd, const struct epoll_event *ev)
 		return -EINVAL;
 	if (op == EPOLL_CTL_DEL)
 		return 0;
-	if (!ev)
+	if (tas__wild(ev))
 		return -EFAULT;
 	if ((ev->events & EPOLLEXCLUSIVE) && (op == EPOLL_CTL_MOD || (ev->events & ~with_exclusive)))
 		return -EINVAL;

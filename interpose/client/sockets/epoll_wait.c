@@ -363,7 +363,7 @@ int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct tim
 
 	if (!ep)
 		return tas__epoll_wait_raw(tas__raw(epfd), ev, max, timeout, mask);
-	if (max <= 0 || max > EVENTS_MAX || !ev || bad_time(timeout)) {
+	if (max <= 0 || max > EVENTS_MAX || tas__wild(ev) || bad_time(timeout)) {
 		r = tas__epoll_wait_raw(epfd, ev, max, timeout, mask); /* the kernel says what is wrong */
 		goto out;
 	}

@@ -323,6 +323,30 @@ int tas__plain_recheck(int fd)
 	return shared && resolve(fd) == 1;
 }
 
+_Atomic bool tas__plain_errors;
+
+void tas__plain_error(struct tas_obj *o, int err)
+{
+	atomic_store(&o->so_error, err);
+	atomic_store(&tas__plain_errors, true);
+}
+
+ssize_t tas__plain_result(int fd, ssize_t r)
+{
+	struct tas_obj *o;
+	int err = 0;
+
+	if ((r != -ENOTCONN && r != -EPIPE) || !atomic_load(&tas__plain_errors))
+		return r;
+	o = tas__obj_get(fd);
+	if (o) {
+		if (atomic_load(&o->kind) == TAS_OBJ_PLAIN)
+			err = atomic_exchange(&o->so_error, 0);
+		tas__obj_put(o);
+	}
+	return err ? -err : r;
+}
+
 void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st, int fd)
 {
 	uint64_t mask = tas__table_lock();

@@ -112,14 +112,38 @@ static int bind_with_service(struct tas_obj *o, int fd, const struct sockaddr *a
 	return r;
 }
 
+/*
+ * A connection is bound by connecting, which is what bind says if it has nothing to say of the address.  A socket made for
+ * the question answers that; TAS's own addresses are none of the kernel's, but addresses.
+ */
+static int bind_connection(const struct tas_obj *o, const struct sockaddr *addr, socklen_t len)
+{
+	struct sockaddr_storage a = { 0 };
+	struct tas_addr mine;
+	int fd, r = tas__addr_check(addr, len);
+
+	if (r < 0)
+		return r;
+	memcpy(&a, addr, len);
+	if (tas__addr_in(addr, len, &mine) == 0 && mine.family == o->b->s.local.family &&
+	    !memcmp(mine.ip, o->b->s.local.ip, sizeof mine.ip))
+		return -EINVAL;
+	((struct sockaddr_in6 *)&a)->sin6_port = 0;
+	fd = sys_socket(o->b->s.family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	r = fd < 0 ? -EINVAL : (int)sys3(SYS_bind, fd, SYS_P(&a), len);
+	if (fd >= 0)
+		sys_close(fd);
+	return r < 0 ? r : -EINVAL;
+}
+
 int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_obj *o = tas__obj_get(fd);
 	int r;
 
 	if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
-		r = -EINVAL; /* bound by connecting */
-	else if (o && addr)
+		r = bind_connection(o, addr, len);
+	else if (o && !tas__wild(addr))
 		r = bind_with_service(o, fd, addr, len);
 	else
 		r = (int)sys3(SYS_bind, tas__raw(fd), SYS_P(addr), len);

@@ -169,10 +169,12 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 /* Copies at most *len bytes, as Linux does, and says how many. */
 static int give(void *val, socklen_t *len, const void *from, size_t n)
 {
-	if (!val || !len)
+	if (tas__wild(len))
 		return -EFAULT;
 	if ((int)*len < 0)
 		return -EINVAL;
+	if (tas__wild(val))
+		return -EFAULT;
 	if (*len > n)
 		*len = (socklen_t)n;
 	memcpy(val, from, *len);
@@ -189,7 +191,8 @@ static int give_info(struct tas_obj *o, void *val, socklen_t *len)
 	m.u.sock.id = o->id;
 	m.u.sock.gen = o->gen;
 	if (tas__obj_live(o) && tas__ask(o->ss, &m, TAS_MSG_INFO, NULL, 0) == 0) {
-		ti.tcpi_state = (uint8_t)m.u.info.state;
+		/* Linux: a socket whose connection waits in TIME_WAIT is closed */
+		ti.tcpi_state = m.u.info.state == TAS_S_TIME_WAIT ? TAS_S_CLOSE : (uint8_t)m.u.info.state;
 		ti.tcpi_options = (uint8_t)m.u.info.options;
 		ti.tcpi_retransmits = (uint8_t)m.u.info.retransmits;
 		ti.tcpi_snd_wscale = m.u.info.snd_wscale & 0xf;

@@ -37,7 +37,7 @@ static void prepare(struct job *j)
 		int fd = j->user[i].fd;
 		struct tas_obj *o = fd < 0 ? NULL : tas__obj_get(fd);
 
-		if (o && atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_PLAIN) {
+		if (o && atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_PLAIN && !atomic_load(&o->so_error)) {
 			tas__obj_put(o);
 			o = NULL;
 		}
@@ -105,7 +105,7 @@ static bool subscribe(struct job *j)
 	for (nfds_t i = 0; i < j->n; i++) {
 		struct tas_obj *o = j->o[i];
 
-		if (!o || !tas__alive(o->ss))
+		if (!o || !o->ss || !tas__alive(o->ss))
 			continue;
 		if (!j->w.ss && tas__waiter_get(o->ss, false, &j->w) < 0)
 			return false;
@@ -120,7 +120,7 @@ static void unsubscribe(struct job *j)
 	if (!j->w.ss)
 		return;
 	for (nfds_t i = 0; i < j->n; i++)
-		if (j->o[i] && j->o[i]->ss == j->w.ss)
+		if (j->o[i] && j->o[i]->ss && j->o[i]->ss == j->w.ss)
 			tas__unsubscribe(&j->w, j->o[i]->b, j->o[i]->id, j->o[i]->gen);
 	tas__waiter_put(&j->w);
 }
@@ -172,7 +172,7 @@ static void revive_orphans(struct job *j)
 static struct tas_session *live_session(struct job *j)
 {
 	for (nfds_t i = 0; i < j->n; i++)
-		if (j->o[i] && tas__alive(j->o[i]->ss))
+		if (j->o[i] && j->o[i]->ss && tas__alive(j->o[i]->ss))
 			return j->o[i]->ss;
 	return NULL;
 }
@@ -224,7 +224,8 @@ static bool ours(const struct pollfd *fds, nfds_t n)
 		st = tas__state(fds[i].fd);
 		if (st == TAS_FD_UNKNOWN)
 			st = (uint8_t)tas__recognise(fds[i].fd);
-		if (st == TAS_FD_TAS || st == TAS_FD_EPOLL || st == TAS_FD_INTERNAL)
+		if (st == TAS_FD_TAS || st == TAS_FD_EPOLL || st == TAS_FD_INTERNAL ||
+		    (st == TAS_FD_PLAIN && atomic_load_explicit(&tas__plain_errors, memory_order_relaxed)))
 			return true;
 	}
 	return false;

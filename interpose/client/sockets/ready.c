@@ -40,8 +40,12 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 	uint64_t avail;
 	bool live, rd, wr;
 
-	if (atomic_load_explicit(&o->kind, memory_order_acquire) == TAS_OBJ_LISTEN)
+	switch (atomic_load_explicit(&o->kind, memory_order_acquire)) {
+	case TAS_OBJ_LISTEN:
 		return listener_ready(o);
+	case TAS_OBJ_PLAIN: /* what the kernel does not know of it */
+		return tas__obj_error(o, false) ? EPOLLERR : 0;
+	}
 	live = tas__obj_live(o);
 	flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
 	state = atomic_load_explicit(&b->s.state, memory_order_acquire);

@@ -23,7 +23,7 @@ int tas__iov_check(const struct iovec *iov, size_t n, size_t *total)
 	*total = 0;
 	if (n > 1024)
 		return -EMSGSIZE;
-	if (n && !iov)
+	if (n && tas__wild(iov))
 		return -EFAULT;
 	for (size_t i = 0; i < n; i++) {
 		if ((ssize_t)iov[i].iov_len < 0)
@@ -96,7 +96,7 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
 	end = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
 	avail = end > at ? end - at : 0;
 	if (avail && max && !s->discard &&
-	    !s->iov->iov_base) { /* only what is cheap to see; Linux finds every bad address */
+	    tas__wild(s->iov->iov_base)) { /* only what is cheap to see; Linux finds every bad address */
 		tas__unlock(&b->c.lock_rx);
 		return -EFAULT;
 	}
@@ -222,10 +222,16 @@ ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *ad
 			r = sys6(SYS_recvfrom, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), SYS_P(len));
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
+		return tas__plain_result(fd, r);
 	r = receive_flags(o, fd, &v, 1, v.iov_len, flags);
-	if (r >= 0 && addr && len)
-		*len = 0; /* Linux: TCP names no sender */
+	if (r >= 0 && addr) {
+		if (tas__wild(len))
+			r = -EFAULT;
+		else if ((int)*len < 0)
+			r = -EINVAL;
+		else
+			*len = 0; /* Linux: TCP names no sender */
+	}
 	tas__obj_put(o);
 	return r;
 }
@@ -244,9 +250,9 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 	if (!o) {
 		if (r >= 0 && msg->msg_controllen)
 			tas__note_received(msg);
-		return r;
+		return tas__plain_result(fd, r);
 	}
-	if (!msg) {
+	if (tas__wild(msg)) {
 		r = -EFAULT;
 	} else {
 		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total);
@@ -274,7 +280,7 @@ ssize_t tas_read(int fd, void *buf, size_t n)
 			r = sys_read(tas__raw(fd), buf, n);
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
+		return tas__plain_result(fd, r);
 	r = !n ? 0 : receive(o, fd, &v, 1, v.iov_len, 0); /* Linux: reading nothing never waits */
 	tas__obj_put(o);
 	return r;
@@ -292,7 +298,7 @@ ssize_t tas_readv(int fd, const struct iovec *iov, int n)
 			r = sys3(SYS_readv, tas__raw(fd), SYS_P(iov), n);
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
+		return tas__plain_result(fd, r);
 	r = n < 0 || n > 1024 ? -EINVAL : tas__iov_check(iov, (size_t)n, &total);
 	if (r == 0 && total)
 		r = receive(o, fd, iov, (size_t)n, total, 0);
@@ -312,9 +318,12 @@ int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct time
 		for (i = 0; r > 0 && i < (unsigned)r; i++)
 			if (vec[i].msg_hdr.msg_controllen)
 				tas__note_received(&vec[i].msg_hdr);
-		return (int)r;
+		return (int)tas__plain_result(fd, r);
 	}
+	r = -tas__obj_error(o, true); /* Linux: before anything is received */
 	tas__obj_put(o);
+	if (r < 0)
+		return (int)r;
 	end = tas__deadline(timeout);
 	for (i = 0; i < n && i < 1024; i++) {
 		r = tas_recvmsg(fd, &vec[i].msg_hdr,

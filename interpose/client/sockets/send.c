@@ -109,7 +109,7 @@ static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
 
 		if (k > left)
 			k = left;
-		if (k && !s->iov->iov_base)
+		if (k && tas__wild(s->iov->iov_base))
 			return n == left ? -EFAULT : (ssize_t)(n - left);
 		if (k)
 			memcpy(p, (const uint8_t *)s->iov->iov_base + s->at, k);
@@ -295,9 +295,51 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 			r = sys6(SYS_sendto, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), len);
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
-	r = send_iov(o, fd, &v, 1, v.iov_len, flags);
+		return tas__plain_result(fd, r);
+	r = addr ? tas__addr_check(addr, len) : 0; /* the name means nothing to a connection, but must be one */
+	if (r == 0)
+		r = send_iov(o, fd, &v, 1, v.iov_len, flags);
 	tas__obj_put(o);
+	return r;
+}
+
+/* Linux looks at control messages of its socket level, though none means anything to a stream of bytes. */
+static int check_control(const struct msghdr *msg)
+{
+	struct msghdr *m = (struct msghdr *)(uintptr_t)msg;
+	const uint8_t *end = (const uint8_t *)msg->msg_control + msg->msg_controllen;
+
+	if (!msg->msg_controllen)
+		return 0;
+	if (tas__wild(msg->msg_control))
+		return -EFAULT;
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c))
+		if (c->cmsg_len < sizeof *c || c->cmsg_len > (size_t)(end - (uint8_t *)c) ||
+		    (c->cmsg_level == SOL_SOCKET && c->cmsg_type != SCM_RIGHTS && c->cmsg_type != SCM_CREDENTIALS &&
+		     c->cmsg_type != SO_TIMESTAMPING_OLD && c->cmsg_type != SO_TIMESTAMPING_NEW && c->cmsg_type != SO_MARK))
+			return -EINVAL;
+	return 0;
+}
+
+static bool may_send(struct tas_obj *o)
+{
+	uint32_t state = atomic_load_explicit(&o->b->s.state, memory_order_acquire);
+
+	return tas__obj_live(o) && (state == TAS_S_ESTABLISHED || state == TAS_S_CLOSE_WAIT);
+}
+
+/* Name and vector of a message to a connection. */
+static int check_message(const struct msghdr *msg, size_t *total)
+{
+	socklen_t len = msg->msg_namelen;
+	int r = 0;
+
+	if ((int)len < 0)
+		return -EINVAL;
+	if (msg->msg_name)
+		r = tas__addr_check(msg->msg_name, len > sizeof(struct sockaddr_storage) ? sizeof(struct sockaddr_storage) : len);
+	if (r == 0)
+		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, total);
 	return r;
 }
 
@@ -310,14 +352,16 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 	do {
 		o = tas__conn_get(fd);
 		if (!o) {
-			if (msg && msg->msg_controllen)
+			if (!tas__wild(msg) && msg->msg_controllen)
 				tas__watch_passed(msg);
 			r = sys3(SYS_sendmsg, tas__raw(fd), SYS_P(msg), flags);
 		}
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
-	r = msg ? tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total) : -EFAULT;
+		return tas__plain_result(fd, r);
+	r = tas__wild(msg) ? -EFAULT : check_message(msg, &total);
+	if (r == 0 && may_send(o))
+		r = check_control(msg);
 	if (r == 0)
 		r = send_iov(o, fd, msg->msg_iov, (int)msg->msg_iovlen, total, flags);
 	tas__obj_put(o);
@@ -336,7 +380,7 @@ ssize_t tas_write(int fd, const void *buf, size_t n)
 			r = sys_write(tas__raw(fd), buf, n);
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
+		return tas__plain_result(fd, r);
 	r = send_iov(o, fd, &v, 1, v.iov_len, 0);
 	tas__obj_put(o);
 	return r;
@@ -354,7 +398,7 @@ ssize_t tas_writev(int fd, const struct iovec *iov, int n)
 			r = sys3(SYS_writev, tas__raw(fd), SYS_P(iov), n);
 	} while (!o && again(fd, r));
 	if (!o)
-		return r;
+		return tas__plain_result(fd, r);
 	r = n < 0 || n > 1024 ? -EINVAL : tas__iov_check(iov, (size_t)n, &total);
 	if (r == 0)
 		r = send_iov(o, fd, iov, n, total, 0);

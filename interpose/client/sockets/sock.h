@@ -14,6 +14,7 @@
 #define TAS_SOCK_PRIVATE_H
 
 #include "lowlevel/low.h"
+#include "lowlevel/wild.h"
 #include "tas_sockets.h"
 
 enum tas_obj_kind { TAS_OBJ_PLAIN, TAS_OBJ_LISTEN, TAS_OBJ_CONN };
@@ -108,6 +109,11 @@ struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock 
 void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id);
 int tas__recognise(int fd); /* UNKNOWN number → its state */
 int tas__plain_recheck(int fd);
+/* r, or the pending error of a PLAIN number that the kernel's ENOTCONN or EPIPE stands before. */
+ssize_t tas__plain_result(int fd, ssize_t r);
+/* A PLAIN socket with a pending error exists, or did: poll has to look. */
+extern _Atomic bool tas__plain_errors;
+void tas__plain_error(struct tas_obj *o, int err);
 /* Another object takes over all numbers and memberships of o (listener registered again, failed connect begun anew). */
 void tas__obj_replace(struct tas_obj *o, struct tas_obj *by, enum tas_fd_state st, int fd);
 void tas__fork_setup(void);
@@ -184,7 +190,12 @@ uint64_t tas__tx_room(struct tas_block *b, uint32_t *len);
 /* 0, -EFAULT, -EINVAL, -EMSGSIZE; *total is the sum of lengths. */
 int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
 
+/* ---- connect.c ---- */
+int tas__disconnect(struct tas_obj *o, int fd);
+
 /* ---- address.c ---- */
+/* What the kernel says of a struct sockaddr before any protocol sees it. */
+int tas__addr_check(const struct sockaddr *sa, socklen_t len);
 int tas__addr_in(const struct sockaddr *sa, socklen_t len, struct tas_addr *out);
 int tas__addr_out(const struct tas_addr *a, int family, struct sockaddr *sa, socklen_t *len);
 int tas__addr_local(int fd, struct tas_addr *out); /* of the backing socket */
