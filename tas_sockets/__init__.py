@@ -1,8 +1,8 @@
 """TAS sockets: TCP acceleration as a service.
 
-``import tas_sockets as socket`` gives every name of the standard ``socket`` module; TCP sockets are carried by TAS where it
-serves the address, and by the kernel otherwise.  The names are there from the first use of one of them on (the package's
-tools, such as ``tasctl``, do without the extension).
+``import tas_sockets as socket`` gives every name of the standard ``socket`` module; TCP sockets are carried by TAS
+where it serves the address, and by the kernel otherwise.  The names are there from the first use of one of them on (the
+package's tools, such as ``tasctl``, do without the extension).
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from socket import *  # noqa: F403
 
     from tas_sockets._install import install as install
-    from tas_sockets._sock import close as close
-    from tas_sockets._sock import dup as dup
+    from tas_sockets._sock import close as close  # type: ignore[assignment]
+    from tas_sockets._sock import dup as dup  # type: ignore[assignment]
     from tas_sockets._sock import socket as socket
 else:
-
     import importlib
     import sys
 

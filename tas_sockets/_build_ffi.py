@@ -1,7 +1,8 @@
 """Builds ``tas_sockets._tas``: the client library compiled into one extension (cffi, API mode).
 
 The extension is self-contained: it needs no libtas_sockets.so at run time, and exports only its init function.
-setuptools runs this through ``cffi_modules`` of setup.py; by hand: ``python -m tas_sockets._build_ffi`` builds in place.
+setuptools runs this through ``cffi_modules`` of setup.py; by hand: ``python -m tas_sockets._build_ffi`` builds in
+place.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import cffi
+import cffi  # type: ignore[import-untyped,unused-ignore]
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = "interpose/client"
@@ -76,7 +77,9 @@ def place(path: str) -> str:
 
 def sources() -> list[str]:
     """C files of the extension."""
-    client = sorted(p.relative_to(ROOT).as_posix() for d in ("lowlevel", "sockets") for p in (ROOT / CLIENT / d).glob("*.c"))
+    client = sorted(
+        p.relative_to(ROOT).as_posix() for d in ("lowlevel", "sockets") for p in (ROOT / CLIENT / d).glob("*.c")
+    )
     return [place(p) for p in ("tas_sockets/_glue.c", *client)]
 
 
@@ -89,7 +92,15 @@ ffibuilder.set_source(
     include_dirs=[place(p) for p in ("tas_sockets", "fastpath", CLIENT)],
     define_macros=[("_GNU_SOURCE", "1")],
     extra_compile_args=[
-        *("-std=gnu11", "-O2", "-g", "-fno-strict-aliasing", "-fvisibility=hidden", "-ftls-model=initial-exec", "-pthread"),
+        *(
+            "-std=gnu11",
+            "-O2",
+            "-g",
+            "-fno-strict-aliasing",
+            "-fvisibility=hidden",
+            "-ftls-model=initial-exec",
+            "-pthread",
+        ),
         *(["-fsanitize=" + os.environ["SAN"]] if os.environ.get("SAN") else []),
     ],
     extra_link_args=["-pthread", "-Wl,--version-script=" + str(ROOT / "tas_sockets" / "_exports.map")],

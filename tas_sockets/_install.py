@@ -8,7 +8,19 @@ from typing import Any
 
 # Modules that may hold the originals: those that the standard ``socket`` needs itself, and users of pipes only.
 _MAY_HOLD = frozenset(
-    ("_socket", "_ssl", "select", "selectors", "socket", "ssl", "subprocess", "_posixsubprocess", "signal", "site", "__main__")
+    (
+        "_socket",
+        "_ssl",
+        "select",
+        "selectors",
+        "socket",
+        "ssl",
+        "subprocess",
+        "_posixsubprocess",
+        "signal",
+        "site",
+        "__main__",
+    )
 )
 _REPLACED = ("socket", "select", "selectors", "ssl")
 

@@ -1,6 +1,7 @@
 """Which names of the standard ``socket`` module are ours, and which are the standard module's own.
 
-``REPLACED``, ``REBOUND`` and everything else together are ``socket.__all__`` of the running Python (tests/test_python_names).
+``REPLACED``, ``REBOUND`` and everything else together are ``socket.__all__`` of the running Python
+(compat_tests/test_python_names.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Any
 
 # ours, by tas_sockets._sock
 REPLACED = ("close", "dup", "socket")
-# the standard module's functions on top of the above: the same code, looking names up in tas_sockets instead of in socket.
-# So they behave, and can be patched by a test, like the standard ones of this very Python.
+# the standard module's functions on top of the above: the same code, looking names up in tas_sockets instead of in
+# socket.  So they behave, and can be patched by a test, like the standard ones of this very Python.
 REBOUND = (
     "create_connection",
     "create_server",
@@ -25,7 +26,21 @@ REBOUND = (
     "socketpair",
 )
 # of the package itself; never overwritten
-_KEEP = frozenset(("__version__", "__getattr__", "__dir__", "_fill", "_TOOLS", "importlib", "install", "selectors", "select", "ssl", "asyncio"))
+_KEEP = frozenset(
+    (
+        "__version__",
+        "__getattr__",
+        "__dir__",
+        "_fill",
+        "_TOOLS",
+        "importlib",
+        "install",
+        "selectors",
+        "select",
+        "ssl",
+        "asyncio",
+    )
+)
 
 
 def interposed() -> bool:

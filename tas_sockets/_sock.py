@@ -1,12 +1,12 @@
 """``socket.socket`` over TAS: a subclass of the standard class.
 
-The object's own kernel TCP socket is the backing descriptor of a TAS socket (number, flags, options, identity).  Methods
-that move data, wait, name or end the connection go to the client library, which hands on to the kernel what is not TAS's;
-everything else is inherited.  Sockets of other families and types use the inherited methods throughout.
+The object's own kernel TCP socket is the backing descriptor of a TAS socket (number, flags, options, identity).
+Methods that move data, wait, name or end the connection go to the client library, which hands on to the kernel what is
+not TAS's; everything else is inherited.  Sockets of other families and types use the inherited methods throughout.
 
 Timeouts are CPython's: a socket with one has a non-blocking descriptor, and its methods wait themselves.  A call that a
-signal interrupts is begun again after the handlers have run (PEP 475), with what is left of the time.  Where an argument is
-wrong the inherited method is called: it raises the standard error before it does anything.
+signal interrupts is begun again after the handlers have run (PEP 475), with what is left of the time.  Where an
+argument is wrong the inherited method is called: it raises the standard error before it does anything.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from collections.abc import Callable, Iterable
 from errno import EAGAIN, ECONNRESET, EINPROGRESS, EINTR, EISCONN
 from operator import index
 from time import monotonic_ns
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from tas_sockets import _address, _start
 from tas_sockets._ffi import NULL, Buffer, CData, error, lib, new, new_uncleared, readable, unpack, view, writable
 
+_T = TypeVar("_T")
 _STREAM, _TCP = int(_socket.SOCK_STREAM), int(_socket.IPPROTO_TCP)
 _INET = (_address.AF_INET, _address.AF_INET6)
 _TYPE_FLAGS = _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
@@ -52,8 +53,8 @@ def _align(n: int) -> int:
 class socket(std.socket):
     """socket(family=AF_INET, type=SOCK_STREAM, proto=0, fileno=None) -> a socket that uses TAS where it can.
 
-    Arguments, methods and exceptions are those of the standard class.  A stream socket of AF_INET or AF_INET6 is carried by
-    TAS when connect() or listen() names an address that TAS serves, and by the kernel otherwise.
+    Arguments, methods and exceptions are those of the standard class.  A stream socket of AF_INET or AF_INET6 is
+    carried by TAS when connect() or listen() names an address that TAS serves, and by the kernel otherwise.
     """
 
     __slots__ = ("_family", "_ns", "_ours")
@@ -287,7 +288,9 @@ class socket(std.socket):
             if r >= 0:
                 return r
             if r != -EINTR:
-                parts = keep = m = None
+                m = None
+                parts.clear()
+                keep.clear()
                 raise error(r)
 
     @staticmethod
@@ -314,7 +317,8 @@ class socket(std.socket):
         self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
     ) -> tuple[int, list[Any], int, Any]:
         """Scatters into ``buffers``: (number of bytes, ancillary data, flags, address)."""
-        buffers = tuple(buffers) if not isinstance(buffers, (str, int)) else buffers
+        if not isinstance(buffers, (str, int)):
+            buffers = tuple(buffers)
         if not self._ours or ancbufsize < 0 or ancbufsize > 0x7FFFFFFF:
             return self._received(super().recvmsg_into(buffers, ancbufsize, flags))
         try:
@@ -326,7 +330,8 @@ class socket(std.socket):
         finally:
             parts.clear()
 
-    def _received(self, result: Any) -> Any:
+    @staticmethod
+    def _received(result: tuple[_T, list[Any], int, Any]) -> tuple[_T, list[Any], int, Any]:
         """Numbers that came with a message may be anything."""
         for level, kind, data in result[1]:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
@@ -444,14 +449,16 @@ class socket(std.socket):
 
     def shutdown(self, how: int, /) -> None:
         """shutdown(how)."""
-        if not self._ours or type(how) is not int and not isinstance(how, int):
+        if not self._ours or not isinstance(how, int):
             return super().shutdown(how)
         r = lib.tas_shutdown(_fileno(self), how)
         if r < 0:
             raise error(r)
         return None
 
-    def _real_close(self, _ss: Any = std.socket, _close: Any = lib.tas_close, _detach: Any = _socket.socket.detach) -> None:
+    def _real_close(
+        self, _ss: Any = std.socket, _close: Any = lib.tas_close, _detach: Any = _socket.socket.detach
+    ) -> None:
         # no globals: this runs at the interpreter's end as well
         if not self._ours:
             _ss._real_close(self)

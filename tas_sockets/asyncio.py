@@ -1,8 +1,8 @@
 """asyncio over TAS: the standard selector event loop on a TAS epoll set, making TAS sockets.
 
 ``tas_sockets.asyncio.run(main())`` instead of ``asyncio.run(main())``; or
-``asyncio.set_event_loop_policy(tas_sockets.asyncio.EventLoopPolicy())``.  Streams, servers, TLS, subprocesses and signals are
-asyncio's own; kernel descriptors mix in.
+``asyncio.set_event_loop_policy(tas_sockets.asyncio.EventLoopPolicy())``.  Streams, servers, TLS, subprocesses and
+signals are asyncio's own; kernel descriptors mix in.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _on_tas(f: Any, module: Any, **names: Any) -> Any:
     return _names._rebind(f, {**vars(module), "socket": tas_sockets, **names})
 
 
-_LOOP = _unix._UnixSelectorEventLoop  # type: ignore[attr-defined]
+_LOOP = _unix._UnixSelectorEventLoop
 
 
-class SelectorEventLoop(_LOOP):  # type: ignore[misc,valid-type]
+class SelectorEventLoop(_LOOP):
     """An event loop that waits for TAS and kernel descriptors and connects and serves through TAS."""
 
     def __init__(self, selector: Any = None) -> None:
@@ -54,10 +54,14 @@ class SelectorEventLoop(_LOOP):  # type: ignore[misc,valid-type]
 
     _connect_sock = _on_tas(_base.BaseEventLoop._connect_sock, _base)  # type: ignore[attr-defined]
     create_server = _on_tas(_base.BaseEventLoop.create_server, _base)
-    _sock_sendfile_native_impl = _on_tas(_LOOP._sock_sendfile_native_impl, _unix, os=_Os("os"))
+    _sock_sendfile_native_impl = _on_tas(
+        _LOOP._sock_sendfile_native_impl,  # type: ignore[attr-defined]
+        _unix,
+        os=_Os("os"),
+    )
 
 
-class EventLoopPolicy(_unix._UnixDefaultEventLoopPolicy):  # type: ignore[name-defined,misc]
+class EventLoopPolicy(_unix._UnixDefaultEventLoopPolicy):
     """The standard policy, making the loop above."""
 
     _loop_factory = SelectorEventLoop

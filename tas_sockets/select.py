@@ -111,7 +111,10 @@ def select(
             break
         if r != -EINTR:
             raise error(r)
-    a, b, c = ([o for o, hit in zip(seq, s, strict=True) if hit] if seq else [] for (seq, _), s in zip(lists, sets, strict=True))
+    a, b, c = (
+        [o for o, hit in zip(seq, s, strict=True) if hit] if seq else []
+        for (seq, _), s in zip(lists, sets, strict=True)
+    )
     return a, b, c
 
 
@@ -307,7 +310,11 @@ class epoll:
 def _mask(events: int) -> int:
     n = index(events)
     if not 0 <= n <= 0xFFFFFFFF:
-        raise OverflowError("can't convert negative value to unsigned int" if n < 0 else "Python int too large to convert to C unsigned int")
+        raise OverflowError(
+            "can't convert negative value to unsigned int"
+            if n < 0
+            else "Python int too large to convert to C unsigned int"
+        )
     return n
 
 

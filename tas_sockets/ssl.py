@@ -1,8 +1,8 @@
 """The standard ``ssl`` module over TAS.
 
-OpenSSL reads and writes a descriptor by itself, which would miss TAS; so TLS runs on two memory buffers, and this module
-moves their bytes through the socket.  ``SSLSocket`` is the standard class on top of ``tas_sockets.socket``: only what it
-calls its ``_sslobj`` differs.
+OpenSSL reads and writes a descriptor by itself, which would miss TAS; so TLS runs on two memory buffers, and this
+module moves their bytes through the socket.  ``SSLSocket`` is the standard class on top of ``tas_sockets.socket``: only
+what it calls its ``_sslobj`` differs.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ class _Pump:
                 raise TimeoutError(f"The {what} operation timed out") from None
             except BlockingIOError:
                 if self._unsent:
-                    raise SSLWantWriteError(_std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
+                    raise SSLWantWriteError(
+                        _std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)"
+                    ) from None
                 raise SSLWantReadError(_std.SSL_ERROR_WANT_READ, "The operation did not complete (read)") from None
 
     def _flush_quietly(self) -> None:
