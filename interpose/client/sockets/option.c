@@ -79,24 +79,36 @@ uint32_t tas__opts_of(int fd)
 	       (int_opt(fd, SOL_SOCKET, SO_KEEPALIVE) ? TAS_O_KEEPALIVE : 0);
 }
 
+/* What was never set has the value that it began with, in the block as well: 0. */
+static uint32_t flag_of(uint64_t touched, int fd, int level, int name, uint32_t flag)
+{
+	return touched & (1ull << find(level, name)) && int_opt(fd, level, name) ? flag : 0;
+}
+
+static void mirror_one(uint64_t touched, int fd, int level, int name, _Atomic uint32_t *to)
+{
+	if (touched & (1ull << find(level, name)))
+		atomic_store_explicit(to, (uint32_t)int_opt(fd, level, name), memory_order_relaxed);
+}
+
 /* Copies what TAS acts on from the backing socket to the block. */
 void tas__opts_mirror(struct tas_obj *o, int fd)
 {
 	struct tas_app_line *a = &o->b->a;
 	uint64_t t = atomic_load_explicit(&o->touched, memory_order_relaxed);
-	uint32_t quick = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
+	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
 
-	atomic_store_explicit(&a->opts, tas__opts_of(fd) | quick, memory_order_relaxed);
-	atomic_store_explicit(&a->rcvlowat, (uint32_t)int_opt(fd, SOL_SOCKET, SO_RCVLOWAT), memory_order_relaxed);
-	if (t & (1ull << find(SOL_SOCKET, SO_RCVBUF)))
-		atomic_store_explicit(&a->rcvbuf, (uint32_t)int_opt(fd, SOL_SOCKET, SO_RCVBUF), memory_order_relaxed);
-	if (t & (1ull << find(SOL_SOCKET, SO_SNDBUF)))
-		atomic_store_explicit(&a->sndbuf, (uint32_t)int_opt(fd, SOL_SOCKET, SO_SNDBUF), memory_order_relaxed);
-	atomic_store_explicit(&a->keep_idle, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPIDLE), memory_order_relaxed);
-	atomic_store_explicit(&a->keep_intvl, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPINTVL), memory_order_relaxed);
-	atomic_store_explicit(&a->keep_cnt, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_KEEPCNT), memory_order_relaxed);
-	atomic_store_explicit(&a->user_timeout, (uint32_t)int_opt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT),
-			      memory_order_release);
+	now |= flag_of(t, fd, IPPROTO_TCP, TCP_NODELAY, TAS_O_NODELAY);
+	now |= flag_of(t, fd, IPPROTO_TCP, TCP_CORK, TAS_O_CORK);
+	now |= flag_of(t, fd, SOL_SOCKET, SO_KEEPALIVE, TAS_O_KEEPALIVE);
+	atomic_store_explicit(&a->opts, now, memory_order_relaxed);
+	mirror_one(t, fd, SOL_SOCKET, SO_RCVLOWAT, &a->rcvlowat);
+	mirror_one(t, fd, SOL_SOCKET, SO_RCVBUF, &a->rcvbuf);
+	mirror_one(t, fd, SOL_SOCKET, SO_SNDBUF, &a->sndbuf);
+	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPIDLE, &a->keep_idle);
+	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPINTVL, &a->keep_intvl);
+	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPCNT, &a->keep_cnt);
+	mirror_one(t, fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &a->user_timeout);
 	tas__hint(o->ss, o->b, o->id);
 }
 
