@@ -183,7 +183,8 @@ static void revive(struct tas_ep *ep)
 	int fd[16], n = 0;
 	uint64_t mask;
 
-	if (!atomic_load(&ep->n_listen) || !ep->w.ss || tas__alive(ep->w.ss))
+	/* a set made while no service was there has no session: its listeners look too */
+	if (!atomic_load(&ep->n_listen) || (ep->w.ss && tas__alive(ep->w.ss)))
 		return;
 	mask = tas__ep_lock(ep);
 	for (uint32_t k = 0; k < ep->n_buckets; k++)
@@ -217,6 +218,11 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 		p[1].fd = w.fd;
 		p[2].fd = tas__alive(ss) ? atomic_load(&ss->ctl) : -1;
 		cap = tas__alive(ss) || !atomic_load(&ep->n_listen) ? UINT64_MAX : TAS_REVIVE_MS * 1000000ull;
+	} else if (!(ss = tas__session_get())) { /* no service: nothing but a next one to look for */
+		cap = TAS_REVIVE_MS * 1000000ull;
+	} else {
+		tas__session_put(ss);
+		ss = NULL;
 	}
 	atomic_fetch_add(&ep->sleepers, 1);
 	tas__ep_unlock(ep, sig);
