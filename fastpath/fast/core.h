@@ -68,8 +68,6 @@ struct tas_route {
 void tas_net_route(const struct tas_addr *dst, struct tas_route *r);
 /* An mbuf with room for Ethernet, IP and TCP headers in front; NULL: none left. */
 struct rte_mbuf *tas_net_alloc(struct tas_core *c);
-/* The same with room for tas_net_tso_max() bytes of payload; the caller sets m->tso_segsz to the MSS. */
-struct rte_mbuf *tas_net_alloc_big(struct tas_core *c);
 /* Sends a TCP segment: m's data is TCP header (ports filled, checksum 0) and payload.  Adds IP and Ethernet, checksums in
  * hardware or software, ARP (a few packets wait for it).  Takes ownership.  Buffered until the end of the round. */
 void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst);

@@ -24,15 +24,12 @@ void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_me
 bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *seg, uint64_t off, const struct tas_addr *local,
 		       const struct tas_addr *peer)
 {
-	uint32_t mss = s && s->base.kind == TAS_K_LINK ? tcp_mss(&s->u.tcp) : UINT32_MAX;
-	struct rte_mbuf *m = seg->len > mss ? tas_net_alloc_big(c) : tas_net_alloc(c);
+	struct rte_mbuf *m = tas_net_alloc(c);
 	uint8_t *p;
 	unsigned hdr;
 
 	if (!m)
 		return false;
-	if (seg->len > mss)
-		m->tso_segsz = (uint16_t)mss;
 	seg->sport = tas__port(local);
 	seg->dport = tas__port(peer);
 	p = (uint8_t *)rte_pktmbuf_append(m, TCP_HDR_MAX);

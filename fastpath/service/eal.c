@@ -118,15 +118,14 @@ int tas__eal_init(const char *vdev)
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	snprintf(prefix, sizeof(prefix), "--file-prefix=tas-%d", (int)getpid());
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%d", first_cpu(&cpus));
-	snprintf(device, sizeof(device), "--vdev=%s", vdev ? vdev : "");
+	snprintf(device, sizeof(device), "--vdev=%s", vdev);
 	args[n++] = (char *)"tas";
 	args[n++] = (char *)"--log-level=*:emergency";
 	args[n++] = (char *)"--no-telemetry";
 	args[n++] = (char *)"--no-pci";
 	args[n++] = prefix;
 	args[n++] = lcores;
-	if (vdev)
-		args[n++] = device;
+	args[n++] = device;
 	if (huge) {
 		args[n++] = (char *)"--in-memory";
 	} else {

@@ -19,15 +19,13 @@ struct tas_net {
 	uint16_t port;
 	bool up;                /* there is a port */
 	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
-	bool hw_tx_checksum;    /* the port fills in TCP's, and the IPv4 header's unless it is a tap */
-	bool tap, tso;          /* a tap's queue that we drive ourselves; it takes segments of any length */
+	bool hw_tx_checksum;    /* the port fills in the IPv4 header's and TCP's */
 	uint8_t mac[6];
 	uint16_t mtu;
 	uint16_t ip_id;
 	uint16_t n_tx;
 	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round */
-	struct rte_mempool *pool, *big; /* big: whole segments, a tap's */
-	struct rte_mbuf *spare;         /* for the next packet from a tap */
+	struct rte_mempool *pool;
 	struct tas_arp *arp;
 	uint64_t icmp_tokens, icmp_refill; /* errors that may be sent now; when they were counted */
 	uint64_t conflict_told;
@@ -36,7 +34,7 @@ struct tas_net {
 };
 
 /* ---- eal.c ---- */
-/* Start EAL with one virtual device, or none (NULL); 0 or -errno, the reason printed. */
+/* Start EAL with one virtual device; 0 or -errno, the reason printed. */
 int tas__eal_init(const char *vdev);
 void tas__eal_exit(void);
 
@@ -46,17 +44,11 @@ void tas__link_close(struct tas_net *n);
 const char *tas__link_describe(void); /* for the start-up line */
 
 /* ---- link_tap.c ---- */
-/* Refuses what cannot work and says why. */
-int tas__tap_prepare(void);
+/* Refuses what cannot work and says why; writes the device argument of EAL. */
+int tas__tap_prepare(char *vdev, size_t size);
 void tas__tap_explain(void); /* why creating it failed */
 /* Our end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
 void tas__tap_mac(uint8_t mac[6], unsigned side);
-
-/* ---- tap_queue.c ---- */
-int tas__tap_open(struct tas_net *n); /* after EAL and tas__tap_prepare(); on failure tas__tap_close() cleans up */
-void tas__tap_close(struct tas_net *n);
-unsigned tas__tap_receive(struct tas_core *c);
-unsigned tas__tap_send(struct tas_net *n, struct rte_mbuf **m, unsigned count);
 
 /* ---- link_fds.c ---- */
 struct tas_fdset {
@@ -65,6 +57,8 @@ struct tas_fdset {
 void tas__fds_snapshot(struct tas_fdset *s);
 /* The descriptor opened since the snapshot on which a port's packets arrive: a tap queue or an AF_PACKET socket.  -1: none. */
 int tas__fds_find_port(const struct tas_fdset *before);
+/* Clear O_ASYNC on every tap queue; number of those that had it. */
+unsigned tas__fds_clear_async(void);
 
 /* ---- net.c ---- */
 int tas__net_routes(void); /* from the settings; 0 or -errno, the reason printed */

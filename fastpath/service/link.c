@@ -64,10 +64,12 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 {
 	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
+	/* net_tap computes and verifies checksums in software as well, slower than we do. */
+	bool soft = !strcmp(info->driver_name, "net_tap");
 	struct rte_eth_conf conf = { .rxmode.offloads = 0 };
 
-	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (info->tx_offload_capa & tx_sums) == tx_sums;
-	n->hw_rx_checksum = (info->rx_offload_capa & rx_sums) == rx_sums;
+	n->hw_tx_checksum = !soft && !tas_config.fp_no_xsumoffload && (info->tx_offload_capa & tx_sums) == tx_sums;
+	n->hw_rx_checksum = !soft && (info->rx_offload_capa & rx_sums) == rx_sums;
 	if (n->hw_tx_checksum)
 		conf.txmode.offloads |= tx_sums;
 	if (n->hw_rx_checksum)
@@ -83,10 +85,18 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 	return n->pool ? 0 : -ENOMEM;
 }
 
+/*
+ * net_tap arms a signal for every packet (O_ASYNC with SIGIO or a real-time signal) and does not look at its queue unless one
+ * came since.  A signal per packet costs 90 % of its receive rate.  While no signal has ever come it looks always; once one
+ * has come and the flag is cleared afterwards, it never looks again.  So these signals are blocked in all threads before
+ * EAL starts (main.c: no race is left, not even on a tap that is up already), and the flag is cleared to save their cost.
+ */
 static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 {
-	/* af_packet's ring is sized by its device argument */
-	uint16_t rx = (uint16_t)tas_config.nic_rx_len, tx = (uint16_t)tas_config.nic_tx_len;
+	bool tap = tas_config.link == TAS_LINK_TAP;
+	/* net_tap chains a buffer per descriptor and fills one; af_packet's ring is sized by its device argument */
+	uint16_t rx = tap ? 1 : (uint16_t)tas_config.nic_rx_len, tx = (uint16_t)tas_config.nic_tx_len;
+	struct tas_fdset between;
 	int r = rte_eth_dev_adjust_nb_rx_tx_desc(n->port, &rx, &tx);
 
 	if (r)
@@ -94,18 +104,24 @@ static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 	r = make_pool(n, rx, tx);
 	if (r)
 		return r;
+	tas__fds_snapshot(&between);
 	r = rte_eth_rx_queue_setup(n->port, 0, rx, rte_eth_dev_socket_id(n->port), NULL, n->pool);
 	if (r)
 		return r;
-	n->fd = tas__fds_find_port(before);
-	return rte_eth_tx_queue_setup(n->port, 0, tx, rte_eth_dev_socket_id(n->port), NULL);
+	n->fd = tas__fds_find_port(tap ? &between : before);
+	r = rte_eth_tx_queue_setup(n->port, 0, tx, rte_eth_dev_socket_id(n->port), NULL);
+	if (r)
+		return r;
+	tas__fds_clear_async();
+	return 0;
 }
 
-static int open_dev(struct tas_net *n, const struct tas_fdset *before)
+static int open_port(struct tas_net *n, const struct tas_fdset *before)
 {
 	struct rte_eth_dev_info info;
 	struct rte_ether_addr mac;
-	int r;
+	int r, mtu;
+	bool up;
 
 	if (!rte_eth_dev_count_avail())
 		return -ENODEV;
@@ -117,30 +133,15 @@ static int open_dev(struct tas_net *n, const struct tas_fdset *before)
 		r = set_up_queues(n, before);
 	if (!r)
 		r = rte_eth_dev_start(n->port);
-	if (!r)
-		r = rte_eth_macaddr_get(n->port, &mac);
-	if (!r)
-		memcpy(n->mac, mac.addr_bytes, 6);
-	return r;
-}
-
-static int open_tap(struct tas_net *n)
-{
-	int r = make_pool(n, tas_config.nic_rx_len, tas_config.nic_tx_len);
-
-	n->tap = true;
-	tas__tap_mac(n->mac, 1);
-	return r ? r : tas__tap_open(n);
-}
-
-static int open_port(struct tas_net *n, const struct tas_fdset *before)
-{
-	int r = tas_config.link == TAS_LINK_TAP ? open_tap(n) : open_dev(n, before), mtu;
-	bool up;
-
 	if (r)
 		return r;
 	n->up = true;
+	r = rte_eth_macaddr_get(n->port, &mac);
+	if (r)
+		return r;
+	memcpy(n->mac, mac.addr_bytes, 6);
+	if (tas_config.link == TAS_LINK_TAP)
+		tas__tap_mac(n->mac, 1); /* the driver's is that of the kernel's end */
 	mtu = look_at_interface(&up);
 	if (mtu < MTU_MIN && mtu >= 0)
 		tas_warn("link %s: its MTU of %d is below %d", tas_config.link_name, mtu, MTU_MIN);
@@ -153,41 +154,38 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 int tas__link_open(struct tas_net *n)
 {
 	static struct tas_fdset before;
-	bool tap = tas_config.link == TAS_LINK_TAP;
 	char vdev[160];
 	int r;
 
 	n->fd = -1;
 	if (tas_config.link == TAS_LINK_NONE)
 		return 0;
-	r = tap ? tas__tap_prepare() : packet_prepare(vdev, sizeof(vdev));
+	r = tas_config.link == TAS_LINK_TAP ? tas__tap_prepare(vdev, sizeof(vdev)) : packet_prepare(vdev, sizeof(vdev));
 	if (r)
 		return r;
 	tas__fds_snapshot(&before);
-	r = tas__eal_init(tap ? NULL : vdev);
+	r = tas__eal_init(vdev);
 	if (!r)
 		r = open_port(n, &before);
 	if (!r)
 		return 0;
-	tas__link_close(n);
-	if (tap)
+	if (tas_config.link == TAS_LINK_TAP)
 		tas__tap_explain();
 	else
 		tas_warn("cannot open link af_packet:%s: %s (--dpdk-extra=--log-level=debug says more)", tas_config.link_name,
 			 strerror(-r));
+	tas__link_close(n);
 	return r;
 }
 
 void tas__link_close(struct tas_net *n)
 {
-	if (n->tap) {
-		tas__tap_close(n);
-	} else if (n->pool) { /* queues were set up */
-		if (n->up)
-			rte_eth_dev_stop(n->port);
+	if (n->up)
+		rte_eth_dev_stop(n->port);
+	if (n->pool) { /* queues were set up */
 		rte_eth_dev_close(n->port);
+		rte_mempool_free(n->pool);
 	}
-	rte_mempool_free(n->pool);
 	n->up = false;
 	n->pool = NULL;
 	tas__eal_exit();

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finding a driver's descriptors.  net_af_packet's receive queue is an ordinary descriptor on which epoll works, but DPDK
- * has no call that tells it.  So /proc/self/fd is compared before and after the driver has opened its queue.
+ * Finding a driver's descriptors.  net_tap's and net_af_packet's receive queues are ordinary descriptors on which epoll
+ * works, but DPDK has no call that tells them (for these two drivers 22.11 offers no receive interrupt that would survive
+ * without the trigger signal).  So /proc/self/fd is compared before and after the driver has opened its queue.
  */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +46,19 @@ void tas__fds_snapshot(struct tas_fdset *s)
 	each_fd(mark, s);
 }
 
+static bool is_tap(int fd)
+{
+	char path[64], to[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, to, sizeof(to) - 1);
+	if (n < 0)
+		return false;
+	to[n] = 0;
+	return !strcmp(to, "/dev/net/tun");
+}
+
 static bool is_packet_socket(int fd)
 {
 	int domain = 0;
@@ -61,7 +76,7 @@ static void look_for_port(int fd, void *arg)
 {
 	struct search *s = arg;
 
-	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && is_packet_socket(fd) && s->found < 0)
+	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && (is_tap(fd) || is_packet_socket(fd)) && s->found < 0)
 		s->found = fd;
 }
 
@@ -71,4 +86,23 @@ int tas__fds_find_port(const struct tas_fdset *before)
 
 	each_fd(look_for_port, &s);
 	return s.found;
+}
+
+static void clear_async(int fd, void *arg)
+{
+	unsigned *n = arg;
+	int flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || !(flags & O_ASYNC) || !is_tap(fd))
+		return;
+	if (!fcntl(fd, F_SETFL, flags & ~O_ASYNC))
+		++*n;
+}
+
+unsigned tas__fds_clear_async(void)
+{
+	unsigned n = 0;
+
+	each_fd(clear_async, &n);
+	return n;
 }

@@ -2,8 +2,8 @@
 /*
  * The tap link before EAL sees it: is the name free, which Ethernet addresses, and why creating it failed.
  *
- * The kernel attaches us to whatever multi-queue tap has the name, a running service's included: both would then get a part
- * of the packets.  So the kernel is asked first who uses it.  A persistent tap that nobody uses is taken as it is (and stays).
+ * The driver attaches to whatever multi-queue tap has the name, a running service's included: both would then get a part of
+ * the packets.  So the kernel is asked first who uses it.  A persistent tap that nobody uses is taken as it is (and stays).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -126,11 +126,12 @@ void tas__tap_mac(uint8_t mac[6], unsigned side)
 		mac[i] = (uint8_t)(h >> (8 * i));
 }
 
-int tas__tap_prepare(void)
+int tas__tap_prepare(char *vdev, size_t size)
 {
 	const char *name = tas_config.link_name;
 	unsigned index = if_nametoindex(name);
 	struct tun_info t = { .is_tun = false };
+	uint8_t m[6];
 
 	if (index && ask_kernel(index, &t))
 		memset(&t, 0, sizeof(t));
@@ -146,6 +147,8 @@ int tas__tap_prepare(void)
 		tas_warn("--link=tap:%s: made without multi_queue (ip tuntap add %s mode tap multi_queue)", name, name);
 		return -EINVAL;
 	}
+	tas__tap_mac(m, 0);
+	snprintf(vdev, size, "net_tap0,iface=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }
 

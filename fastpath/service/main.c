@@ -49,7 +49,7 @@ static void on_signal(struct tas_pollable *p, uint32_t ev)
 }
 
 /* Blocked from the first line on and in every thread that DPDK starts: signals arrive at the loop only.  SIGIO
- * and the real-time signals are blocked for good: DPDK's drivers use them to be told of packets, which the loop does itself. */
+ * and the real-time signals are blocked for good: net_tap's trigger, whichever it takes, must never run (link.c). */
 static int catch_signals(void)
 {
 	sigset_t set;

@@ -66,8 +66,6 @@ unsigned tas__net_receive(struct tas_core *c)
 {
 	unsigned i, n = 0;
 
-	if (c->net->tap)
-		return tas__tap_receive(c);
 	for (i = 1; i <= RX_BURSTS; i++) {
 		n += receive_burst(c);
 		if (n < i * TAS_RX_BURST)
@@ -88,9 +86,7 @@ void tas__net_flush(struct tas_core *c)
 	for (k = 0; k < net->n_tx; k++)
 		bytes += net->tx[k]->pkt_len;
 	while (sent < net->n_tx && tries < TX_TRIES) {
-		k = net->n_tx - sent;
-		k = net->tap ? tas__tap_send(net, net->tx + sent, k) :
-			       rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)k);
+		k = rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)(net->n_tx - sent));
 		sent += k;
 		tries += !k;
 	}

@@ -10,8 +10,7 @@
 #include "fast/ip.h"
 #include "service/edge.h"
 
-/* A buffer holds 65,535 bytes, headroom included; 43 segments of 1,448. */
-enum { ETH_HLEN = 14, TCP_CHECKSUM = 16, TSO_MAX = 62264 };
+enum { ETH_HLEN = 14, TCP_CHECKSUM = 16 };
 
 struct tas_routes tas__routes;
 
@@ -44,14 +43,9 @@ struct rte_mbuf *tas_net_alloc(struct tas_core *c)
 	return c->net->pool ? rte_pktmbuf_alloc(c->net->pool) : NULL;
 }
 
-struct rte_mbuf *tas_net_alloc_big(struct tas_core *c)
-{
-	return c->net->big ? rte_pktmbuf_alloc(c->net->big) : NULL;
-}
-
 uint32_t tas_net_tso_max(void)
 {
-	return tas_cores[0].net->tso ? TSO_MAX : 0;
+	return 0;
 }
 
 static void queue(struct tas_core *c, struct rte_mbuf *m)
@@ -59,8 +53,7 @@ static void queue(struct tas_core *c, struct rte_mbuf *m)
 	struct tas_net *n = c->net;
 
 	n->tx[n->n_tx++] = m;
-	/* a long one at once, while it is in the cache */
-	if (n->n_tx == TAS_TX_BURST || m->ol_flags & RTE_MBUF_F_TX_TCP_SEG)
+	if (n->n_tx == TAS_TX_BURST)
 		tas__net_flush(c);
 }
 
@@ -118,8 +111,6 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 		m->l3_len = TAS_IP_HLEN;
 		m->l4_len = (tcp[12] >> 4) * 4u;
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_CKSUM;
-		if (m->tso_segsz)
-			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 	} else {
 		sum = tas__checksum(tcp, m->data_len, pseudo);
 	}
@@ -133,7 +124,7 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 	unsigned len = m->pkt_len;
 	struct tas_ip_hdr *ip;
 
-	if (next.kind != TAS_ROUTE_LINK || (len + TAS_IP_HLEN > c->net->mtu && !m->tso_segsz)) {
+	if (next.kind != TAS_ROUTE_LINK || len + TAS_IP_HLEN > c->net->mtu) {
 		give_up(c, m);
 		return;
 	}
@@ -144,8 +135,7 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 		return;
 	}
 	/* Atomic datagrams need no identification (RFC 6864). */
-	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true,
-		      c->net->tap || !c->net->hw_tx_checksum);
+	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, !c->net->hw_tx_checksum);
 	to_neighbour(c, m, &next);
 }
 
