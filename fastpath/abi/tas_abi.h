@@ -102,7 +102,7 @@ enum {
 	TAS_F_TX_EOF = 1u << 1,  /* our FIN is queued or sent, or the connection is gone: writing is EPIPE */
 	TAS_F_RESET = 1u << 2,   /* connection is gone by RST, timeout or error: HUP + ERR */
 	TAS_F_LOCAL = 1u << 3,   /* the peer is another application of this service */
-	TAS_F_URG = 1u << 4,     /* urg_off is meaningful */
+	TAS_F_URG = 1u << 4,     /* rx_urg is meaningful */
 	TAS_F_NEAR = 1u << 5,    /* local, and the peer is of the same memory set: one process may hold both ends */
 };
 
@@ -135,7 +135,8 @@ struct tas_service_line {
 	struct tas_addr peer;
 	_Atomic uint32_t aq_limit; /* listener: accept entries in use at most (backlog + 1 on Linux) */
 	_Atomic uint32_t mss;
-	uint64_t reserved[3];
+	_Atomic uint64_t rx_urg; /* stream offset behind the newest urgent byte, 0: there never was one.  Before rx_delivered */
+	uint64_t reserved[2];
 };
 
 /* Line X: written by the service only. */
@@ -157,6 +158,7 @@ enum {
 	TAS_O_CORK = 1u << 1,
 	TAS_O_KEEPALIVE = 1u << 2,
 	TAS_O_QUICKACK = 1u << 3,
+	TAS_O_OOBINLINE = 1u << 4, /* for applications only */
 };
 
 /* The application's answer to a transmit extent: from which offset it is in use. */
@@ -180,8 +182,10 @@ struct tas_app_line {
 	_Atomic uint32_t rcvlowat;                        /* bytes; 0 and 1 are the same */
 	_Atomic uint32_t rcvbuf;                          /* SO_RCVBUF as the program set it, 0: automatic */
 	_Atomic uint32_t sndbuf;
-	uint32_t reserved[1];
-	uint64_t reserved2[4];
+	_Atomic uint32_t more;                            /* lock_tx; TAS_O_CORK is there for MSG_MORE alone */
+	_Atomic uint64_t tx_urg;   /* lock_tx; stream offset behind the last urgent byte; before tx_written */
+	_Atomic uint64_t urg_read; /* lock_rx; rx_urg whose byte MSG_OOB has taken */
+	uint64_t reserved2[2];
 };
 
 /* Line C: read and written by applications; the service reads waiters and subs as hints, and frees the locks of
@@ -294,6 +298,7 @@ TAS_ASSERT_AT(tas_service_line, core, 44);
 TAS_ASSERT_AT(tas_service_line, local, 48);
 TAS_ASSERT_AT(tas_service_line, peer, 72);
 TAS_ASSERT_AT(tas_service_line, aq_limit, 96);
+TAS_ASSERT_AT(tas_service_line, rx_urg, 104);
 TAS_ASSERT_SIZE(tas_extent_line, 128);
 TAS_ASSERT_SIZE(tas_tx_base, 16);
 TAS_ASSERT_SIZE(tas_app_line, 128);
@@ -306,6 +311,8 @@ TAS_ASSERT_AT(tas_app_line, opts, 60);
 TAS_ASSERT_AT(tas_app_line, keep_idle, 64);
 TAS_ASSERT_AT(tas_app_line, user_timeout, 76);
 TAS_ASSERT_AT(tas_app_line, rcvlowat, 80);
+TAS_ASSERT_AT(tas_app_line, tx_urg, 96);
+TAS_ASSERT_AT(tas_app_line, urg_read, 104);
 TAS_ASSERT_SIZE(tas_lock_line, 128);
 TAS_ASSERT_AT(tas_lock_line, wait_in, 8);
 TAS_ASSERT_AT(tas_lock_line, nonblock, 16);

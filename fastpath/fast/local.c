@@ -91,6 +91,8 @@ static bool pump(struct tas_sock *from)
 				tas__timer_set(from, from->core->now + retry_ns);
 				return false;
 			}
+			if (from->urg_written)
+				tas__rx_urgent(to, from->urg_written);
 			tas_count(from->core, TAS_CTR_bytes_local, moved);
 			to->delivered += moved;
 			atomic_store_explicit(&to->base.b->s.rx_delivered, to->delivered, memory_order_release);

@@ -60,6 +60,8 @@ struct tas_sock {
 	/* streams: absolute offsets, trusted */
 	uint64_t consumed, delivered; /* receive: taken by the application, published */
 	uint64_t acked, written;      /* transmit: acknowledged, written by the application */
+	uint64_t room_told;           /* written when the writer was last told of room */
+	uint64_t urg_written;         /* transmit: end of urgent data; 0: none yet */
 	uint64_t rcv_limit;           /* bytes below this are accepted */
 	uint64_t grow_mark;           /* consumed at the last growth of rcv_buf */
 	uint32_t rcv_buf;             /* offered beyond consumed */
@@ -151,8 +153,10 @@ struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t en
 void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len);
 void tas__tx_acked(struct tas_sock *s, uint64_t acked); /* publishes, frees an emptied extent, wakes a waiting writer */
 /* Reads the application's counters once.  Returns bits of what changed, or -EPROTO when they make no sense. */
-enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8 };
+enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8, TAS_CH_URG = 16 };
 int tas__app_read(struct tas_sock *s);
+/* Urgent data ends at stream offset end: for the reader.  Before the bytes are published. */
+void tas__rx_urgent(struct tas_sock *s, uint64_t end);
 void tas__streams_free(struct tas_sock *s);
 
 /* ---- listeners and the accept queue: listen.c ---- */

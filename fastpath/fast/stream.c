@@ -270,8 +270,10 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 	used = s->written - (acked > cur->base ? acked : cur->base);
 	/* Linux: a writer is told when a third is free (sk_stream_is_writeable) */
 	if (3 * used <= 2 * (uint64_t)cur->len &&
-	    (s->tx_full || atomic_load_explicit(&s->base.b->a.tx_want, memory_order_relaxed))) {
+	    (s->tx_full ||
+	     (s->room_told != s->written && atomic_load_explicit(&s->base.b->a.tx_want, memory_order_relaxed)))) {
 		s->tx_full = false;
+		s->room_told = s->written; /* once: tx_want stands until it writes */
 		tas__wake_soon(s, TAS_WAKE_OUT);
 	}
 }
@@ -300,6 +302,14 @@ static bool rx_read(struct tas_sock *s, int *changed)
 	return true;
 }
 
+void tas__rx_urgent(struct tas_sock *s, uint64_t end)
+{
+	if (end <= atomic_load_explicit(&s->base.b->s.rx_urg, memory_order_relaxed))
+		return;
+	atomic_store_explicit(&s->base.b->s.rx_urg, end, memory_order_release);
+	tas__sock_flags(s, TAS_F_URG);
+}
+
 int tas__app_read(struct tas_sock *s)
 {
 	struct tas_app_line *a = &s->base.b->a;
@@ -319,6 +329,13 @@ int tas__app_read(struct tas_sock *s)
 			return -EPROTO;
 		s->app_fin = true;
 		changed |= TAS_CH_SHUT | r;
+	}
+	/* its bytes may not be visible yet: then the hint that follows them brings it */
+	uint64_t urg = atomic_load_explicit(&a->tx_urg, memory_order_relaxed);
+
+	if (urg > s->urg_written && urg <= s->written) {
+		s->urg_written = urg;
+		changed |= TAS_CH_URG;
 	}
 	keep[0] = atomic_load_explicit(&a->keep_idle, memory_order_relaxed);
 	keep[1] = atomic_load_explicit(&a->keep_intvl, memory_order_relaxed);

@@ -194,6 +194,10 @@ void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 		return;
 	if (res->events & TCP_EV_CONNECTED && s->base.b)
 		connected(s);
+	if (res->events & TCP_EV_URG && s->base.b && !s->base.closed) {
+		tas__rx_urgent(s, tcp_rx_urgent(&s->u.tcp) + 1);
+		wake |= TAS_WAKE_IN;
+	}
 	if (res->delivered > s->delivered && s->base.b && !s->base.closed) {
 		tas_count(s->core, TAS_CTR_bytes_in, res->delivered - s->delivered);
 		s->delivered = res->delivered;
@@ -285,6 +289,8 @@ void tas__wire_hint(struct tas_sock *s, int changed)
 {
 	if (changed & TAS_CH_OPTS)
 		options(s);
+	if (changed & TAS_CH_URG)
+		tcp_app_urgent(&s->u.tcp, s->urg_written);
 	if (changed & TAS_CH_WRITTEN)
 		tcp_app_written(&s->u.tcp, s->written);
 	if (changed & TAS_CH_CONSUMED)

@@ -41,6 +41,11 @@ void tas__wake_soon(struct tas_sock *s, unsigned what)
 	woken |= what;
 }
 
+void tas__sock_flags(struct tas_sock *s, uint32_t flags)
+{
+	atomic_fetch_or(&s->base.b->s.flags, flags);
+}
+
 static struct tas_sock sock;
 static struct tas_block block;
 

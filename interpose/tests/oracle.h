@@ -46,6 +46,8 @@ struct api {
 	ssize_t (*recvfrom)(int, void *, size_t, int, struct sockaddr *, socklen_t *);
 	ssize_t (*sendto)(int, const void *, size_t, int, const struct sockaddr *, socklen_t);
 	ssize_t (*read)(int, void *, size_t);
+	ssize_t (*sendmsg)(int, const struct msghdr *, int);
+	ssize_t (*recvmsg)(int, struct msghdr *, int);
 	ssize_t (*sendfile)(int, int, off64_t *, size_t);
 	int (*dup)(int);
 	int (*dup2)(int, int);
@@ -81,6 +83,8 @@ WRAP(int, getsockopt, (int a, int b, int c, void *d, socklen_t *e), a, b, c, d, 
 WRAP(int, setsockopt, (int a, int b, int c, const void *d, socklen_t e), a, b, c, d, e)
 WRAP(ssize_t, recvfrom, (int a, void *b, size_t c, int d, struct sockaddr *e, socklen_t *f), a, b, c, d, e, f)
 WRAP(ssize_t, sendto, (int a, const void *b, size_t c, int d, const struct sockaddr *e, socklen_t f), a, b, c, d, e, f)
+WRAP(ssize_t, sendmsg, (int a, const struct msghdr *b, int c), a, b, c)
+WRAP(ssize_t, recvmsg, (int a, struct msghdr *b, int c), a, b, c)
 WRAP(ssize_t, read, (int a, void *b, size_t c), a, b, c)
 WRAP(ssize_t, sendfile, (int a, int b, off64_t *c, size_t d), a, b, c, d)
 WRAP(int, dup, (int a), a)
@@ -98,7 +102,7 @@ WRAP(int, epoll_pwait2, (int a, struct epoll_event *b, int c, const struct times
 #define ALL(X) \
 	X(socket) \
 	X(bind) X(listen) X(accept4) X(connect) X(shutdown) X(close) X(getsockname) X(getpeername) X(getsockopt) \
-		X(setsockopt) X(recvfrom) X(sendto) X(read) X(sendfile) X(dup) X(dup2) X(fcntl) X(ioctl) X(ppoll) \
+		X(setsockopt) X(recvfrom) X(sendto) X(sendmsg) X(recvmsg) X(read) X(sendfile) X(dup) X(dup2) X(fcntl) X(ioctl) X(ppoll) \
 			X(pselect) X(epoll_create1) X(epoll_ctl) X(epoll_pwait2)
 #define KERNEL_CALL(name) .name = kernel_##name,
 #define TAS_CALL(name) .name = tas_##name,

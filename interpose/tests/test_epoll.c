@@ -403,7 +403,7 @@ SCENARIO(every_one_of_many_is_reported)
 	}
 	for (int i = 0; i < N; i++)
 		send_(cs[i], "x");
-	for (int round = 0; seen < N && round < 20; round++) {
+	for (int round = 0; seen < N && round < 10 * N; round++) {
 		int n = k->epoll_pwait2(ep, e, 16, &ts, NULL);
 
 		for (int i = 0; i < n; i++) {
@@ -417,6 +417,23 @@ SCENARIO(every_one_of_many_is_reported)
 	wait_(0);
 	SAY(k->close(ep));
 	SAY(k->epoll_pwait2(ep, e, 1, &ts, NULL));
+}
+
+SCENARIO(urgent_data_is_an_event)
+{
+	new_set();
+	pair();
+	ctl(EPOLL_CTL_ADD, s, EPOLLIN | EPOLLPRI, 1);
+	wait_(0);
+	k->sendto(c, "u", 1, MSG_OOB, NULL, 0);
+	wait_(1000);
+	SAY(recv_(s, 1, MSG_OOB));
+	wait_(0);
+	ctl(EPOLL_CTL_MOD, s, EPOLLPRI | EPOLLET, 2);
+	wait_(0);
+	k->sendto(c, "v", 1, MSG_OOB, NULL, 0);
+	wait_(1000);
+	wait_(0);
 }
 
 static void *recv_of(void *fd)
@@ -460,6 +477,7 @@ int main(void)
 		cmocka_unit_test(sets_inside_sets_and_in_poll),
 		cmocka_unit_test(parent_and_child_both_have_the_set),
 		cmocka_unit_test(every_one_of_many_is_reported),
+		cmocka_unit_test(urgent_data_is_an_event),
 		cmocka_unit_test(a_number_that_was_closed_while_a_thread_is_blocked_with_it),
 	};
 

@@ -2,6 +2,8 @@
 /* Sockets on TAS give what sockets on Linux give. */
 #include "oracle.h"
 
+#include <linux/sockios.h>
+
 SCENARIO(unconnected_sockets_fail_alike)
 {
 	struct sockaddr_in a;
@@ -243,6 +245,77 @@ SCENARIO(a_first_nonblocking_send_is_taken_whole)
 		SAY(got);
 		unpair();
 	}
+}
+
+static void mark_and_room(void)
+{
+	int v = -1;
+
+	SAY(k->ioctl(s, SIOCATMARK, &v));
+	SAY(v);
+	SAY(k->ioctl(s, FIONREAD, &v));
+	SAY(v);
+	SAY(poll_(s, POLLIN | POLLPRI, 0));
+}
+
+static long oob(const char *text)
+{
+	return k->sendto(c, text, strlen(text), MSG_OOB, NULL, 0);
+}
+
+SCENARIO(urgent_data_is_read_apart)
+{
+	pair();
+	mark_and_room();
+	send_(c, "ab");
+	SAY(oob("cd"));
+	settled(s, POLLPRI);
+	send_(c, "ef");
+	usleep(20000);
+	mark_and_room();
+	SAY(recv_(s, 1, 0));
+	SAY(recv_(s, 9, MSG_OOB | MSG_PEEK));
+	SAY(recv_(s, 9, MSG_OOB));
+	SAY(recv_(s, 9, MSG_OOB));
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_WAITALL));
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_PEEK));
+	SAY(recv_(s, 9, 0));
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_DONTWAIT));
+	SAY(oob("x"));
+	settled(s, POLLPRI);
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_DONTWAIT));
+	SAY(recv_(s, 9, MSG_OOB));
+	mark_and_room();
+}
+
+SCENARIO(urgent_data_in_line)
+{
+	int on = 1;
+
+	pair();
+	SAY(k->setsockopt(s, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on));
+	send_(c, "ab");
+	SAY(oob("cd"));
+	settled(s, POLLPRI);
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_OOB));
+	SAY(recv_(s, 9, 0));
+	mark_and_room();
+	SAY(recv_(s, 9, 0));
+	mark_and_room();
+	SAY(recv_(s, 9, MSG_OOB));
+}
+
+SCENARIO(more_is_sent_with_what_follows)
+{
+	pair();
+	SAY(k->sendto(c, "ab", 2, MSG_MORE, NULL, 0));
+	SAY(k->sendto(c, "cd", 2, 0, NULL, 0));
+	SAY(recv_(s, 4, MSG_WAITALL));
 }
 
 static void *blocked_recv(void *fd)
@@ -599,6 +672,98 @@ SCENARIO(a_forked_child_holds_the_connection)
 	waitpid(pid, NULL, 0);
 }
 
+/* Passes fd through a unix socket. */
+static long pass(int via, int fd)
+{
+	char room[CMSG_SPACE(sizeof fd)] = {0}, byte = 'p';
+	struct iovec v = {&byte, 1};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(sizeof fd);
+	memcpy(CMSG_DATA(h), &fd, sizeof fd);
+	return k->sendmsg(via, &m, 0);
+}
+
+static int passed(int via)
+{
+	char room[CMSG_SPACE(sizeof(int))] = {0}, byte;
+	struct iovec v = {&byte, 1};
+	struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+	struct cmsghdr *h;
+	int fd = -1;
+
+	if (k->recvmsg(via, &m, 0) == 1 && (h = CMSG_FIRSTHDR(&m)))
+		memcpy(&fd, CMSG_DATA(h), sizeof fd);
+	return fd;
+}
+
+/* A worker that was forked before there was a connection serves the one that it is given. */
+SCENARIO(a_child_is_passed_a_connection)
+{
+	int u[2], got;
+	pid_t pid;
+
+	socketpair(AF_UNIX, SOCK_STREAM, 0, u);
+	pid = fork();
+	if (!pid) {
+		k->close(u[0]);
+		got = passed(u[1]);
+		send_(got, "from the child");
+		recv_(got, 4, MSG_WAITALL);
+		_exit(0);
+	}
+	k->close(u[1]);
+	pair();
+	SAY(pass(u[0], s));
+	k->close(s); /* the child's is the last */
+	SAY(recv_(c, 14, MSG_WAITALL));
+	SAY(poll_(c, POLLIN, 50));
+	send_(c, "done");
+	SAY(recv_(c, 9, 0)); /* the child's exit is the last close */
+	waitpid(pid, NULL, 0);
+}
+
+SCENARIO(a_parent_is_passed_a_connection)
+{
+	int u[2], got;
+	pid_t pid;
+
+	socketpair(AF_UNIX, SOCK_STREAM, 0, u);
+	pid = fork();
+	if (!pid) {
+		k->close(u[0]);
+		pair();
+		send_(s, "early");
+		pass(u[1], c);
+		recv_(s, 4, MSG_WAITALL);
+		_exit(0);
+	}
+	k->close(u[1]);
+	got = passed(u[0]);
+	SAY(recv_(got, 5, MSG_WAITALL));
+	SAY(send_(got, "done"));
+	SAY(recv_(got, 5, 0));
+	waitpid(pid, NULL, 0);
+}
+
+/* In flight, then nobody's: the receiver closes without looking. */
+SCENARIO(a_connection_abandoned_in_flight_is_closed)
+{
+	int u[2];
+
+	socketpair(AF_UNIX, SOCK_STREAM, 0, u);
+	pair();
+	SAY(pass(u[0], s));
+	k->close(s);
+	SAY(poll_(c, POLLIN, 50));
+	close(u[0]);
+	close(u[1]);
+	SAY(recv_(c, 5, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -615,6 +780,9 @@ int main(void)
 		cmocka_unit_test(writing_to_a_closed_peer),
 		cmocka_unit_test(full_buffers_and_nonblocking_flags),
 		cmocka_unit_test(a_first_nonblocking_send_is_taken_whole),
+		cmocka_unit_test(urgent_data_is_read_apart),
+		cmocka_unit_test(urgent_data_in_line),
+		cmocka_unit_test(more_is_sent_with_what_follows),
 		cmocka_unit_test(shutdown_wakes_who_is_blocked),
 		cmocka_unit_test(close_does_not_wake_a_blocked_recv),
 		cmocka_unit_test(a_listener_listens_again_after_shutdown),
@@ -629,6 +797,9 @@ int main(void)
 		cmocka_unit_test(ipv6_and_dual_stack),
 		cmocka_unit_test(sendfile_counts_and_moves_offsets),
 		cmocka_unit_test(a_forked_child_holds_the_connection),
+		cmocka_unit_test(a_child_is_passed_a_connection),
+		cmocka_unit_test(a_parent_is_passed_a_connection),
+		cmocka_unit_test(a_connection_abandoned_in_flight_is_closed),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

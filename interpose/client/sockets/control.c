@@ -112,14 +112,18 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 	case FIONREAD: /* = SIOCINQ */
 		if (!tas__rx_avail(b) && tas__obj_near(o))
 			tas__settle(o->ss);
-		return give_int(arg, tas__rx_avail(b));
+		a = atomic_load(&b->a.rx_consumed);
+		w = tas__urg_inline(b) ? UINT64_MAX : tas__urg_mark(b);
+		return give_int(arg, w < atomic_load(&b->s.rx_delivered) ? w - a : tas__rx_avail(b));
 	case TIOCOUTQ: /* = SIOCOUTQ */
 	case SIOCOUTQNSD:
 		w = atomic_load(&b->a.tx_written);
 		a = atomic_load(&b->s.tx_acked);
 		return give_int(arg, w > a ? w - a : 0);
 	case SIOCATMARK:
-		return give_int(arg, 0);
+		if (tas__urg_mark(b) == UINT64_MAX && tas__obj_near(o))
+			tas__settle(o->ss);
+		return give_int(arg, tas__urg_mark(b) == atomic_load(&b->a.rx_consumed));
 	default:
 		return sys_ioctl(fd, request, arg);
 	}

@@ -28,7 +28,7 @@ static const struct opt {
 	{SOL_SOCKET, SO_SNDTIMEO, 16, false, ACT_NONE},
 	{SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, ACT_NONE},
 	{SOL_SOCKET, SO_REUSEPORT, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_MIRROR},
 	{SOL_SOCKET, SO_PRIORITY, sizeof(int), false, ACT_NONE},
 	{SOL_SOCKET, SO_MARK, sizeof(int), false, ACT_NONE},
 	{IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, ACT_MIRROR},
@@ -76,7 +76,8 @@ uint32_t tas__opts_of(int fd)
 {
 	return (int_opt(fd, IPPROTO_TCP, TCP_NODELAY) ? TAS_O_NODELAY : 0) |
 	       (int_opt(fd, IPPROTO_TCP, TCP_CORK) ? TAS_O_CORK : 0) |
-	       (int_opt(fd, SOL_SOCKET, SO_KEEPALIVE) ? TAS_O_KEEPALIVE : 0);
+	       (int_opt(fd, SOL_SOCKET, SO_KEEPALIVE) ? TAS_O_KEEPALIVE : 0) |
+	       (int_opt(fd, SOL_SOCKET, SO_OOBINLINE) ? TAS_O_OOBINLINE : 0);
 }
 
 /* What was never set has the value that it began with, in the block as well: 0. */
@@ -98,9 +99,11 @@ void tas__opts_mirror(struct tas_obj *o, int fd)
 	uint64_t t = atomic_load_explicit(&o->touched, memory_order_relaxed);
 	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
 
+	atomic_store_explicit(&a->more, 0, memory_order_relaxed);
 	now |= flag_of(t, fd, IPPROTO_TCP, TCP_NODELAY, TAS_O_NODELAY);
 	now |= flag_of(t, fd, IPPROTO_TCP, TCP_CORK, TAS_O_CORK);
 	now |= flag_of(t, fd, SOL_SOCKET, SO_KEEPALIVE, TAS_O_KEEPALIVE);
+	now |= flag_of(t, fd, SOL_SOCKET, SO_OOBINLINE, TAS_O_OOBINLINE);
 	atomic_store_explicit(&a->opts, now, memory_order_relaxed);
 	mirror_one(t, fd, SOL_SOCKET, SO_RCVLOWAT, &a->rcvlowat);
 	mirror_one(t, fd, SOL_SOCKET, SO_RCVBUF, &a->rcvbuf);

@@ -60,7 +60,13 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 	if (live && (state == TAS_S_SYN_SENT || state == TAS_S_SYN_RECV))
 		goto error;
 	lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
-	if (avail >= (lowat ? lowat : 1))
+	if (!lowat)
+		lowat = 1;
+	if (tas__urg_mark(b) == atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed) && !tas__urg_inline(b))
+		lowat++; /* the urgent byte is nothing to read */
+	if (tas__urg_there(b))
+		r |= EPOLLPRI;
+	if (avail >= lowat)
 		r |= EPOLLIN | EPOLLRDNORM;
 	if (wr || writable(b))
 		r |= EPOLLOUT | EPOLLWRNORM;

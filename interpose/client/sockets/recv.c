@@ -80,11 +80,14 @@ static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, 
 	return avail >= quarter || from / quarter != to / quarter;
 }
 
-/* One copy of at most max bytes.  Returns how many, 0: nothing there, -errno. */
-static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
+/*
+ * One copy of at most max bytes.  Returns how many, 0: nothing there, -errno.  Linux: a read stops before the urgent
+ * byte (*mark); one that begins at it leaves it out, unless SO_OOBINLINE is set.
+ */
+static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark)
 {
 	struct tas_block *b = o->b;
-	uint64_t from, at, end, avail;
+	uint64_t from, at, end, avail, urg;
 	ssize_t done = 0;
 	int r = tas__lock(o->ss, &b->c.lock_rx, -1);
 
@@ -100,6 +103,16 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
 		tas__unlock(&b->c.lock_rx);
 		return -EFAULT;
 	}
+	urg = tas__urg_mark(b);
+	if (at < end && urg == at && *mark) {
+		end = at; /* the call has bytes from before */
+	} else if (urg == at) {
+		at += at < end && max && !tas__urg_inline(b);
+		*mark = false;
+	} else {
+		end = urg < end ? urg : end;
+		*mark = false;
+	}
 	while (at < end && (size_t)done < max) {
 		uint64_t to = end - at > max - (size_t)done ? at + (max - (size_t)done) : end;
 		struct tas_span p = tas_rx_span(b->x.rx, at, to);
@@ -114,8 +127,9 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek)
 		at += p.len;
 		done += p.len;
 	}
-	if (done > 0 && !peek)
+	if (at != from && !peek)
 		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_release);
+	*mark |= done > 0 && at == urg;
 	tas__unlock(&b->c.lock_rx);
 	if (done > 0 && !peek && worth_a_hint(b, from, at, avail))
 		tas__hint(o->ss, b, o->id);
@@ -144,7 +158,7 @@ static int why_empty(struct tas_obj *o, uint32_t flags, uint32_t shut, bool got_
 static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
 	struct tas_block *b = o->b;
-	bool settled = false, peek = flags & MSG_PEEK, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
+	bool settled = false, peek = flags & MSG_PEEK, mark, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
 	struct tas_wait w = {.sig = tas__sig_mark()};
@@ -160,15 +174,18 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 		uint32_t seen = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
 		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
 		uint32_t f = atomic_load_explicit(&b->s.flags, memory_order_acquire);
-		ssize_t r = total > got ? take(o, &s, total - got, peek) : 0;
+		ssize_t r;
 		int why;
+
+		mark = got > 0;
+		r = total > got ? take(o, &s, total - got, peek, &mark) : 0;
 
 		if (r < 0)
 			return got ? (ssize_t)got : r;
 		got += (size_t)r;
 		if (got == total && (total || tas__rx_avail(b)))
 			return (ssize_t)got;
-		if (got >= target)
+		if (got >= target || (got && mark))
 			return (ssize_t)got;
 		if (r && !peek)
 			continue;
@@ -195,12 +212,54 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 	}
 }
 
+/* MSG_OOB, Linux's tcp_recv_urg(): one byte, never waits. */
+static ssize_t receive_urgent(struct tas_obj *o, const struct iovec *iov, size_t n_iov, size_t total, int flags)
+{
+	struct tas_block *b = o->b;
+	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
+	ssize_t r = -EINVAL;
+	struct tas_span p;
+	uint8_t *mem;
+	uint64_t u;
+
+	if (tas__urg_mark(b) == UINT64_MAX && tas__obj_near(o))
+		tas__settle(o->ss);
+	if (tas__lock(o->ss, &b->c.lock_rx, -1) < 0)
+		return -EINVAL;
+	u = tas__urg_mark(b);
+	if (u == UINT64_MAX || tas__urg_inline(b) || atomic_load(&b->a.urg_read) == u + 1)
+		goto out;
+	r = -EAGAIN;
+	if (u >= atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire)) {
+		if (atomic_load(&b->s.state) == TAS_S_CLOSE || (atomic_load(&b->a.shut) & TAS_SHUT_RD))
+			r = 0;
+		goto out;
+	}
+	r = 0;
+	if (!(flags & MSG_PEEK))
+		atomic_store(&b->a.urg_read, u + 1);
+	if (!total)
+		goto out;
+	while (s.n > 1 && !s.iov->iov_len) {
+		s.iov++;
+		s.n--;
+	}
+	p = tas_rx_span(b->x.rx, u, u + 1);
+	mem = p.len ? tas__mem(o->ss, p.off, 1) : NULL;
+	if (mem)
+		sink_put(&s, mem, 1);
+	r = mem ? 1 : -ECONNRESET;
+out:
+	tas__unlock(&b->c.lock_rx);
+	return r;
+}
+
 static ssize_t receive_flags(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
 	if (flags & MSG_ERRQUEUE)
 		return -EAGAIN;
 	if (flags & MSG_OOB)
-		return -EINVAL; /* Linux: no urgent data, or SO_OOBINLINE */
+		return receive_urgent(o, iov, n_iov, total, flags);
 	return receive(o, fd, iov, n_iov, total, flags);
 }
 
@@ -261,7 +320,7 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 		if (r >= 0) {
 			msg->msg_namelen = 0;
 			msg->msg_controllen = 0;
-			msg->msg_flags = 0;
+			msg->msg_flags = flags & MSG_OOB; /* Linux: says what came */
 		}
 	}
 	tas__obj_put(o);

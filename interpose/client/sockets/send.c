@@ -158,8 +158,22 @@ static bool may_grow(struct tas_obj *o)
 	return offered_extent(b, &len) >= 0;
 }
 
+/* MSG_MORE is TCP_CORK for one call: the next one without it sends. */
+static void cork(struct tas_block *b, bool more)
+{
+	uint32_t opts = atomic_load_explicit(&b->a.opts, memory_order_relaxed);
+
+	if (more && !(opts & TAS_O_CORK)) {
+		atomic_store_explicit(&b->a.more, 1, memory_order_relaxed);
+		atomic_fetch_or(&b->a.opts, TAS_O_CORK);
+	} else if (!more && atomic_load_explicit(&b->a.more, memory_order_relaxed)) {
+		atomic_store_explicit(&b->a.more, 0, memory_order_relaxed);
+		atomic_fetch_and(&b->a.opts, ~(uint32_t)TAS_O_CORK);
+	}
+}
+
 /* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof), -errno. */
-static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, bool *eof)
+static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof)
 {
 	struct tas_block *b = o->b;
 	uint64_t base = 0, written, acked, from, at;
@@ -198,6 +212,9 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 	if (done > 0) {
 		if (atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
 			atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed);
+		if ((flags & MSG_OOB) && (size_t)done == left)
+			atomic_store_explicit(&b->a.tx_urg, at, memory_order_relaxed);
+		cork(b, flags & MSG_MORE);
 		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
 	} else if (!max) {
 		atomic_store_explicit(&b->a.tx_want, want_of(len, left), memory_order_relaxed);
@@ -228,8 +245,6 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 	struct tas_wait w = {.sig = tas__sig_mark()};
 	size_t sent = 0;
 
-	if (flags & MSG_OOB)
-		return -EOPNOTSUPP;
 	for (;;) {
 		uint32_t seen = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
 		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
@@ -242,7 +257,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
 			if (sent == n)
 				return (ssize_t)sent;
-			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, &eof);
+			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, flags, &eof);
 			if (r < 0)
 				return sent ? (ssize_t)sent : r;
 			if (eof)

@@ -163,6 +163,25 @@ static inline uint64_t tas__rx_avail(const struct tas_block *b)
 
 	return d > c ? d - c : 0;
 }
+/* Stream offset of the urgent byte that is not read past yet (Linux: urg_data != 0); UINT64_MAX: none. */
+static inline uint64_t tas__urg_mark(const struct tas_block *b)
+{
+	uint64_t u = atomic_load_explicit(&b->s.rx_urg, memory_order_acquire);
+
+	return u && u > atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed) ? u - 1 : UINT64_MAX;
+}
+static inline bool tas__urg_inline(const struct tas_block *b)
+{
+	return atomic_load_explicit(&b->a.opts, memory_order_relaxed) & TAS_O_OOBINLINE;
+}
+/* Can MSG_OOB take it? */
+static inline bool tas__urg_there(const struct tas_block *b)
+{
+	uint64_t u = tas__urg_mark(b);
+
+	return u != UINT64_MAX && u < atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire) &&
+	       atomic_load_explicit(&b->a.urg_read, memory_order_relaxed) != u + 1;
+}
 /* Wakes threads of this process that wait for o: a change that we made ourselves (shutdown). */
 void tas__obj_kick(struct tas_obj *o);
 
