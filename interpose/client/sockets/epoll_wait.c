@@ -66,6 +66,8 @@ static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev
 		return false;
 	r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
 	if (!r) {
+		if (i->flags & TAS_IT_FORCE) /* a new member: what comes from here on is news */
+			i->seen = now;
 		i->flags &= ~(uint32_t)TAS_IT_FORCE;
 		return false;
 	}
