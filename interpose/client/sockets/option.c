@@ -12,6 +12,8 @@
 
 enum opt_act { ACT_NONE, ACT_MIRROR, ACT_QUICKACK };
 
+enum { OPT_IP_LOCAL_PORT_RANGE = 51 };
+
 /* Options that are inherited by accept; `touched` of an object has one bit for each. */
 static const struct opt {
 	int level, name;
@@ -29,7 +31,6 @@ static const struct opt {
 	{SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, ACT_NONE},
 	{SOL_SOCKET, SO_REUSEPORT, sizeof(int), false, ACT_NONE},
 	{SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_MIRROR},
-	{SOL_SOCKET, SO_PRIORITY, sizeof(int), false, ACT_NONE},
 	{SOL_SOCKET, SO_MARK, sizeof(int), false, ACT_NONE},
 	{IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, ACT_MIRROR},
 	{IPPROTO_TCP, TCP_CORK, sizeof(int), false, ACT_MIRROR},
@@ -47,6 +48,41 @@ static const struct opt {
 	{IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), false, ACT_NONE},
 	{IPPROTO_IPV6, IPV6_TCLASS, sizeof(int), false, ACT_NONE},
 	{IPPROTO_IPV6, IPV6_UNICAST_HOPS, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_DEBUG, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_DONTROUTE, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_BROADCAST, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_NO_CHECK, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_TIMESTAMP, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_TIMESTAMPNS, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_TIMESTAMPING, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_RXQ_OVFL, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_WIFI_STATUS, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_PEEK_OFF, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_NOFCS, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_SELECT_ERR_QUEUE, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_BUSY_POLL, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_MAX_PACING_RATE, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_ZEROCOPY, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_PREFER_BUSY_POLL, sizeof(int), false, ACT_NONE},
+	{SOL_SOCKET, SO_BUF_LOCK, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_RECVOPTS, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_PKTINFO, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_RECVERR, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_RECVTTL, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_RECVTOS, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_FREEBIND, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_TRANSPARENT, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_MINTTL, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, sizeof(int), false, ACT_NONE},
+	{IPPROTO_IP, OPT_IP_LOCAL_PORT_RANGE, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_SYNCNT, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_SAVE_SYN, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_INQ, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_TX_DELAY, sizeof(int), false, ACT_NONE},
+	{IPPROTO_TCP, TCP_CONGESTION, 16, false, ACT_NONE}, /* a name */
 };
 enum { N_OPTS = sizeof opts / sizeof *opts };
 _Static_assert(N_OPTS <= 64, "touched has 64 bits");
@@ -142,11 +178,14 @@ void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, in
 }
 
 /* ---- setsockopt ---- */
-static int refused(int level, int name)
+static int refused(const struct tas_obj *o, int level, int name, socklen_t len)
 {
 	if (level != IPPROTO_TCP)
 		return 0;
-	if (name == TCP_ULP)
+	if (atomic_load(&o->kind) == TAS_OBJ_CONN &&
+	    (name == TCP_FASTOPEN || name == TCP_FASTOPEN_CONNECT || name == TCP_FASTOPEN_NO_COOKIE))
+		return -EINVAL; /* Linux: only before there is a connection */
+	if (name == TCP_ULP && len)
 		return -ENOENT; /* Linux: no such upper layer protocol */
 	if (name == TCP_REPAIR)
 		return -EPERM;
@@ -161,7 +200,7 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 	if (!o)
 		return sys_setsockopt(tas__raw(fd), level, name, val, len);
 	if (atomic_load(&o->kind) != TAS_OBJ_PLAIN)
-		r = refused(level, name);
+		r = tas__wild(val) ? 0 : refused(o, level, name, len);
 	if (r == 0)
 		r = sys_setsockopt(fd, level, name, val, len);
 	i = r == 0 ? find(level, name) : -1;
@@ -196,8 +235,10 @@ static int give(void *val, socklen_t *len, const void *from, size_t n)
 	return 0;
 }
 
-static int give_info(struct tas_obj *o, void *val, socklen_t *len)
+static int give_info(struct tas_obj *o, int fd, void *val, socklen_t *len)
 {
+	uint8_t room[512] = { 0 }; /* the kernel's structure may be longer than ours */
+	socklen_t n = sizeof room;
 	struct tas_msg m = {0};
 	struct tcp_info ti;
 
@@ -235,7 +276,11 @@ static int give_info(struct tas_obj *o, void *val, socklen_t *len)
 		ti.tcpi_bytes_retrans = m.u.info.bytes_retrans;
 		ti.tcpi_snd_wnd = m.u.info.snd_wnd;
 	}
-	return give(val, len, &ti, sizeof ti);
+	if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, room, &n) < 0 || n < sizeof ti)
+		n = sizeof ti;
+	memset(room, 0, sizeof room);
+	memcpy(room, &ti, sizeof ti);
+	return give(val, len, room, n);
 }
 
 int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
@@ -250,7 +295,7 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 		n = tas__obj_error(o, true);
 		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {
-		r = give_info(o, val, len);
+		r = give_info(o, fd, val, len);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_MAXSEG && atomic_load(&o->b->s.mss)) {
 		n = (int)atomic_load(&o->b->s.mss);
 		r = give(val, len, &n, sizeof n);
