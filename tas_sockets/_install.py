@@ -6,20 +6,11 @@ import sys
 import types
 from typing import Any
 
-# Modules that may hold the originals: those that the standard ``socket`` needs itself, and users of pipes only.
+# Modules that may hold the originals: what the standard ``socket`` needs itself, and users of pipes and names only.
 _MAY_HOLD = frozenset(
     (
-        "_socket",
-        "_ssl",
-        "select",
-        "selectors",
-        "socket",
-        "ssl",
-        "subprocess",
-        "_posixsubprocess",
-        "signal",
-        "site",
-        "__main__",
+        *("_socket", "_ssl", "select", "selectors", "socket", "ssl"),
+        *("subprocess", "_posixsubprocess", "signal", "site", "email.utils", "__main__"),
     )
 )
 _REPLACED = ("socket", "select", "selectors", "ssl")

@@ -1,0 +1,209 @@
+"""The Python module over a service without a link: its own behaviour, and CPython's tests with the module substituted.
+
+No namespaces, no rights needed.  CPython's tests need the package ``test`` (Debian: libpython3-testsuite);
+``TAS_CPYTHON`` names another interpreter of the same version that has it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _lab import BUILD, KERNEL_ONLY, ROOT
+from _python_exclusions import MAY_FAIL
+
+from tas_sockets._control import Control, What
+
+pytest.importorskip("tas_sockets._sock", exc_type=ImportError)
+pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="no service in kernel mode")
+
+PYTHON = os.environ.get("TAS_CPYTHON", sys.executable)
+HERE = Path(__file__).parent
+
+
+class Running:
+    """A service, and Python programs on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = str(folder / "tas.sock")
+        r, w = os.pipe()
+        argv = [str(BUILD / "tas"), "--link=none", "--quiet", f"--socket={self.socket}", f"--ready-fd={w}"]
+        self.process = subprocess.Popen(argv, pass_fds=(w,))
+        os.close(w)
+        with os.fdopen(r, "rb") as f:
+            assert f.read(1)
+
+    def counters(self) -> dict[str, int]:
+        with Control(self.socket) as c:
+            return dict(c.ask(What.STATS)["counters"])
+
+    def run(self, *argv: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "TAS_SOCKET": self.socket, "TAS_REQUIRE": "1", "PYTHONPATH": f"{ROOT}:{HERE}"}
+        return subprocess.run([PYTHON, *argv], env=env, capture_output=True, text=True, timeout=timeout, cwd="/tmp")
+
+    def script(self, text: str) -> str:
+        p = self.run("-X", "dev", "-W", "error", "-c", text)
+        assert p.returncode == 0, p.stderr
+        return p.stdout
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    s = Running(tmp_path_factory.mktemp("python"))
+    yield s
+    s.process.send_signal(signal.SIGTERM)
+    assert s.process.wait(20) == 0
+
+
+PAIR = """
+import tas_sockets as socket
+srv = socket.create_server(("127.0.0.1", 0))
+c = socket.create_connection(srv.getsockname())
+a, peer = srv.accept()
+"""
+END = "\nfor s in (srv, c, a): s.close()\n"
+
+
+def test_data_goes_through_tas(service: Running) -> None:
+    before = service.counters().get("bytes_local", 0)
+    out = service.script(
+        PAIR
+        + "assert peer == c.getsockname() and a.getpeername() == peer\n"
+        + "c.sendall(b'x' * 100000); n = 0\n"
+        + "while n < 100000: n += len(a.recv(5000))\n"
+        + "import array; v = array.array('i', [1, 2, 3]); assert a.send(v) == 12\n"
+        + "b = bytearray(20); assert c.recv_into(memoryview(b)[4:]) == 12 and b[4:16] == v.tobytes()\n"
+        + "assert a.sendmsg([b'one', b'two']) == 6 and c.recvmsg(10) == (b'onetwo', [], 0, None)\n"
+        + "print(isinstance(c, __import__('socket').socket), c.type, n)"
+        + END
+    )
+    assert out.split() == ["True", "1", "100000"]
+    assert service.counters()["bytes_local"] - before >= 100018
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "c.recv(1)",
+        "c.recv_into(bytearray(1))",
+        "c.recvmsg(1)",
+        "c.sendall(bytes(64 << 20))",
+        "srv.accept()",
+        "select.select([c], [], [])",
+        "poll.poll()",
+        "ep.poll()",
+    ],
+)
+@pytest.mark.parametrize("timeout", ["None", "30"])
+def test_a_signal_ends_a_blocked_call(service: Running, call: str, timeout: str) -> None:
+    service.script(
+        PAIR
+        + f"""
+import signal
+from tas_sockets import select
+for s in (srv, c, a): s.settimeout({timeout})
+poll = select.poll(); poll.register(c, select.POLLIN)
+ep = select.epoll(); ep.register(c, select.EPOLLIN)
+hits = []
+def handler(*_):
+    hits.append(1)
+    if len(hits) == 3: raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+try:
+    {call}
+except KeyboardInterrupt:
+    assert len(hits) == 3
+else:
+    raise SystemExit("returned")
+ep.close()
+"""
+        + END
+    )
+
+
+def test_asyncio_streams_and_subprocesses(service: Running) -> None:
+    service.script(
+        """
+import asyncio, tas_sockets
+from tas_sockets import asyncio as ta
+async def echo(r, w):
+    while d := await r.read(65536):
+        w.write(d); await w.drain()
+    w.close()
+async def one(addr):
+    r, w = await asyncio.open_connection(*addr)
+    assert w.get_extra_info("socket").fileno() >= 0
+    for _ in range(20):
+        w.write(b"x" * 3000); assert len(await r.readexactly(3000)) == 3000
+    w.close(); await w.wait_closed()
+async def main():
+    s = await asyncio.start_server(echo, "127.0.0.1", 0)
+    await asyncio.gather(*(one(s.sockets[0].getsockname()) for _ in range(20)))
+    p = await asyncio.create_subprocess_exec("echo", "hi", stdout=-1)
+    assert (await p.communicate())[0] == b"hi\\n"
+    s.close(); await s.wait_closed()
+ta.run(main())
+"""
+    )
+
+
+def test_forked_child_accepts(service: Running) -> None:
+    service.script(
+        """
+import os, tas_sockets as socket
+with socket.create_server(("127.0.0.1", 0)) as srv:
+    pid = os.fork()
+    if pid == 0:
+        a, _ = srv.accept()
+        a.sendall(b"child"); a.close(); os._exit(0)
+    with socket.create_connection(srv.getsockname()) as c:
+        assert c.recv(10) == b"child" and c.recv(10) == b""
+    os.waitpid(pid, 0)
+"""
+    )
+
+
+# module → how many local connections at least prove that TAS carried it
+SUITES = {
+    "test.test_socket": 100,
+    "test.test_selectors": 0,
+    "test.test_socketserver": 10,
+    "test.test_select": 0,
+    "test.test_poll": 0,
+    "test.test_epoll": 5,
+    "test.test_httpservers": 30,
+    "test.test_httplib": 3,
+    "test.test_ftplib": 20,
+    "test.test_smtplib": 20,
+    "test.test_ssl": 50,
+    "test.test_asyncio.test_streams": 5,
+    "test.test_asyncio.test_sock_lowlevel": 10,
+    "test.test_asyncio.test_server": 1,
+    "test.test_asyncio.test_events": 20,
+    "test.test_asyncio.test_sendfile": 20,
+    "test.test_asyncio.test_sslproto": 5,
+    "test.test_asyncio.test_ssl": 5,
+}
+
+
+@pytest.mark.parametrize("module", SUITES)
+def test_cpythons_own_tests(service: Running, module: str) -> None:
+    if service.run("-c", f"import importlib.util as u; assert u.find_spec({module!r})").returncode:
+        pytest.skip(f"{PYTHON} has no {module} (libpython3-testsuite)")
+    before = service.counters().get("conn_local", 0)
+    p = service.run(str(HERE / "_python_runner.py"), "tas", module, timeout=280)
+    result: dict[str, Any] = json.loads(p.stdout.splitlines()[-1]) if p.stdout else {}
+    assert result, p.stderr[-3000:]
+    failed = [t for t in result["failed"] if not any(fnmatch.fnmatch(t, pattern) for pattern in MAY_FAIL)]
+    assert not failed, p.stderr[-6000:]
+    assert result["tests"] > result["skipped"]
+    assert service.counters().get("conn_local", 0) - before >= SUITES[module]
