@@ -312,6 +312,7 @@ class Agent:
     def exec(self) -> None:
         """The agent executes itself: same process, same inherited descriptors."""
         self.channel.sendall(b"e\n")
+        self.channel.close()
         self._accept()
         self._note("exec", "done")
 

@@ -36,7 +36,8 @@ def summary(records: list[Record]) -> list[str]:
     for name, peers in counts(records).items():
         for peer, c in sorted(peers.items()):
             lines.append(f"{name:28} {peer:6} {c.get('pass', 0):6} {c.get('listed', 0):7} {c.get('differ', 0):7}")
-    lines.append(f"{len(divergences())} entries in the divergence file")
+    kinds = Counter(d.kind for d in divergences())
+    lines.append(f"{len(divergences())} divergences: " + ", ".join(f"{n} {k}" for k, n in sorted(kinds.items())))
     return lines
 
 
@@ -69,7 +70,7 @@ def _page(records: list[Record], table: dict[str, dict[str, dict[str, int]]]) ->
         for p, c in sorted(peers.items())
     ]
     entries = [
-        f"<tr><td><code>{e(d.scenario)}</code></td><td>{e(d.differs)}</td><td>{e(d.why)}</td><td>{e(d.since)}</td></tr>"
+        f"<tr><td><code>{e(d.scenario)}</code></td><td>{e(d.differs)}</td><td>{e(d.kind)}</td><td>{e(d.why)}</td><td>{e(d.since)}</td></tr>"
         for d in divergences()
     ]
     traces = [
@@ -81,6 +82,6 @@ def _page(records: list[Record], table: dict[str, dict[str, dict[str, int]]]) ->
 <h1>Conformance with Linux sockets</h1>
 <p>Every scenario runs on the kernel and under <code>LD_PRELOAD</code>; both traces are compared step by step.</p>
 <table>{head}{"".join(rows)}</table>
-<h2>Divergences</h2><table><tr><th>scenario<th>what differs<th>why<th>since</tr>{"".join(entries)}</table>
+<h2>Divergences</h2><table><tr><th>scenario<th>what differs<th>kind<th>why<th>since</tr>{"".join(entries)}</table>
 <h2>Traces that differ</h2>{"".join(traces)}<h2>Scenarios that pass</h2><pre>{passed}</pre>
 """

@@ -25,11 +25,13 @@ class Divergence:
 
     scenario: str
     differs: str
+    kind: str
     why: str
     since: str
 
     def covers(self, ident: str) -> bool:
-        return any(fnmatch.fnmatchcase(ident, p.strip()) for p in self.scenario.split("\n") if p.strip())
+        patterns = (p.strip().replace("[", "[[]") for p in self.scenario.split("\n"))
+        return any(fnmatch.fnmatchcase(ident, p) for p in patterns if p)
 
 
 @functools.cache

@@ -59,11 +59,11 @@ def test_set_and_get(x: Pair) -> None:
     name, state = x.case.rsplit("-", 1)
     level, number = INTS[name]
     fd = open_(x, name, state == "connected")
-    if not (name in VAGUE and state == "connected"):
+    if not (name in VAGUE and (state == "connected" or name == "TCP_TIMESTAMP")):
         x.s.get(fd, level, number)
     for value in VALUES if name not in GET_ONLY else []:
         x.s.set(fd, level, number, value)
-        if not (name in VAGUE and state == "connected"):
+        if not (name in VAGUE and (state == "connected" or name == "TCP_TIMESTAMP")):
             x.s.get(fd, level, number)
 
 
@@ -143,7 +143,7 @@ def test_structures(x: Pair) -> None:
     name, state = x.case.rsplit("-", 1)
     level, number, values = STRUCTS[name]
     fd = open_(x, name, state == "connected")
-    quiet = name in ("TCP_CC_INFO", "SO_PEERNAME", "SO_NETNS_COOKIE_size") and state == "connected"
+    quiet = name == "SO_NETNS_COOKIE_size" or (name in ("TCP_CC_INFO", "SO_PEERNAME") and state == "connected")
     for raw in [None, *values]:
         if raw is not None:
             x.s.set(fd, level, number, raw)

@@ -1,0 +1,131 @@
+"""The conformance suite can fail: an agent that lies in one way is caught by scenarios that pass when it does not.
+
+Also that it compares TAS with Linux at all: the scenarios' traffic goes through the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from _lab import KERNEL_ONLY, until
+from harness.agent import Step, Trace
+from harness.rig import Pair
+from harness.suite import Conformance, Divergence, Scenario, differences, ident, side_by_side
+
+IN, OUT = 0x1, 0x4
+
+
+@pytest.fixture
+def mutant(conformance: Conformance) -> Iterator[Conformance]:
+    yield conformance
+    for key in [k for k in conformance.rigs if k.startswith("preload-")]:
+        conformance.rigs.pop(key).end()
+
+
+def wrong_errno(x: Pair) -> None:
+    x.s.getpeername(x.s.socket())
+
+
+def lost_event(x: Pair) -> None:
+    fd, pfd = x.connected()
+    ep = x.s.epoll()
+    x.s.ctl(ep, 1, fd, IN)
+    x.p.send(pfd, b"x")
+    x.s.until(fd, IN)
+    x.s.ready(ep)
+
+
+def wrong_byte(x: Pair) -> None:
+    fd, pfd = x.connected()
+    x.p.send(pfd, b"hello")
+    x.s.until(fd, IN)
+    x.s.recv(fd, 10)
+
+
+def longer_backlog(x: Pair) -> None:
+    _, port = x.listener(x.s, 1)
+    for _ in range(4):
+        c = x.p.socket()
+        x.p.nonblock(c)
+        x.p.connect(c, x.s_ip, port)
+        x.p.until(c, OUT, 40)
+
+
+@pytest.mark.parametrize(
+    ("how", "scenario"), [("errno", wrong_errno), ("event", lost_event), ("byte", wrong_byte), ("backlog", longer_backlog)]
+)
+@pytest.mark.parametrize("peer", ["link", "local"])
+def test_a_lie_is_caught(mutant: Conformance, how: str, scenario: Scenario, peer: str) -> None:
+    oracle, honest = mutant.compare(scenario, peer, None)
+    assert not differences(oracle, honest), side_by_side(oracle, honest, "preload")
+    oracle, lying = mutant.compare(scenario, peer, None, mutate=how)
+    assert differences(oracle, lying), f"nobody noticed: {how}"
+
+
+@pytest.mark.parametrize("peer", ["link", "local"])
+def test_scenarios_run_on_tas(conformance: Conformance, peer: str) -> None:
+    rig = conformance.rig("preload")
+    if KERNEL_ONLY or not rig.service:
+        pytest.skip("no service")
+    name = "conn_local" if peer == "local" else "conn_active"
+    before = rig.service.counters()[name]
+    rig.run(wrong_byte, peer, None)
+    assert rig.service.counters()[name] == before + 1
+
+
+def test_a_dead_agent_is_a_difference_and_the_next_scenario_runs(conformance: Conformance) -> None:
+    def crash(x: Pair) -> None:
+        x.s.do("abort")
+
+    trace = conformance.rig("preload").run(crash, "link", None)
+    assert "SIGABRT" in trace.steps[-1].result
+    oracle, subject = conformance.compare(wrong_byte, "link", None)
+    assert not differences(oracle, subject)
+
+
+def test_a_thread_left_in_a_call_is_told(conformance: Conformance) -> None:
+    def leave(x: Pair) -> None:
+        fd, _ = x.connected()
+        x.s.recv(fd, 1, thread=1)
+        x.s.blocked(1)
+
+    trace = conformance.rig("preload").run(leave, "local", None)
+    assert trace.steps[-1].result == "1 threads still in a call"
+
+
+def test_a_socket_that_is_kept_is_told(conformance: Conformance) -> None:
+    """The gauges' check: a child that the harness does not know of holds a connection."""
+    rig = conformance.rig("preload")
+    if KERNEL_ONLY or not rig.service:
+        pytest.skip("no service")
+    kept = []
+
+    def keep(x: Pair) -> None:
+        x.connected()
+        kept.append(x.s.fork())
+        x.s.children.clear()
+
+    trace = rig.run(keep, "link", None)
+    assert "still holds" in trace.steps[-1].result
+    kept[0].channel.sendall(b"x\n")
+    kept[0].channel.close()
+    service = rig.service
+    until("the socket is gone", lambda: not service.gauges()["sockets"])
+    rig.base = service.gauges()
+
+
+def test_a_missing_step_is_a_difference() -> None:
+    a, b = Trace(), Trace()
+    a.steps = [Step("s", "recv(3)", "1"), Step("s", "close(3)", "0")]
+    b.steps = a.steps[:1]
+    assert len(differences(a, b)) == 1
+    assert "(nothing)" in side_by_side(a, b, "preload")
+
+
+def test_names_of_scenarios() -> None:
+    assert ident("compat_tests/calls/test_x.py::test_y[a-link]") == "calls/x/y[a-link]"
+    d = Divergence("calls/x/y[*-link]\noptions/*", "", "", "", "")
+    assert d.covers("calls/x/y[a-link]")
+    assert not d.covers("calls/x/y[a-local]")
+    assert d.covers("options/o/z")
