@@ -1,6 +1,6 @@
 """Tests of CPython that are not expected to pass with the module substituted, each with its reason.
 
-Keys are patterns (fnmatch) of test ids; every pattern must match a test, and one under FAIL must really fail.
+Keys are patterns (fnmatch) of test ids; those under MAY_FAIL depend on timing or on sizes of buffers.
 """
 
 from __future__ import annotations
@@ -12,4 +12,6 @@ LEFT_OUT = r"VSOCK|CAN|RDS|Bluetooth|BT|QIPCRTR|TIPC|ALG|Alg|UDPLITE|Hyper|SCTP|
 MAY_FAIL = {
     "test.test_epoll.TestEPoll.test_control_and_wait": "a fresh connection may report one more edge of EPOLLOUT "
     "while its first window arrives; epoll(7) allows it",
+    "test.test_asyncio.test_sendfile.*.test_sendfile_close_peer_in_the_middle_of_receiving": "SO_SNDBUF and SO_RCVBUF "
+    "do not bound TAS's buffers: the whole file is under way before the peer closes",
 }
