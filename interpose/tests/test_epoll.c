@@ -436,8 +436,11 @@ SCENARIO(urgent_data_is_an_event)
 	wait_(0);
 }
 
+static _Atomic bool receiving;
+
 static void *recv_of(void *fd)
 {
+	receiving = true;
 	return (void *)recv_((int)(long)fd, 8, 0);
 }
 
@@ -451,7 +454,9 @@ SCENARIO(a_number_that_was_closed_while_a_thread_is_blocked_with_it)
 	ctl(EPOLL_CTL_ADD, s, EPOLLOUT, 7);
 	wait_(0);
 	pthread_create(&t, NULL, recv_of, (void *)(long)s);
-	usleep(50000);
+	while (!receiving)
+		usleep(1000);
+	usleep(100000); /* it has gone to sleep, or the machine is very busy */
 	SAY(k->close(s));
 	wait_(0);
 	send_(c, "ab");

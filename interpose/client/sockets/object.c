@@ -85,7 +85,8 @@ static void obj_release(struct tas_obj *o)
 	struct tas_session *ss = o->ss;
 
 	tas__ep_forget(o);
-	if (ss && o->b)
+	/* closed behind our back, the socket is gone, and its id may be another's */
+	if (ss && o->b && atomic_load_explicit(&o->b->s.gen, memory_order_acquire) == o->gen)
 		tas__claim_drop(ss, o->b, o->id);
 	o->free = free_list;
 	free_list = o;
