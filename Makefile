@@ -1,6 +1,7 @@
 # TAS sockets.  `make help` lists the targets.  Variables: O=build folder, CC=gcc|clang, SAN=address,undefined | thread, V=1
 #? make             build into build/ (O=folder)
 #? make demo        set this machine up, build, and show an unmodified program on TAS
+#? make conformance the same calls on Linux and on TAS, compared (build/conformance/index.html)
 #? make test        unit tests, and real programs in network namespaces (test-full: with large volumes)
 #? make deps        install what building and the demo need (test-deps: tests and lint)
 #? make lint        ruff, mypy, clang, layers, exports
@@ -158,7 +159,7 @@ CONFORMANCE := $(wildcard compat_tests/calls compat_tests/options compat_tests/r
 .PHONY: conformance conformance-agent
 conformance-agent: $(O)/tests/agent
 conformance: all conformance-agent
-	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q $(CONFORMANCE)
+	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=short $(CONFORMANCE)
 	@echo "$(O)/conformance/index.html"
 
 # ---- TAS beside Linux (QUICK=1: three repetitions; ONLY=text: rows whose name contains it) ----

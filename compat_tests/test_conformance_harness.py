@@ -53,7 +53,8 @@ def longer_backlog(x: Pair) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "scenario"), [("errno", wrong_errno), ("event", lost_event), ("byte", wrong_byte), ("backlog", longer_backlog)]
+    ("how", "scenario"),
+    [("errno", wrong_errno), ("event", lost_event), ("byte", wrong_byte), ("backlog", longer_backlog)],
 )
 @pytest.mark.parametrize("peer", ["link", "local"])
 def test_a_lie_is_caught(mutant: Conformance, how: str, scenario: Scenario, peer: str) -> None:

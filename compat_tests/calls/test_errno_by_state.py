@@ -27,9 +27,26 @@ def do(name: str, *args: int | bytes | Mem) -> Case:
     return lambda s, fd, x: s.do(name, fd, *args)
 
 
-def message(*iov: Mem | int, flags: int = 0, control: Mem | int = 0, control_len: int = 0, name: Mem | int = 0, name_len: int = 0) -> Mem:
+def message(
+    *iov: Mem | int,
+    flags: int = 0,
+    control: Mem | int = 0,
+    control_len: int = 0,
+    name: Mem | int = 0,
+    name_len: int = 0,
+) -> Mem:
     """struct msghdr, returned."""
-    return group(name, name_len, group(*iov) if iov else 0, len(iov) // 2, control, control_len, flags, returned=True, text=f"{len(iov) // 2} buffers")
+    return group(
+        name,
+        name_len,
+        group(*iov) if iov else 0,
+        len(iov) // 2,
+        control,
+        control_len,
+        flags,
+        returned=True,
+        text=f"{len(iov) // 2} buffers",
+    )
 
 
 def see_message(r: object) -> str:
@@ -44,7 +61,11 @@ def recvmsg(flags: int, *sizes: int, **more: Mem | int) -> Case:
             if r.ret < 0:
                 return str(r)
             head = r.out[0]
-            name_len, control_len, flags_out = struct.unpack_from("=I", head, 8)[0], struct.unpack_from("=Q", head, 40)[0], struct.unpack_from("=i", head, 48)[0]
+            name_len, control_len, flags_out = (
+                struct.unpack_from("=I", head, 8)[0],
+                struct.unpack_from("=Q", head, 40)[0],
+                struct.unpack_from("=i", head, 48)[0],
+            )
             return f"{r} {[o[:12] for o in r.out[1:]]} name {name_len} control {control_len} flags {flags_out:#x}"
 
         s.do("recvmsg", fd, message(*iov, **more), flags, see=see)  # type: ignore[arg-type]

@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 # Functions of libc that return a long.
 LONGS = frozenset(
-    "read write readv writev send sendto sendmsg recv recvfrom recvmsg sendfile splice preadv2 pwritev2 pread pwrite".split()
+    ["read", "write", "readv", "writev", "send", "sendto", "sendmsg", "recv", "recvfrom", "recvmsg", "sendfile", "splice", "preadv2", "pwritev2", "pread", "pwrite"]
 )
 EPOLL_BITS = {
     0x1: "IN", 0x2: "PRI", 0x4: "OUT", 0x8: "ERR", 0x10: "HUP", 0x20: "NVAL", 0x40: "RDNORM", 0x80: "RDBAND",
@@ -32,7 +31,10 @@ HANG = 8.0
 
 def bits(mask: int) -> str:
     """Event mask in names."""
-    return "|".join([n for b, n in EPOLL_BITS.items() if mask & b] + ([hex(mask >> 14 << 14)] if mask & 0xFFFC000 else [])) or "0"
+    return (
+        "|".join([n for b, n in EPOLL_BITS.items() if mask & b] + ([hex(mask >> 14 << 14)] if mask & 0xFFFC000 else []))
+        or "0"
+    )
 
 
 class AgentLost(Exception):
@@ -106,7 +108,12 @@ def _show(arg: object) -> str:
 def address(ip: str, port: int) -> bytes:
     """struct sockaddr_in or sockaddr_in6."""
     if ":" in ip:
-        return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(socket.AF_INET6, ip) + bytes(4)
+        return (
+            struct.pack("=H", socket.AF_INET6)
+            + struct.pack("!HI", port, 0)
+            + socket.inet_pton(socket.AF_INET6, ip)
+            + bytes(4)
+        )
     return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(ip) + bytes(8)
 
 
@@ -300,7 +307,13 @@ class Agent:
         """A child that is an agent too."""
         pid = self.ask("f")
         child = Agent.__new__(Agent)
-        child.name, child.path, child.trace, child.children, child.popen = f"{self.name}-child", self.path, self.trace, [], None
+        child.name, child.path, child.trace, child.children, child.popen = (
+            f"{self.name}-child",
+            self.path,
+            self.trace,
+            [],
+            None,
+        )
         child.listener = self.listener
         child._accept()
         child._line()  # its answer to "f"
@@ -369,7 +382,9 @@ class Agent:
         return self.do("send", fd, data, len(data), flags, thread=thread)
 
     def recv(self, fd: int, size: int, flags: int = 0, thread: int | None = None) -> Result:
-        return self.do("recv", fd, out(size), size, flags, see=see_received, text=f"{fd}, {size}, {flags:#x}", thread=thread)
+        return self.do(
+            "recv", fd, out(size), size, flags, see=see_received, text=f"{fd}, {size}, {flags:#x}", thread=thread
+        )
 
     def shutdown(self, fd: int, how: int) -> Result:
         return self.do("shutdown", fd, how)
@@ -381,11 +396,19 @@ class Agent:
         self.do("fcntl", fd, 4, os.O_NONBLOCK | 2, quiet=True)
 
     def ioctl(self, fd: int, request: int, value: int = 0) -> Result:
-        return self.do("ioctl", fd, request, inout(struct.pack("=i", value)), see=lambda r: f"{r} {int.from_bytes(r.out[0], 'little')}")
+        return self.do(
+            "ioctl",
+            fd,
+            request,
+            inout(struct.pack("=i", value)),
+            see=lambda r: f"{r} {int.from_bytes(r.out[0], 'little')}",
+        )
 
     def set(self, fd: int, level: int, option: int, value: int | bytes, thread: int | None = None) -> Result:
         raw = struct.pack("=i", value) if isinstance(value, int) else value
-        return self.do("setsockopt", fd, level, option, raw, len(raw), text=f"{fd}, {level}, {option}, {value!r}", thread=thread)
+        return self.do(
+            "setsockopt", fd, level, option, raw, len(raw), text=f"{fd}, {level}, {option}, {value!r}", thread=thread
+        )
 
     def get(self, fd: int, level: int, option: int, size: int = 4) -> bytes:
         """The option's value as far as returned."""
@@ -395,7 +418,14 @@ class Agent:
             return f"{r} {r.out[0][: max(n, 0)].hex()} length {n}" if r.ret == 0 else str(r)
 
         r = self.do(
-            "getsockopt", fd, level, option, out(size), inout(struct.pack("=i", size)), see=see, text=f"{fd}, {level}, {option}, {size}"
+            "getsockopt",
+            fd,
+            level,
+            option,
+            out(size),
+            inout(struct.pack("=i", size)),
+            see=see,
+            text=f"{fd}, {level}, {option}, {size}",
         )
         return r.out[0][: int.from_bytes(r.out[1], "little")] if r.ret == 0 else b""
 
@@ -437,7 +467,9 @@ class Agent:
 
     def ctl(self, ep: int, op: int, fd: int, events: int = 0, data: int | None = None) -> Result:
         raw = struct.pack("=IQ", events & 0xFFFFFFFF, fd if data is None else data)
-        return self.do("epoll_ctl", ep, op, fd, raw, text=f"{ep}, {('', 'ADD', 'DEL', 'MOD')[op]}, {fd}, {bits(events)}")
+        return self.do(
+            "epoll_ctl", ep, op, fd, raw, text=f"{ep}, {('', 'ADD', 'DEL', 'MOD')[op]}, {fd}, {bits(events)}"
+        )
 
     def ready(self, ep: int, timeout: int = 0, most: int = 16, thread: int | None = None) -> list[tuple[int, int]]:
         """epoll_wait: (data, events), sorted."""
@@ -448,7 +480,9 @@ class Agent:
         def see(r: Result) -> str:
             return f"{r} " + " ".join(f"{d}:{bits(e)}" for d, e in events(r))
 
-        r = self.do("epoll_wait", ep, out(12 * most), most, timeout, see=see, text=f"{ep}, {most}, {timeout}", thread=thread)
+        r = self.do(
+            "epoll_wait", ep, out(12 * most), most, timeout, see=see, text=f"{ep}, {most}, {timeout}", thread=thread
+        )
         return events(r) if r.out else []
 
     # ---- end ----
@@ -492,5 +526,3 @@ def see_sign(r: Result) -> str:
 def steps(trace: Trace) -> Iterator[tuple[str, str, str]]:
     for s in trace.steps:
         yield s.who, s.call, s.result
-
-

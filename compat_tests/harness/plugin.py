@@ -33,7 +33,9 @@ def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conformanc
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     found = dict(report.user_properties).get("conformance")
     if report.when == "call" and isinstance(found, dict):
-        _records.append({**found, "listed": report.outcome == "skipped", "failed": report.failed, "seconds": report.duration})
+        _records.append(
+            {**found, "listed": report.outcome == "skipped", "failed": report.failed, "seconds": report.duration}
+        )
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -28,7 +28,10 @@ def counts(records: list[Record]) -> dict[str, dict[str, dict[str, int]]]:
     for r in records:
         for key in (area(r), "all"):
             table.setdefault(key, {}).setdefault(r["peer"], Counter())[outcome(r)] += 1
-    return {a: {p: dict(c) for p, c in peers.items()} for a, peers in sorted(table.items(), key=lambda x: (x[0] == "all", x[0]))}
+    return {
+        a: {p: dict(c) for p, c in peers.items()}
+        for a, peers in sorted(table.items(), key=lambda x: (x[0] == "all", x[0]))
+    }
 
 
 def summary(records: list[Record]) -> list[str]:
@@ -74,7 +77,9 @@ def _page(records: list[Record], table: dict[str, dict[str, dict[str, int]]]) ->
         for d in divergences()
     ]
     traces = [
-        f'<h3 id="{e(r["id"])}" class="{outcome(r)}">{e(r["id"])}</h3><pre>{e(r["traces"])}</pre>' for r in records if r.get("traces")
+        f'<h3 id="{e(r["id"])}" class="{outcome(r)}">{e(r["id"])}</h3><pre>{e(r["traces"])}</pre>'
+        for r in records
+        if r.get("traces")
     ]
     passed = "\n".join(e(r["id"]) for r in records if outcome(r) == "pass")
     head = "<tr><th>area<th>peer<th>pass<th>listed<th>differ</tr>"

@@ -64,7 +64,7 @@ class Rig:
 
     def __init__(self, subject: str, tmp: Path, mutate: str = "") -> None:
         self.subject, self.tmp, self.mutate = subject, tmp, mutate
-        tmp.mkdir(mode=0o755)
+        tmp.mkdir(mode=0o755, exist_ok=True)
         self.lab = Lab(tmp)
         self.service: Service | None = None
         self.agents: dict[str, Agent] = {}
@@ -73,7 +73,9 @@ class Rig:
             self.service = Service(self.lab)
             self.base = self.service.gauges()
         else:
-            self.lab.app.ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", self.lab.peer.name)
+            self.lab.app.ip(
+                "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", self.lab.peer.name
+            )
             for ns, addr in ((self.lab.app, TAS_ADDR), (self.lab.peer, PEER_ADDR)):
                 ns.ip("addr", "add", f"{addr}/24", "dev", "veth0")
                 ns.ip("link", "set", "veth0", "up")
@@ -128,7 +130,9 @@ class Rig:
             stack = Path(f"/proc/{agent.pid}/task")
             with contextlib.suppress(OSError):
                 for task in stack.iterdir():
-                    print(f"-- {agent.name} {task.name}: {(task / 'wchan').read_text()} {(task / 'syscall').read_text().strip()}")
+                    print(
+                        f"-- {agent.name} {task.name}: {(task / 'wchan').read_text()} {(task / 'syscall').read_text().strip()}"
+                    )
         self.lab.dump(why, stacks=False)
 
     def _left(self, timeout: float = 3) -> str:

@@ -630,7 +630,9 @@ def test_reconnect_after_unspec(x: Pair) -> None:
     x.s.getpeername(fd)
 
 
-@scenario(cases=["in_use", "reuseaddr_listening", "reuseaddr_both", "reuseport", "reuseport_one", "after_close", "privileged"])
+@scenario(
+    cases=["in_use", "reuseaddr_listening", "reuseaddr_both", "reuseport", "reuseport_one", "after_close", "privileged"]
+)
 def test_bind_conflicts(x: Pair) -> None:
     s = x.s
     a, b = s.socket(), s.socket()

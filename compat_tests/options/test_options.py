@@ -149,7 +149,16 @@ def test_structures(x: Pair) -> None:
             x.s.set(fd, level, number, raw)
         for size in (16, 4, 8, 64):
             if quiet:
-                x.s.do("getsockopt", fd, level, number, out(size), inout(struct.pack("=i", size)), see=size_only, text=f"{name} {size}")
+                x.s.do(
+                    "getsockopt",
+                    fd,
+                    level,
+                    number,
+                    out(size),
+                    inout(struct.pack("=i", size)),
+                    see=size_only,
+                    text=f"{name} {size}",
+                )
             else:
                 x.s.get(fd, level, number, size)
 
@@ -170,7 +179,9 @@ def test_structures_inherited(x: Pair) -> None:
 @scenario(cases=[0, 1, 2, 7, 8, 100, 104, 232, 240, 256])
 def test_tcp_info_length(x: Pair) -> None:
     fd, _ = x.connected()
-    x.s.do("getsockopt", fd, 6, 11, out(256), inout(struct.pack("=i", x.case)), see=size_only, text=f"TCP_INFO {x.case}")
+    x.s.do(
+        "getsockopt", fd, 6, 11, out(256), inout(struct.pack("=i", x.case)), see=size_only, text=f"TCP_INFO {x.case}"
+    )
 
 
 @scenario(cases=["fresh", "bound", "listening", "connected", "accepted"])

@@ -50,7 +50,17 @@ def test_errors_of_epoll_wait(x: Pair) -> None:
     s.do("epoll_pwait2", ep, out(12), 1, bytes(16), NULL)
 
 
-@scenario(cases=["exclusive_mod", "exclusive_oneshot", "exclusive_epoll", "mod_to_exclusive", "wakeup", "exclusive_hup", "no_events"])
+@scenario(
+    cases=[
+        "exclusive_mod",
+        "exclusive_oneshot",
+        "exclusive_epoll",
+        "mod_to_exclusive",
+        "wakeup",
+        "exclusive_hup",
+        "no_events",
+    ]
+)
 def test_flags(x: Pair) -> None:
     fd, pfd = x.connected()
     s, ep = x.s, x.s.epoll()
