@@ -18,6 +18,7 @@ from tas_sockets._sock import socket
 
 _CHUNK = 32 * 1024
 _HEADER = 5
+_RECORD = 16384
 
 
 class _Pump:
@@ -30,6 +31,7 @@ class _Pump:
         self._sock = sock
         self._in, self._out = MemoryBIO(), MemoryBIO()
         self._unsent = b""
+        self._taken = 0  # bytes of a write() whose record has not gone completely
         self._buf = bytearray(_CHUNK)
         self._header, self._want = b"", 0  # of the record that is being read: its header so far, or what its body lacks
         self._tls = make(self._in, self._out)
@@ -108,27 +110,23 @@ class _Pump:
         return self._run("read", self._tls.read, *args)
 
     def write(self, data: Any) -> Any:
-        # what TLS has taken is ours to send: a full socket is told before TLS takes more
+        """As OpenSSL's: what did not fit is tried again by the next call, which has to give the same data."""
+        if not self._taken:
+            if self._sock.timeout == 0:
+                data = memoryview(data).cast("B")[:_RECORD]
+            while True:
+                try:
+                    self._taken = self._tls.write(data)
+                    break
+                except SSLWantReadError:
+                    self._run("write", self._tls.do_handshake)
         try:
             self._flush()
         except TimeoutError:
             raise TimeoutError("The write operation timed out") from None
         except BlockingIOError:
             raise SSLWantWriteError(_std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
-        if self._sock.timeout == 0:
-            data = memoryview(data).cast("B")[:16384]
-        while True:
-            try:
-                n = self._tls.write(data)
-                break
-            except SSLWantReadError:
-                self._run("write", self._tls.do_handshake)
-        try:
-            self._flush()
-        except BlockingIOError:
-            return n  # the next call sends the rest first
-        except TimeoutError:
-            raise TimeoutError("The write operation timed out") from None
+        n, self._taken = self._taken, 0
         return n
 
     def shutdown(self) -> socket:
@@ -148,12 +146,6 @@ class SSLSocket(_std.SSLSocket, socket):  # type: ignore[misc]
     _sslobj: Any
 
     def _real_close(self, *args: Any) -> None:
-        if self._sslobj is not None and isinstance(self._sslobj, _Pump):
-            try:
-                if self.timeout != 0:
-                    self._sslobj._flush_quietly()
-            except ValueError:
-                pass
         self._sslobj = None
         socket._real_close(self)
 
