@@ -14,4 +14,6 @@ MAY_FAIL = {
     "while its first window arrives; epoll(7) allows it",
     "test.test_asyncio.test_sendfile.*.test_sendfile_close_peer_in_the_middle_of_receiving": "SO_SNDBUF and SO_RCVBUF "
     "do not bound TAS's buffers: the whole file is under way before the peer closes",
+    "test.test_ssl.TestPostHandshakeAuth.test_pha_required_nocert": "a race of the test: the server's reset may be "
+    "there before the client's next write, and then the write says so",
 }
