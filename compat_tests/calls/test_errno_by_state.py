@@ -1,5 +1,6 @@
 """Errno tables: every call, with good and bad arguments, on a socket in every state; and what state that leaves."""
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct

@@ -1,1 +1,1 @@
-"""The conformance suite's machinery: agents (`agent`), places where they live (`rig`), running and comparing (`suite`)."""
+"""The conformance suite's parts: agents (`agent`), places where they live (`rig`), comparing (`suite`)."""

@@ -4,6 +4,7 @@ Two runs of a scenario are equal when their traces are: a step is who did what a
 choices of the system that nobody may rely on (port numbers, addresses in memory) have been replaced by names.
 """
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +20,24 @@ from pathlib import Path
 
 # Functions of libc that return a long.
 LONGS = frozenset(
-    ["read", "write", "readv", "writev", "send", "sendto", "sendmsg", "recv", "recvfrom", "recvmsg", "sendfile", "splice", "preadv2", "pwritev2", "pread", "pwrite"]
+    [
+        "read",
+        "write",
+        "readv",
+        "writev",
+        "send",
+        "sendto",
+        "sendmsg",
+        "recv",
+        "recvfrom",
+        "recvmsg",
+        "sendfile",
+        "splice",
+        "preadv2",
+        "pwritev2",
+        "pread",
+        "pwrite",
+    ]
 )
 EPOLL_BITS = {
     0x1: "IN", 0x2: "PRI", 0x4: "OUT", 0x8: "ERR", 0x10: "HUP", 0x20: "NVAL", 0x40: "RDNORM", 0x80: "RDBAND",

@@ -1,5 +1,6 @@
 """The scoreboard: result.json and index.html, made from the records of a run."""
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import html

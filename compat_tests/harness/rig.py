@@ -8,6 +8,7 @@
               |________ linux: veth pair; preload: service and its tap ________|
 """
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import contextlib

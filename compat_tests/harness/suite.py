@@ -1,5 +1,6 @@
 """Running a scenario on the oracle and on the subject, comparing the traces, and knowing which differences are allowed."""
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import fnmatch
@@ -8,7 +9,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import pytest
 
@@ -119,6 +120,12 @@ class Conformance:
             rig.end()
 
 
+@overload
+def scenario(function: Scenario) -> Scenario: ...
+@overload
+def scenario(
+    *, peers: Iterable[str] = PEERS, cases: Mapping[str, Any] | Iterable[Any] | None = None
+) -> Callable[[Scenario], Scenario]: ...
 def scenario(
     function: Scenario | None = None,
     *,

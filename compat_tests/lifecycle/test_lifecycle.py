@@ -128,12 +128,12 @@ def test_signal_during(x: Pair) -> None:
     s = x.s
     s.handler(USR1, SA_RESTART if mode == "restarts" else 0)
     if way == "accept":
-        fd, port = x.listener(s)
+        fd, _port = x.listener(s)
         s.accept(fd, thread=1)
     elif way == "connect":
         s.connect(s.socket(), "10.77.0.99", 9, thread=1)
     else:
-        fd, pfd = x.connected()
+        fd, _pfd = x.connected()
         s.do("send", fd, pattern(1 << 23), 1 << 23, 0, see=see_sign, text=f"{fd}, much", thread=1)
     s.blocked(1)
     s.kill(1, USR1)
@@ -157,9 +157,8 @@ def test_receive_timeout(x: Pair) -> None:
 
 @scenario
 def test_send_timeout(x: Pair) -> None:
-    fd, pfd = x.connected()
+    fd, _pfd = x.connected()
     x.s.set(fd, 1, 21, struct.pack("=qq", 0, 30000))
-    x.s.do("send", fd, pattern(1 << 23), 1 << 23, NOSIGNAL, see=see_sign, text="much")
     x.s.do("send", fd, pattern(1 << 23), 1 << 23, NOSIGNAL, see=see_sign, text="much")
 
 
@@ -328,7 +327,7 @@ def test_lowest_free_number(x: Pair) -> None:
     numbers = [s.socket() for _ in range(4)]
     s.close(numbers[1])
     s.close(numbers[0])
-    fd, _ = x.connected()
+    _fd, _ = x.connected()
     s.socket()
     s.epoll()
 

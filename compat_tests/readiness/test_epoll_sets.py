@@ -1,6 +1,9 @@
 """epoll sets: what may be added, twice, to itself, nested, closed, duplicated, modified; order and limits of results."""
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
+
+import itertools
 
 from harness.agent import NULL, WILD, out
 from harness.rig import Pair
@@ -33,7 +36,7 @@ def test_errors_of_epoll_ctl(x: Pair) -> None:
 
 @scenario
 def test_errors_of_epoll_wait(x: Pair) -> None:
-    fd, pfd = x.connected()
+    fd, _pfd = x.connected()
     ep = x.s.epoll()
     s = x.s
     s.ctl(ep, ADD, fd, OUT)
@@ -148,13 +151,13 @@ def test_loops_and_depth(x: Pair) -> None:
     s.ctl(a, ADD, b, IN)
     s.ctl(b, ADD, a, IN)
     chain = [s.epoll() for _ in range(7)]
-    for low, high in zip(chain, chain[1:], strict=False):
+    for low, high in itertools.pairwise(chain):
         s.ctl(high, ADD, low, IN)
 
 
 @scenario
 def test_a_closed_socket_leaves_its_sets(x: Pair) -> None:
-    fd, pfd = x.connected()
+    fd, _pfd = x.connected()
     s, ep = x.s, x.s.epoll()
     s.ctl(ep, ADD, fd, IN | OUT)
     s.ready(ep)

@@ -4,6 +4,7 @@ A transition is a list of actions; after each one (and before the first) every w
 time shows what edge-triggered and one-shot sets keep to themselves.
 """
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct
@@ -21,23 +22,25 @@ EPOLL_ALL = IN | OUT | RDHUP | 0x2  # PRI
 Action = Callable[[Pair, int, int], object]
 
 
-def settle(x: Pair, fd: int, events: int) -> None:
+def settle(x: Pair, fd: int, events: int) -> object:
     """Lets what the peer did arrive, without being an event for an epoll set."""
-    if x.s.do("getsockopt", fd, 1, 18, out(4), inout(b"\4\0\0\0"), quiet=True).out[:1] == [b"\5\0\0\0"]:
+    lowat = x.s.do("getsockopt", fd, 1, 18, out(4), inout(b"\4\0\0\0"), quiet=True).out[:1]
+    if lowat == [b"\5\0\0\0"]:
         x.s.poll((fd, events & ~IN), timeout=20)
     else:
         x.s.until(fd, events)
-    x.s.poll(timeout=2)  # poll looks at the bytes themselves, sets hear of them a moment later
+    return x.s.poll(timeout=2)  # poll looks at the bytes themselves, sets hear of them a moment later
 
 
 def fill(x: Pair, fd: int, pfd: int) -> None:
     """Writes until no more fits into a buffer that does not grow."""
     x.s.do("setsockopt", fd, 1, 7, struct.pack("=i", 32768), 4, quiet=True)
     for _ in range(400):
-        if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret <= 0:
-            # the last pieces may still be on their way into the peer's buffer
-            if x.s.do("poll", _pollfd(fd, OUT), 1, 30, quiet=True).ret == 0:
-                return
+        if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret > 0:
+            continue
+        # the last pieces may still be on their way into the peer's buffer
+        if x.s.do("poll", _pollfd(fd, OUT), 1, 30, quiet=True).ret == 0:
+            return
 
 
 def _pollfd(fd: int, events: int) -> bytes:
@@ -201,7 +204,7 @@ def test_wakes_a_waiting_thread(x: Pair) -> None:
     """Whoever sleeps in a wait sees the next event."""
     fd, pfd = x.connected()
     s = x.s
-    for name, action in (("data", b"1"), ("again", b"2")):
+    for _name, action in (("data", b"1"), ("again", b"2")):
         if x.case == "poll":
             s.poll((fd, IN), timeout=3000, thread=1)
         elif x.case == "select":
