@@ -7,6 +7,7 @@
  * libc's other names (signal, sigset, siginterrupt) come to sigaction inside of libc, where we do not see it, so they
  * are made here of ours.  In a vfork child, whose memory is the parent's, a handler goes to the kernel as it is.
  */
+#include <stdatomic.h>
 #include "preload.h"
 
 typedef void (*full_handler)(int, siginfo_t *, void *);
@@ -22,9 +23,9 @@ static sigset_t interrupts;
 /* x86-64 passes all three arguments to every handler. */
 static void trampoline(int sig, siginfo_t *info, void *context)
 {
-	full_handler h = __atomic_load_n(&table[sig].handler, __ATOMIC_ACQUIRE);
+	full_handler h = atomic_load_explicit(&table[sig].handler, memory_order_acquire);
 
-	tas_signal_ran(!__atomic_load_n(&table[sig].restarts, __ATOMIC_RELAXED));
+	tas_signal_ran(!atomic_load_explicit(&table[sig].restarts, memory_order_relaxed));
 	h(sig, info, context);
 }
 
@@ -42,21 +43,21 @@ int tas__w_sigaction(int sig, const struct sigaction *new, struct sigaction *old
 
 	if (unlikely(sig <= 0 || sig >= NSIG))
 		return tas__real.sigaction(sig, new, old);
-	before = __atomic_load_n(&table[sig].handler, __ATOMIC_ACQUIRE);
-	restarted = __atomic_load_n(&table[sig].restarts, __ATOMIC_RELAXED);
+	before = atomic_load_explicit(&table[sig].handler, memory_order_acquire);
+	restarted = atomic_load_explicit(&table[sig].restarts, memory_order_relaxed);
 	ours = new && is_handler(new) && !tas__vfork_depth;
 	if (ours) {
 		sa = *new;
 		sa.sa_sigaction = trampoline;
 		/* first the table: with a trampoline already there, its next run is the new handler's */
-		__atomic_store_n(&table[sig].restarts, !!(new->sa_flags & SA_RESTART), __ATOMIC_RELAXED);
-		__atomic_store_n(&table[sig].handler, new->sa_sigaction, __ATOMIC_RELEASE);
+		atomic_store_explicit(&table[sig].restarts, !!(new->sa_flags & SA_RESTART), memory_order_relaxed);
+		atomic_store_explicit(&table[sig].handler, new->sa_sigaction, memory_order_release);
 	}
 	r = tas__real.sigaction(sig, ours ? &sa : new, &was);
 	if (r < 0) {
 		if (ours && before) {
-			__atomic_store_n(&table[sig].restarts, restarted, __ATOMIC_RELAXED);
-			__atomic_store_n(&table[sig].handler, before, __ATOMIC_RELEASE);
+			atomic_store_explicit(&table[sig].restarts, restarted, memory_order_relaxed);
+			atomic_store_explicit(&table[sig].handler, before, memory_order_release);
 		}
 		return r;
 	}
