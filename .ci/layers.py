@@ -15,7 +15,7 @@ LAYERS = {
     "fastpath/slow": ("abi", "tcp", "fast", "slow"),
     "fastpath/service": ("abi", "tcp", "fast", "slow", "service"),
     "interpose/client": ("abi", "lowlevel", "sockets", "tas.h", "tas_sockets.h"),
-    "interpose/preload": ("abi", "tas.h", "tas_sockets.h"),
+    "interpose/preload": ("abi", "lowlevel", "tas.h", "tas_sockets.h"),
     "apps": (),
 }
 PARTS = ("abi", "tcp", "fast", "slow", "service", "lowlevel", "sockets", "preload")
