@@ -71,7 +71,10 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 	if (wr || writable(b))
 		r |= EPOLLOUT | EPOLLWRNORM;
 error:
-	if (tas__obj_error(o, false))
+	/* The service publishes the error, then the flags: one that came after our look at the flags waits for the next look,
+	 * so that ERR is never seen without the HUP that belongs to it. */
+	if ((!live || (flags & TAS_F_RESET) || atomic_load_explicit(&o->so_error, memory_order_relaxed)) &&
+	    tas__obj_error(o, false))
 		r |= EPOLLERR;
 	return r;
 }
