@@ -184,10 +184,11 @@ test-deps:
 demo: deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m tas_sockets._demo
+ASAN_UBSAN := address,undefined
 test test-full: test-deps
 	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs conformance-agent $(O)/python-extension
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q $(if $(filter test,$@),-m 'not full')
-	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=address,undefined units)
+	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=$(ASAN_UBSAN) units)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-tsan SAN=thread units)
 lint: test-deps
 	$(Q)$(MAKE) --no-print-directory check-exports
