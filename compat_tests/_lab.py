@@ -302,7 +302,12 @@ class Lab:
 
     # ---- the network ----
     def loss(self, percent: int) -> None:
-        """Drops so many of a hundred packets at the peer, in both directions."""
+        """Drops so many of a hundred packets at the peer, in both directions.
+
+        The kernel is told to send single segments, for nftables sees what it sends before that is cut.
+        """
+        link = "veth0" if KERNEL_ONLY else self.service.tap if self.service else ""
+        self.peer.run("ethtool", "-K", link, "tso", "off", "gso", "off")
         rules = "add table inet loss\n"
         for hook in ("input", "output"):
             rules += f"add chain inet loss {hook} {{ type filter hook {hook} priority 0; }}\n"

@@ -16,7 +16,7 @@ def _missing() -> str:
     """Why tests with namespaces cannot run here, or nothing."""
     if os.geteuid() != 0:
         return "network namespaces and taps need root"
-    for tool in ("ip", "nsenter", "nft"):
+    for tool in ("ip", "nsenter", "nft", "ethtool"):
         if not shutil.which(tool):
             return f"{tool} is not installed (make test-deps)"
     try:
