@@ -55,7 +55,7 @@ objs = $(patsubst %,$(O)/obj/%.o,$(basename $(1)))
 picobjs = $(patsubst %,$(O)/pic/%.o,$(basename $(1)))
 
 .PHONY: all
-all: $(O)/tas $(O)/libtas.so $(O)/libtas_sockets.so $(O)/libtas_interpose.so apps
+all: $(O)/tas $(O)/libtas.so $(O)/libtas_sockets.so $(O)/libtas_interpose.so examples
 
 # ---- compile ----
 $(O)/obj/fastpath/tcp/%.o: fastpath/tcp/%.c
@@ -107,8 +107,8 @@ check-exports: $(O)/libtas_interpose.so
 $(O)/%: $(O)/obj/apps/%.o
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDSAN) -pthread -o $@ $< -lm
-.PHONY: apps
-apps: $(patsubst apps/%.c,$(O)/%,$(APPS))
+.PHONY: examples
+examples: $(patsubst apps/%.c,$(O)/%,$(APPS))
 
 # ---- unit tests (cmocka) ----
 # the engine's simulator
@@ -161,6 +161,13 @@ conformance-agent: $(O)/tests/agent
 conformance: all conformance-agent
 	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=short $(CONFORMANCE)
 	@echo "$(O)/conformance/index.html"
+
+# ---- real programs, on the kernel and on TAS: apps/recipes (APP=name: that program) ----
+#? make apps        real programs on Linux and on TAS, compared (APP=nginx: one; build/apps/result.json)
+.PHONY: apps
+apps: test-deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)TAS_BUILD=$(abspath $(O)) PYTHONPATH=apps:compat_tests .venv/bin/python -m recipes $(APP)
 
 # ---- TAS beside Linux (QUICK=1: three repetitions; ONLY=text: rows whose name contains it) ----
 .PHONY: bench

@@ -66,6 +66,22 @@ def until(what: str, condition: Callable[[], Any], timeout: float = 10) -> Any:
         pause = min(pause * 1.5, 0.1)
 
 
+def missing() -> str:
+    """Why namespaces and taps cannot be had here, or nothing."""
+    if os.geteuid() != 0:
+        return "network namespaces and taps need root"
+    for tool in ("ip", "nsenter", "nft", "ethtool"):
+        if not shutil.which(tool):
+            return f"{tool} is not installed (make test-deps)"
+    try:
+        sh("unshare", "--net", "true")
+    except AssertionError as e:
+        return f"no network namespaces: {e}"
+    if not KERNEL_ONLY and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "/dev/net/tun is not there (modprobe tun)"
+    return ""
+
+
 def sweep() -> None:
     """Removes namespaces of test runs that ended without cleaning up."""
     for line in sh("ip", "netns", "list").splitlines():
@@ -236,8 +252,9 @@ class Proc:
 class Lab:
     """What one test uses; everything it starts is ended by ``close``."""
 
-    def __init__(self, tmp: Path) -> None:
+    def __init__(self, tmp: Path, on_kernel: bool = KERNEL_ONLY) -> None:
         self.tmp = tmp
+        self.on_kernel = on_kernel
         self.procs: list[Proc] = []
         self.namespaces: list[Netns] = []
         self.app = self.netns()
@@ -269,7 +286,7 @@ class Lab:
         return p
 
     def tas_env(self) -> dict[str, str]:
-        if KERNEL_ONLY:
+        if self.on_kernel:
             return {}
         assert self.service, "this test has no service"
         return {"LD_PRELOAD": str(self.build / "libtas_interpose.so"), "TAS_SOCKET": self.service.socket}
@@ -306,7 +323,7 @@ class Lab:
 
         The kernel is told to send single segments, for nftables sees what it sends before that is cut.
         """
-        link = "veth0" if KERNEL_ONLY else self.service.tap if self.service else ""
+        link = "veth0" if self.on_kernel else self.service.tap if self.service else ""
         self.peer.run("ethtool", "-K", link, "tso", "off", "gso", "off")
         rules = "add table inet loss\n"
         for hook in ("input", "output"):
@@ -339,9 +356,10 @@ class Lab:
                 except (OSError, ServiceError) as e:
                     say(f"-- {what.name.lower()}: {e}")
             say(f"-- service's log:\n{service.log()[-4000:]}")
-        pids = [p.pid for p in self.procs if p.alive] + ([service.pid] if service and service.pid else [])
-        for pid in pids if stacks else []:
+        for pid in self.pids() if stacks else []:
             say(f"-- process {pid}: {' '.join(_cmdline(pid))}")
+            for thread in sorted(Path(f"/proc/{pid}/task").glob("*")):
+                say(f"   {thread.name}: {' '.join(_asleep(thread, n) for n in ('comm', 'wchan', 'syscall'))}")
             if shutil.which("gdb"):
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     said = sh(
@@ -351,6 +369,10 @@ class Lab:
         for p in self.procs:
             if p.err:
                 say(f"-- stderr of {p}:\n{p.err[-1500:]}")
+
+    def pids(self) -> list[int]:
+        """Every process in our namespaces, the service included, whoever started it."""
+        return [int(pid) for ns in self.namespaces for pid in sh("ip", "netns", "pids", ns.name).split()]
 
     def end_programs(self) -> None:
         for p in reversed(self.procs):
@@ -381,6 +403,13 @@ def _cmdline(pid: int) -> list[str]:
     return ["(gone)"]
 
 
+def _asleep(thread: Path, name: str) -> str:
+    """A file of /proc about a thread that may be gone."""
+    with contextlib.suppress(OSError):
+        return (thread / name).read_text().strip()
+    return "?"
+
+
 # Gauges that must be back at their first values once the programs are gone.
 GAUGES = (
     "processes", "memory_sets", "sockets", "listeners", "embryos", "chunks", "chunk_bytes_used", "wait_sets", "watches",
@@ -401,7 +430,7 @@ class Service:
         self.via = via
         self.expect_exit: int | None = 0
         lab.service = self
-        if KERNEL_ONLY:
+        if self.lab.on_kernel:
             if link:
                 self._veth()
             return
@@ -418,7 +447,7 @@ class Service:
 
     def start(self) -> None:
         """Starts it, as the constructor and tests of its death do."""
-        if KERNEL_ONLY:
+        if self.lab.on_kernel:
             return
         link = [f"--ip-addr={TAS_ADDR}/24", f"--link=tap:{self.tap}"] if self.link else ["--link=none"]
         ready_r, ready_w = os.pipe()
@@ -456,7 +485,7 @@ class Service:
             self.lab.peer.ip("link", "set", self.tap, "up")
 
     def log(self) -> str:
-        return "" if KERNEL_ONLY else self.log_path.read_text(errors="replace")
+        return "" if self.lab.on_kernel else self.log_path.read_text(errors="replace")
 
     def ask(self, what: What) -> Any:
         with Control(self.socket, timeout=5) as control:
@@ -473,7 +502,7 @@ class Service:
     @contextlib.contextmanager
     def carried(self, **least: int) -> Iterator[None]:
         """What happens inside moves these counters by at least so much: proof that TAS did it, not the kernel."""
-        if KERNEL_ONLY:
+        if self.lab.on_kernel:
             yield
             return
         before = self.counters()
@@ -488,7 +517,7 @@ class Service:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if KERNEL_ONLY:
+        if self.lab.on_kernel:
             return
         self.popen.kill()
         self.popen.wait()
@@ -496,7 +525,7 @@ class Service:
 
     def settled(self, timeout: float = 15) -> None:
         """Waits until the gauges stand where they began."""
-        if KERNEL_ONLY:
+        if self.lab.on_kernel:
             return
 
         def differing() -> dict[str, tuple[int, int]]:
@@ -513,7 +542,7 @@ class Service:
 
     def finish(self, check: bool) -> None:
         """Ends it and, if ``check``, proves that nothing is left behind."""
-        if KERNEL_ONLY or not self.pid:
+        if self.lab.on_kernel or not self.pid:
             return
         try:
             if check:

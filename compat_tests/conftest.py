@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _lab import BUILD, KERNEL_ONLY, Lab, Service, sh, sweep
+from _lab import BUILD, Lab, Service, missing, sweep
 from harness.plugin import *  # noqa: F403  (the conformance suite's fixture and hooks)
-
-
-def _missing() -> str:
-    """Why tests with namespaces cannot run here, or nothing."""
-    if os.geteuid() != 0:
-        return "network namespaces and taps need root"
-    for tool in ("ip", "nsenter", "nft", "ethtool"):
-        if not shutil.which(tool):
-            return f"{tool} is not installed (make test-deps)"
-    try:
-        sh("unshare", "--net", "true")
-    except AssertionError as e:
-        return f"no network namespaces: {e}"
-    if not KERNEL_ONLY and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
-        return "/dev/net/tun is not there (modprobe tun)"
-    return ""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine() -> None:
     """What crashed runs left goes first."""
-    if not _missing():
+    if not missing():
         sweep()
 
 
@@ -48,7 +30,7 @@ _passed = pytest.StashKey[bool]()
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
-    why = _missing()
+    why = missing()
     if why:
         pytest.skip(why)
     if not (BUILD / "echoserver").exists():
