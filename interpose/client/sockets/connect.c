@@ -152,10 +152,46 @@ static int settle_attempt(struct tas_obj *o, int fd, int r)
 	return r;
 }
 
+/*
+ * Between the service's yes and our table a number would show its backing socket, which is not connected: another thread,
+ * told by the peer that the connection stands, would see a hang-up.  So the object says that an answer is on its way
+ * before the question is sent, and who looks it up waits.  Signals are blocked meanwhile: a handler of this thread
+ * would wait for itself.
+ */
+_Atomic uint32_t tas__connecting;
+
+static bool asking_begin(struct tas_obj *o, uint64_t *mask)
+{
+	*mask = tas__signals_block();
+	atomic_fetch_add(&tas__connecting, 1);
+	if (!(atomic_fetch_or(&o->flags, TAS_OF_CONNECTING) & TAS_OF_CONNECTING))
+		return true;
+	atomic_fetch_sub(&tas__connecting, 1);
+	tas__signals_restore(*mask);
+	return false;
+}
+
+static void asking_end(struct tas_obj *o, uint64_t mask)
+{
+	atomic_fetch_and(&o->flags, ~(uint32_t)TAS_OF_CONNECTING);
+	atomic_fetch_sub(&tas__connecting, 1);
+	sys_futex(&o->flags, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+	tas__signals_restore(mask);
+}
+
+void tas__connect_await(struct tas_obj *o)
+{
+	uint32_t f;
+
+	while ((f = atomic_load(&o->flags)) & TAS_OF_CONNECTING)
+		sys_futex(&o->flags, FUTEX_WAIT_PRIVATE, f, NULL);
+}
+
 static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_msg m = {0};
 	struct tas_session *ss;
+	uint64_t mask;
 	int r, err = ECONNREFUSED;
 
 	/* of the connect before, which did not wait for it; other errors end with the next connection */
@@ -173,11 +209,17 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (m.u.connect.local.port)
 		m.u.connect.flags |= TAS_BIND_BOUND;
 	m.u.connect.opts = atomic_load(&o->touched) ? tas__opts_of(fd) : 0;
+	if (!asking_begin(o, &mask)) { /* another thread is faster: what its attempt came to is ours, too */
+		tas__session_put(ss);
+		tas__connect_await(o);
+		return tas_connect(fd, addr, len);
+	}
 	r = tas__ask(ss, &m, TAS_MSG_CONNECT, &fd, 1);
 	if (r == 0)
 		r = become_connection(o, fd, ss, &m.u.sock);
 	else if (r == TAS_FALLBACK || !tas__alive(ss))
 		r = TAS_FALLBACK;
+	asking_end(o, mask);
 	tas__session_put(ss);
 	if (r == TAS_FALLBACK)
 		return connect_kernel(o, fd, addr, len);

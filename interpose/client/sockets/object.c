@@ -384,10 +384,12 @@ static void recount(void)
 {
 	uint32_t high = atomic_load(&tas__high);
 
+	atomic_store(&tas__connecting, 0);
 	for (struct tas_obj *o = all; o; o = o->next) {
 		if (!atomic_load(&o->refs))
 			continue;
 		atomic_fetch_or(&o->flags, TAS_OF_SHARED);
+		atomic_fetch_and(&o->flags, ~(uint32_t)TAS_OF_CONNECTING); /* by a thread that is not here */
 		atomic_store(&o->refs, 1); /* ours, until the numbers are counted */
 	}
 	for (uint32_t fd = 0; fd < high; fd++) {

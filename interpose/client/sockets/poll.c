@@ -225,7 +225,8 @@ static bool ours(const struct pollfd *fds, nfds_t n)
 		if (st == TAS_FD_UNKNOWN)
 			st = (uint8_t)tas__recognise(fds[i].fd);
 		if (st == TAS_FD_TAS || st == TAS_FD_EPOLL || st == TAS_FD_INTERNAL ||
-		    (st == TAS_FD_PLAIN && atomic_load_explicit(&tas__plain_errors, memory_order_relaxed)))
+		    (st == TAS_FD_PLAIN && (atomic_load_explicit(&tas__plain_errors, memory_order_relaxed) ||
+					    atomic_load_explicit(&tas__connecting, memory_order_relaxed))))
 			return true;
 	}
 	return false;

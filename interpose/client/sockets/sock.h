@@ -27,6 +27,7 @@ enum {
 	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
+	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
 
 struct tas_item;
@@ -210,6 +211,9 @@ uint64_t tas__tx_room(struct tas_block *b, uint32_t *len);
 int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
 
 /* ---- connect.c ---- */
+/* How many connects are at TAS_OF_CONNECTING. */
+extern _Atomic uint32_t tas__connecting;
+void tas__connect_await(struct tas_obj *o);
 int tas__disconnect(struct tas_obj *o, int fd);
 
 /* ---- address.c ---- */

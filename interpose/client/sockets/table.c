@@ -204,8 +204,13 @@ struct tas_obj *tas__obj_get(int fd)
 		if (!o || !tas__obj_try_ref(o))
 			continue;
 		/* the object may have been freed and made anew between the two lines above, and the number another's */
-		if (atomic_load_explicit(&e->p, memory_order_acquire) == o && still_that(fd, e))
-			return o;
+		if (atomic_load_explicit(&e->p, memory_order_acquire) == o && still_that(fd, e)) {
+			if (st != TAS_FD_PLAIN || !(atomic_load(&o->flags) & TAS_OF_CONNECTING))
+				return o;
+			tas__connect_await(o);
+			tas__obj_put(o);
+			continue;
+		}
 		bool stale = atomic_load_explicit(&e->p, memory_order_acquire) == o;
 
 		tas__obj_put(o);
