@@ -10,7 +10,8 @@
 
 #define TAS_VERSION "0.1.0"
 
-enum tas_link_kind { TAS_LINK_NONE, TAS_LINK_TAP, TAS_LINK_AF_PACKET };
+enum tas_link_kind { TAS_LINK_NONE, TAS_LINK_TAP, TAS_LINK_AF_PACKET, TAS_LINK_AF_XDP, TAS_LINK_MEMIF, TAS_LINK_PCI };
+enum tas_low_latency { TAS_LATENCY_OFF, TAS_LATENCY_AUTO, TAS_LATENCY_ON };
 
 struct tas_prefix {
 	struct tas_addr addr; /* port unused */
@@ -29,7 +30,11 @@ struct tas_config {
 	unsigned n_route;
 
 	enum tas_link_kind link;
-	char link_name[32]; /* interface of af_packet, name of the tap */
+	char link_name[108];  /* interface, name of the tap, socket of memif, address of the PCI device */
+	uint16_t link_mtu;    /* memif: its MTU; 0: the interface's or port's own */
+	bool memif_server, memif_zero_copy;
+	unsigned memif_id;
+	enum tas_low_latency low_latency; /* --low-latency */
 	char socket_path[108];
 	unsigned socket_mode;
 	int ready_fd; /* -1: none */

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "service/edge.h"
+#include "service/link_drivers.h"
 
 enum { ARGS = TAS_EAL_ARGS_MAX + 16, ORDINARY_MB = 96, HUGE_MB = 64 };
 
@@ -105,29 +106,36 @@ static int first_cpu(const cpu_set_t *cpus)
 	return 0;
 }
 
-int tas__eal_init(const char *vdev)
+int tas__eal_init(const struct tas_eal_device *d)
 {
-	char prefix[48], lcores[32], device[192], megs[16];
+	char prefix[48], lcores[32], megs[16];
 	char *args[ARGS];
 	bool huge = !tas_config.fp_no_hugepages && huge_mb() >= HUGE_MB;
 	cpu_set_t cpus;
 	unsigned i;
 	int n = 0;
 
+	if (d->needs_huge && !huge) {
+		tas_warn("this link needs %d MiB of free huge pages%s (echo 64 > /proc/sys/vm/nr_hugepages)", HUGE_MB,
+			 tas_config.fp_no_hugepages ? " and no --fp-no-hugepages" : "");
+		return -ENOMEM;
+	}
 	CPU_ZERO(&cpus);
 	sched_getaffinity(0, sizeof(cpus), &cpus);
 	snprintf(prefix, sizeof(prefix), "--file-prefix=tas-%d", (int)getpid());
 	snprintf(lcores, sizeof(lcores), "--lcores=0@%d", first_cpu(&cpus));
-	snprintf(device, sizeof(device), "--vdev=%s", vdev);
 	args[n++] = (char *)"tas";
 	args[n++] = (char *)"--log-level=*:emergency";
 	args[n++] = (char *)"--no-telemetry";
-	args[n++] = (char *)"--no-pci";
+	if (!d->pci)
+		args[n++] = (char *)"--no-pci";
 	args[n++] = prefix;
 	args[n++] = lcores;
-	args[n++] = device;
+	args[n++] = (char *)d->arg;
 	if (huge) {
 		args[n++] = (char *)"--in-memory";
+		if (d->single_file)
+			args[n++] = (char *)"--single-file-segments";
 	} else {
 		snprintf(megs, sizeof(megs), "-m%d", ORDINARY_MB);
 		args[n++] = (char *)"--no-huge";

@@ -11,6 +11,8 @@
 #include "slow/route.h"
 
 struct rte_mempool;
+struct tas_eal_device;
+struct tas_link_driver;
 
 enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64 };
 
@@ -30,32 +32,40 @@ struct tas_net {
 	uint64_t icmp_tokens, icmp_refill; /* errors that may be sent now; when they were counted */
 	uint64_t conflict_told;
 	bool partial_told;
+	const struct tas_link_driver *driver;
 	int fd;                 /* readable when packets wait; -1: none was found */
+	bool interrupts;        /* fd is an interrupt's, which is armed before each sleep */
+	bool started;           /* the port runs (up, too, while a memif client waits for its server) */
+	bool carrier;           /* the other end is there: memif's may be away */
+	uint64_t next_link_look;
 };
 
 /* ---- eal.c ---- */
-/* Start EAL with one virtual device; 0 or -errno, the reason printed. */
-int tas__eal_init(const char *vdev);
+/* Start EAL with one device; 0 or -errno, the reason printed. */
+int tas__eal_init(const struct tas_eal_device *d);
 void tas__eal_exit(void);
 
 /* ---- link.c ---- */
 int tas__link_open(struct tas_net *n);
 void tas__link_close(struct tas_net *n);
+void tas__link_arm(const struct tas_net *n, bool on); /* the port's interrupt */
+void tas__link_timer(struct tas_core *c); /* memif: is its other end there? */
 const char *tas__link_describe(void); /* for the start-up line */
 
 /* ---- link_tap.c ---- */
 /* Refuses what cannot work and says why; writes the device argument of EAL. */
-int tas__tap_prepare(char *vdev, size_t size);
+int tas__tap_prepare(char *arg, size_t size);
 void tas__tap_explain(void); /* why creating it failed */
-/* Our end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
-void tas__tap_mac(uint8_t mac[6], unsigned side);
+/* An end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
+void tas__link_mac(uint8_t mac[6], unsigned side);
 
 /* ---- link_fds.c ---- */
 struct tas_fdset {
 	uint64_t bit[1 << 10];
 };
 void tas__fds_snapshot(struct tas_fdset *s);
-/* The descriptor opened since the snapshot on which a port's packets arrive: a tap queue or an AF_PACKET socket.  -1: none. */
+/* The descriptor opened since the snapshot on which a port's packets arrive: a tap queue, an AF_PACKET or AF_XDP socket.
+ * -1: none. */
 int tas__fds_find_port(const struct tas_fdset *before);
 /* Clear O_ASYNC on every tap queue; number of those that had it. */
 unsigned tas__fds_clear_async(void);
@@ -81,6 +91,13 @@ int tas__loop_init(void);
 void tas__loop_exit(void);
 void tas__loop_run(struct tas_core *c);
 uint64_t tas__clock(void); /* ns, CLOCK_MONOTONIC */
+
+/* ---- latency.c ---- */
+int tas__latency_init(void); /* 0 or -errno, the reason printed */
+void tas__latency_exit(void);
+void tas__latency_woken(uint64_t now); /* news ended a sleep */
+/* When to look again whether traffic still flows; lets go when it does not.  UINT64_MAX: nothing is held. */
+uint64_t tas__latency_deadline(uint64_t last_work, uint64_t now);
 
 /* ---- idle.c ---- */
 struct tas_idle {

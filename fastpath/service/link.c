@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The port: one DPDK device with one queue each way.  See docs/links.md for the drivers' quirks that shape this file.
+ * The port: one DPDK device with one queue each way.  See docs/links.md for the drivers' quirks that shape this file; what is
+ * done before EAL starts, per kind of link, is in link_drivers.c.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <net/if.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
@@ -14,29 +14,9 @@
 #include <unistd.h>
 
 #include "service/edge.h"
+#include "service/link_drivers.h"
 
-enum { FRAME_ROOM = 2048, MTU_MAX = 1500, MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048 };
-
-/* ---- before EAL ---- */
-static int packet_prepare(char *vdev, size_t size)
-{
-	const char *name = tas_config.link_name;
-	int fd;
-
-	if (!if_nametoindex(name)) {
-		tas_warn("--link=af_packet:%s: there is no interface of that name", name);
-		return -ENODEV;
-	}
-	fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
-	if (fd < 0) {
-		tas_warn("--link=af_packet:%s: %s (needs root or CAP_NET_RAW)", name, strerror(errno));
-		return -EPERM;
-	}
-	close(fd);
-	snprintf(vdev, size, "net_af_packet0,iface=%s,blocksz=%d,framesz=%d,framecnt=%u,qdisc_bypass=1", name, 2 * FRAME_ROOM,
-		 FRAME_ROOM, tas_config.nic_rx_len & ~1u);
-	return 0;
-}
+enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500 };
 
 /* MTU of the interface; its IFF_UP flag in *up.  A tap's receive queue is the kernel's transmit queue before it. */
 static int look_at_interface(bool *up)
@@ -44,7 +24,6 @@ static int look_at_interface(bool *up)
 	struct ifreq r = { .ifr_mtu = 0 };
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), mtu = -1;
 
-	*up = true;
 	if (fd < 0)
 		return -1;
 	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
@@ -59,6 +38,27 @@ static int look_at_interface(bool *up)
 	return mtu;
 }
 
+/* The MTU that we use; a kind without an interface says its own. */
+static uint16_t find_mtu(const struct tas_net *n, bool *up)
+{
+	uint16_t own = TAS_MTU_USUAL;
+	int mtu;
+
+	*up = true;
+	if (n->driver->interface) {
+		mtu = look_at_interface(up);
+	} else {
+		if (!tas_config.link_mtu)
+			rte_eth_dev_get_mtu(n->port, &own);
+		mtu = tas_config.link_mtu ? tas_config.link_mtu : own;
+	}
+	if (mtu < MTU_MIN && mtu >= 0)
+		tas_warn("link %s: its MTU of %d is below %d", tas_config.link_name, mtu, MTU_MIN);
+	if (mtu < MTU_MIN)
+		return TAS_MTU_USUAL;
+	return (uint16_t)(mtu > n->driver->mtu_max ? n->driver->mtu_max : mtu);
+}
+
 /* ---- the port ---- */
 static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 {
@@ -67,6 +67,7 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 	/* net_tap computes and verifies checksums in software as well, slower than we do. */
 	bool soft = !strcmp(info->driver_name, "net_tap");
 	struct rte_eth_conf conf = { .rxmode.offloads = 0 };
+	int r;
 
 	n->hw_tx_checksum = !soft && !tas_config.fp_no_xsumoffload && (info->tx_offload_capa & tx_sums) == tx_sums;
 	n->hw_rx_checksum = !soft && (info->rx_offload_capa & rx_sums) == rx_sums;
@@ -74,6 +75,13 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 		conf.txmode.offloads |= tx_sums;
 	if (n->hw_rx_checksum)
 		conf.rxmode.offloads |= rx_sums;
+	n->interrupts = n->driver->interrupts && !tas_config.fp_no_ints;
+	conf.intr_conf.rxq = n->interrupts;
+	r = rte_eth_dev_configure(n->port, 1, 1, &conf);
+	if (!r || !n->interrupts)
+		return r;
+	n->interrupts = false; /* the driver, or what the device is bound to, has none for packets */
+	conf.intr_conf.rxq = 0;
 	return rte_eth_dev_configure(n->port, 1, 1, &conf);
 }
 
@@ -81,7 +89,8 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 {
 	unsigned count = rx + tx + SPARE + TAS_ARP_PENDING_ALL;
 
-	n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0, RTE_PKTMBUF_HEADROOM + FRAME_ROOM, SOCKET_ID_ANY);
+	n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0,
+					  (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu)), SOCKET_ID_ANY);
 	return n->pool ? 0 : -ENOMEM;
 }
 
@@ -93,39 +102,52 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
  */
 static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 {
-	bool tap = tas_config.link == TAS_LINK_TAP;
 	/* net_tap chains a buffer per descriptor and fills one; af_packet's ring is sized by its device argument */
-	uint16_t rx = tap ? 1 : (uint16_t)tas_config.nic_rx_len, tx = (uint16_t)tas_config.nic_tx_len;
+	uint16_t rx = tas_config.link == TAS_LINK_TAP ? 1 : (uint16_t)tas_config.nic_rx_len;
+	uint16_t tx = (uint16_t)tas_config.nic_tx_len;
 	struct tas_fdset between;
 	int r = rte_eth_dev_adjust_nb_rx_tx_desc(n->port, &rx, &tx);
 
-	if (r)
-		return r;
-	r = make_pool(n, rx, tx);
+	if (!r)
+		r = make_pool(n, rx, tx);
 	if (r)
 		return r;
 	tas__fds_snapshot(&between);
-	r = rte_eth_rx_queue_setup(n->port, 0, rx, rte_eth_dev_socket_id(n->port), NULL, n->pool);
+	r = rte_eth_rx_queue_setup(n->port, 0, rx, (unsigned)rte_eth_dev_socket_id(n->port), NULL, n->pool);
 	if (r)
 		return r;
-	n->fd = tas__fds_find_port(tap ? &between : before);
-	r = rte_eth_tx_queue_setup(n->port, 0, tx, rte_eth_dev_socket_id(n->port), NULL);
+	r = rte_eth_tx_queue_setup(n->port, 0, tx, (unsigned)rte_eth_dev_socket_id(n->port), NULL);
 	if (r)
 		return r;
+	if (n->driver->descriptor)
+		n->fd = tas__fds_find_port(n->driver->descriptor == TAS_FD_OPENED_BY_EAL ? before : &between);
 	tas__fds_clear_async();
 	return 0;
+}
+
+/* A device with interrupts: its descriptor is known once it runs. */
+static void find_interrupt(struct tas_net *n)
+{
+	if (!n->interrupts)
+		return;
+	n->fd = rte_eth_dev_rx_intr_ctl_q_get_fd(n->port, 0);
+	if (n->fd >= 0 && !rte_eth_dev_rx_intr_enable(n->port, 0))
+		return;
+	n->fd = -1;
+	n->interrupts = false;
 }
 
 static int open_port(struct tas_net *n, const struct tas_fdset *before)
 {
 	struct rte_eth_dev_info info;
 	struct rte_ether_addr mac;
-	int r, mtu;
 	bool up;
+	int r;
 
 	if (!rte_eth_dev_count_avail())
 		return -ENODEV;
 	n->port = (uint16_t)rte_eth_find_next(0);
+	n->mtu = find_mtu(n, &up);
 	r = rte_eth_dev_info_get(n->port, &info);
 	if (!r)
 		r = configure(n, &info);
@@ -133,72 +155,102 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 		r = set_up_queues(n, before);
 	if (!r)
 		r = rte_eth_dev_start(n->port);
-	if (r)
+	if (r && tas_config.link != TAS_LINK_MEMIF)
 		return r;
 	n->up = true;
+	n->started = !r;
+	n->carrier = tas_config.link != TAS_LINK_MEMIF;
+	find_interrupt(n);
 	r = rte_eth_macaddr_get(n->port, &mac);
 	if (r)
 		return r;
 	memcpy(n->mac, mac.addr_bytes, 6);
 	if (tas_config.link == TAS_LINK_TAP)
-		tas__tap_mac(n->mac, 1); /* the driver's is that of the kernel's end */
-	mtu = look_at_interface(&up);
-	if (mtu < MTU_MIN && mtu >= 0)
-		tas_warn("link %s: its MTU of %d is below %d", tas_config.link_name, mtu, MTU_MIN);
-	n->mtu = (uint16_t)(mtu < MTU_MIN || mtu > MTU_MAX ? MTU_MAX : mtu);
+		tas__link_mac(n->mac, 1); /* the driver's is that of the kernel's end */
 	if (!up)
 		tas_warn("link %s is down (ip link set %s up)", tas_config.link_name, tas_config.link_name);
 	return 0;
 }
 
+void tas__link_arm(const struct tas_net *n, bool on)
+{
+	if (on)
+		rte_eth_dev_rx_intr_enable(n->port, 0);
+	else
+		rte_eth_dev_rx_intr_disable(n->port, 0);
+}
+
+/*
+ * memif's other end comes and goes.  A client connects when its port is started and never again by itself; the state of
+ * the port tells whether it is connected.  A port without its other end must not be sent to or received from.
+ */
+void tas__link_timer(struct tas_core *c)
+{
+	struct tas_net *n = c->net;
+	struct rte_eth_link l = { .link_status = RTE_ETH_LINK_DOWN };
+
+	if (tas_config.link != TAS_LINK_MEMIF || c->now < n->next_link_look)
+		return;
+	n->next_link_look = c->now + LINK_LOOK_MS * 1000000ull;
+	if (n->started && rte_eth_link_get_nowait(n->port, &l))
+		return;
+	if (l.link_status == RTE_ETH_LINK_DOWN && !tas_config.memif_server) {
+		if (n->started)
+			rte_eth_dev_stop(n->port);
+		n->started = !rte_eth_dev_start(n->port);
+	}
+	if (n->carrier == (l.link_status == RTE_ETH_LINK_UP))
+		return;
+	n->carrier = !n->carrier;
+	tas_info("link memif:%s: the other end %s", tas_config.link_name, n->carrier ? "is there" : "has gone");
+	if (n->carrier)
+		tas__net_announce(c);
+}
+
 int tas__link_open(struct tas_net *n)
 {
+	struct tas_eal_device device = { .arg = "" };
 	static struct tas_fdset before;
-	char vdev[160];
 	int r;
 
 	n->fd = -1;
 	if (tas_config.link == TAS_LINK_NONE)
 		return 0;
-	r = tas_config.link == TAS_LINK_TAP ? tas__tap_prepare(vdev, sizeof(vdev)) : packet_prepare(vdev, sizeof(vdev));
+	n->driver = &tas__link_drivers[tas_config.link];
+	r = n->driver->prepare(&device);
 	if (r)
 		return r;
 	tas__fds_snapshot(&before);
-	r = tas__eal_init(vdev);
+	r = tas__eal_init(&device);
 	if (!r)
 		r = open_port(n, &before);
 	if (!r)
 		return 0;
-	if (tas_config.link == TAS_LINK_TAP)
-		tas__tap_explain();
-	else
-		tas_warn("cannot open link af_packet:%s: %s (--dpdk-extra=--log-level=debug says more)", tas_config.link_name,
-			 strerror(-r));
+	n->driver->explain(-r);
 	tas__link_close(n);
 	return r;
 }
 
 void tas__link_close(struct tas_net *n)
 {
-	if (n->up)
+	if (n->started)
 		rte_eth_dev_stop(n->port);
 	if (n->pool) { /* queues were set up */
 		rte_eth_dev_close(n->port);
 		rte_mempool_free(n->pool);
 	}
-	n->up = false;
+	n->up = n->started = false;
 	n->pool = NULL;
 	tas__eal_exit();
 }
 
 const char *tas__link_describe(void)
 {
-	static char text[96];
+	static char text[192];
 	const struct tas_net *n = tas_cores[0].net;
 
 	if (!n->up)
 		return "local connections only";
-	snprintf(text, sizeof(text), "link %s:%s, MTU %u", tas_config.link == TAS_LINK_TAP ? "tap" : "af_packet",
-		 tas_config.link_name, n->mtu);
+	snprintf(text, sizeof(text), "link %s:%s, MTU %u", n->driver->name, tas_config.link_name, n->mtu);
 	return text;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finding a driver's descriptors.  net_tap's and net_af_packet's receive queues are ordinary descriptors on which epoll
- * works, but DPDK has no call that tells them (for these two drivers 22.11 offers no receive interrupt that would survive
+ * Finding a driver's descriptors.  The receive queues of net_tap, net_af_packet and net_af_xdp are ordinary descriptors on which
+ * epoll works, but DPDK has no call that tells them (for these drivers 22.11 offers no receive interrupt that would survive
  * without the trigger signal).  So /proc/self/fd is compared before and after the driver has opened its queue.
  */
 #include <dirent.h>
@@ -59,12 +59,12 @@ static bool is_tap(int fd)
 	return !strcmp(to, "/dev/net/tun");
 }
 
-static bool is_packet_socket(int fd)
+static bool is_port_socket(int fd)
 {
 	int domain = 0;
 	socklen_t len = sizeof(domain);
 
-	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_PACKET;
+	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && (domain == AF_PACKET || domain == AF_XDP);
 }
 
 struct search {
@@ -76,7 +76,7 @@ static void look_for_port(int fd, void *arg)
 {
 	struct search *s = arg;
 
-	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && (is_tap(fd) || is_packet_socket(fd)) && s->found < 0)
+	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && (is_tap(fd) || is_port_socket(fd)) && s->found < 0)
 		s->found = fd;
 }
 

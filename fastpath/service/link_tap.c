@@ -101,7 +101,7 @@ out:
 	return r;
 }
 
-void tas__tap_mac(uint8_t mac[6], unsigned side)
+void tas__link_mac(uint8_t mac[6], unsigned side)
 {
 	uint64_t h = 14695981039346656037ull + side;
 	char text[160] = "";
@@ -126,7 +126,7 @@ void tas__tap_mac(uint8_t mac[6], unsigned side)
 		mac[i] = (uint8_t)(h >> (8 * i));
 }
 
-int tas__tap_prepare(char *vdev, size_t size)
+int tas__tap_prepare(char *arg, size_t size)
 {
 	const char *name = tas_config.link_name;
 	unsigned index = if_nametoindex(name);
@@ -147,8 +147,8 @@ int tas__tap_prepare(char *vdev, size_t size)
 		tas_warn("--link=tap:%s: made without multi_queue (ip tuntap add %s mode tap multi_queue)", name, name);
 		return -EINVAL;
 	}
-	tas__tap_mac(m, 0);
-	snprintf(vdev, size, "net_tap0,iface=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, m[0], m[1], m[2], m[3], m[4], m[5]);
+	tas__link_mac(m, 0);
+	snprintf(arg, size, "--vdev=net_tap0,iface=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }
 

@@ -126,13 +126,16 @@ static int serve(struct tas_core *c)
 		tas_warn("epoll: %s", strerror(-r));
 		goto end_loop;
 	}
-	r = tas_stack_init();
+	r = tas__latency_init();
+	if (!r)
+		r = tas_stack_init();
 	if (r)
 		goto end_loop;
 	say_ready();
 	tas__loop_run(c);
 	tas_stack_exit();
 end_loop:
+	tas__latency_exit();
 	tas__net_exit(c);
 	tas__loop_exit();
 close_link:

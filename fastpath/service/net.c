@@ -66,6 +66,8 @@ unsigned tas__net_receive(struct tas_core *c)
 {
 	unsigned i, n = 0;
 
+	if (!c->net->carrier)
+		return 0;
 	for (i = 1; i <= RX_BURSTS; i++) {
 		n += receive_burst(c);
 		if (n < i * TAS_RX_BURST)
@@ -85,7 +87,7 @@ void tas__net_flush(struct tas_core *c)
 		return;
 	for (k = 0; k < net->n_tx; k++)
 		bytes += net->tx[k]->pkt_len;
-	while (sent < net->n_tx && tries < TX_TRIES) {
+	while (net->carrier && sent < net->n_tx && tries < TX_TRIES) {
 		k = rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)(net->n_tx - sent));
 		sent += k;
 		tries += !k;

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "service/link_value.h"
 #include "service/values.h"
 #include "tcp/tcp.h"
 
@@ -104,31 +105,7 @@ static const char *set_ip_route(struct parse *p, const char *v)
 
 static const char *set_link(struct parse *p, const char *v)
 {
-	static const char forms[] = "tap[:NAME], af_packet:IF or none";
-	struct tas_config *c = p->c;
-	const char *name = strchr(v, ':');
-	size_t n = name ? (size_t)(name - v) : strlen(v);
-
-	name = name ? name + 1 : NULL;
-	if (n == 4 && !strncmp(v, "none", n) && !name) {
-		c->link = TAS_LINK_NONE;
-		return NULL;
-	}
-	if (n == 3 && !strncmp(v, "tap", n)) {
-		c->link = TAS_LINK_TAP;
-		name = name ? name : "tas0";
-	} else if (n == 9 && !strncmp(v, "af_packet", n) && name) {
-		c->link = TAS_LINK_AF_PACKET;
-	} else if ((n == 6 && !strncmp(v, "af_xdp", n)) || (n == 5 && !strncmp(v, "memif", n)) ||
-		   (n == 3 && !strncmp(v, "pci", n))) {
-		return "tap[:NAME], af_packet:IF or none (this version has no af_xdp, memif and pci links)";
-	} else {
-		return forms;
-	}
-	if (!tas__value_ifname(name))
-		return "an interface name of 1 to 15 characters without blank, slash, colon, comma, percent or equals";
-	strcpy(c->link_name, name);
-	return NULL;
+	return tas__link_value(p->c, v);
 }
 
 static const char *set_cc(struct parse *p, const char *v)
@@ -168,8 +145,15 @@ static const char *set_dpdk_extra(struct parse *p, const char *v)
 
 static const char *set_low_latency(struct parse *p, const char *v)
 {
-	(void)p;
-	return strcmp(v, "off") ? "off (this version does not hold the processor awake)" : NULL;
+	if (!strcmp(v, "off"))
+		p->c->low_latency = TAS_LATENCY_OFF;
+	else if (!strcmp(v, "auto"))
+		p->c->low_latency = TAS_LATENCY_AUTO;
+	else if (!strcmp(v, "on"))
+		p->c->low_latency = TAS_LATENCY_ON;
+	else
+		return "auto, on or off";
+	return NULL;
 }
 
 /* ---- the table ---- */
@@ -183,8 +167,13 @@ static const struct option options[] = {
 	{ "ip-addr", "ADDR[/PREFIX]", "local address, required unless --link=none; repeatable; PREFIX 24 if left out",
 	  .kind = K_CUSTOM, .set = set_ip_addr },
 	{ "ip-route", "DEST[/PREFIX],NEXTHOP", "route over the link, repeatable", .kind = K_CUSTOM, .set = set_ip_route },
-	{ "link", "LINK", "tap[:NAME], af_packet:IF or none [tap:tas0]\n"
-			  "none: local connections only, needs no rights and no DPDK",
+	{ "link", "LINK", "what carries packets [tap:tas0]\n"
+			  "tap[:NAME]    a tap interface, the kernel of this machine at its other end\n"
+			  "af_packet:IF  an interface, through a packet socket\n"
+			  "af_xdp:IF     an interface, through an AF_XDP socket\n"
+			  "memif:PATH[,server][,id=N][,mtu=N][,zero-copy]  another process, through shared memory\n"
+			  "pci:BDF       a device bound to vfio-pci, uio_pci_generic or igb_uio (dpdk-devbind.py)\n"
+			  "none          local connections only, needs no rights and no DPDK",
 	  .kind = K_CUSTOM, .set = set_link },
 	{ "arp-timeout", "USEC", "first ARP retry, doubling [500]", .kind = K_NUMBER, AT(arp_timeout), .scale = US, .min = 1,
 	  .max = 60000000 },
@@ -237,7 +226,8 @@ static const struct option options[] = {
 	  AT(poll_ns_tas), .scale = US, .min = 0, .max = 10000000 },
 	{ "fp-poll-interval-app", "USEC", "how long an application polls before it sleeps [20; TAS: 10000]", .kind = K_NUMBER,
 	  AT(poll_ns_app), .scale = US, .min = 0, .max = 10000000 },
-	{ "low-latency", "auto|on|off", "hold the processor awake while traffic flows [off, and only off here]",
+	{ "low-latency", "auto|on|off", "hold idle processors awake (/dev/cpu_dma_latency): while traffic\n"
+				      "flows, always, never [off]",
 	  .kind = K_CUSTOM, .set = set_low_latency },
 	{ "dpdk-extra", "ARG", "argument passed to EAL, repeatable", .kind = K_CUSTOM, .set = set_dpdk_extra },
 

@@ -62,7 +62,8 @@ static time_t uptime(void)
 static const char *link_text(char *buf, size_t room)
 {
 	static const char *const kinds[] = { [TAS_LINK_NONE] = "none", [TAS_LINK_TAP] = "tap",
-					     [TAS_LINK_AF_PACKET] = "af_packet" };
+					     [TAS_LINK_AF_PACKET] = "af_packet", [TAS_LINK_AF_XDP] = "af_xdp",
+					     [TAS_LINK_MEMIF] = "memif", [TAS_LINK_PCI] = "pci" };
 	const char *name = tas_config.link == TAS_LINK_NONE ? "" : tas_config.link_name;
 
 	snprintf(buf, room, "%s%s%s", kinds[tas_config.link], name[0] ? ":" : "", name);
@@ -71,7 +72,7 @@ static const char *link_text(char *buf, size_t room)
 
 static void status(struct out *o)
 {
-	char buf[INET6_ADDRSTRLEN + 64];
+	char buf[INET6_ADDRSTRLEN + 128];
 
 	put(o, "{\"version\":\"" TAS_VERSION "\",\"abi\":%u,\"pid\":%d,\"instance\":\"%016llx\",\"uptime_s\":%lld,\"link\":",
 	    TAS_ABI_MAX, (int)getpid(), (unsigned long long)tas__instance(), (long long)uptime());

@@ -17,13 +17,17 @@ static int fake_yield(void);
 #include "service/idle.c"
 #include "service/loop.c"
 #undef sched_yield
+#define path latency_path
+#include "service/latency.c"
+#undef path
 
 /* ---- the rest of the service, faked ---- */
 struct tas_config tas_config;
 struct tas_core tas_cores[TAS_CORES_MAX];
 static struct tas_net net;
 static uint64_t yield_ns, deadline = UINT64_MAX;
-static unsigned yields, sleeps, rounds, refuse_sleep, work_rounds;
+static unsigned yields, sleeps, rounds, refuse_sleep, work_rounds, packets_when_armed;
+static int armed;
 
 static int fake_yield(void)
 {
@@ -65,7 +69,18 @@ void tas_core_sleep_end(struct tas_core *c)
 unsigned tas__net_receive(struct tas_core *c)
 {
 	(void)c;
-	return 0;
+	return armed && packets_when_armed ? packets_when_armed-- : 0;
+}
+
+void tas__link_arm(const struct tas_net *n, bool on)
+{
+	(void)n;
+	armed += on ? 1 : -1;
+}
+
+void tas__link_timer(struct tas_core *c)
+{
+	(void)c;
 }
 
 void tas__net_flush(struct tas_core *c)
@@ -97,7 +112,8 @@ static int setup(void **state)
 	tas_config.poll_ns_tas = 20000;
 	yield_ns = 0;
 	deadline = UINT64_MAX;
-	yields = sleeps = rounds = refuse_sleep = work_rounds = 0;
+	yields = sleeps = rounds = refuse_sleep = work_rounds = packets_when_armed = 0;
+	armed = 0;
 	stopping = false;
 	return tas__loop_init();
 }
@@ -189,6 +205,83 @@ static void it_does_not_sleep_when_news_came_meanwhile(void **state)
 	assert_true(sleeps >= 6);
 }
 
+/* ---- ports ---- */
+static void a_port_that_cannot_wake_us_is_looked_at_less_the_longer_it_is_silent(void **state)
+{
+	struct loop l = { .last_packet = 10000000000 };
+	uint64_t now = l.last_packet;
+
+	(void)state;
+	assert_true(nap(&l, &tas_cores[0], now) == UINT64_MAX); /* no port */
+	net.up = true;
+	net.fd = 0;
+	assert_true(nap(&l, &tas_cores[0], now) == UINT64_MAX); /* a port with a descriptor */
+	net.fd = -1;
+	assert_int_equal(nap(&l, &tas_cores[0], now) - now, 20000);
+	assert_int_equal(nap(&l, &tas_cores[0], now + 50000000) - now, 50100000);
+	assert_int_equal(nap(&l, &tas_cores[0], now + 1000000000) - now, 1000500000);
+	assert_int_equal(nap(&l, &tas_cores[0], now + 9000000000) - now, 9005000000);
+}
+
+static void looks_at_such_a_port_are_not_news(void **state)
+{
+	(void)state;
+	net.up = true;
+	net.fd = -1;
+	deadline = tas__clock() + 60000000;
+	tas__loop_run(&tas_cores[0]);
+	assert_in_range(sleeps, 10, 700);
+	assert_in_range(rounds, sleeps, 3 * sleeps + 2000); /* polling at the start only */
+}
+
+static void a_packet_between_the_last_look_and_the_armed_interrupt_ends_the_sleep(void **state)
+{
+	uint64_t begun = tas__clock();
+
+	(void)state;
+	net.up = net.interrupts = true;
+	net.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	packets_when_armed = 1;
+	deadline = begun + 30000000;
+	tas__loop_run(&tas_cores[0]);
+	assert_int_equal(packets_when_armed, 0);
+	assert_true(sleeps >= 2);   /* one that the packet prevented, one until the timer */
+	assert_int_equal(armed, 0); /* never left armed while polling */
+	close(net.fd);
+}
+
+/* ---- idle states of the processor ---- */
+static void awake_is_held_from_the_fourth_wake_until_a_pause(void **state)
+{
+	uint64_t t = 1000000000;
+
+	(void)state;
+	if (access(latency_path, W_OK)) {
+		print_message("%s cannot be written here: not tested\n", latency_path);
+		skip();
+	}
+	tas_config.low_latency = TAS_LATENCY_AUTO;
+	tas__latency_woken(t);
+	tas__latency_woken(t + 20000000); /* another window */
+	tas__latency_woken(t + 20000001);
+	tas__latency_woken(t + 20000002);
+	assert_int_equal(held, -1);
+	tas__latency_woken(t + 20000003);
+	assert_true(held >= 0);
+	t += 20000003;
+	assert_true(tas__latency_deadline(0, t + 1) == t + 100000000);
+	assert_true(tas__latency_deadline(t + 50000000, t + 100000000) == t + 150000000); /* work since */
+	assert_true(tas__latency_deadline(0, t + 150000000) == UINT64_MAX);
+	assert_int_equal(held, -1);
+	tas_config.low_latency = TAS_LATENCY_ON;
+	assert_int_equal(tas__latency_init(), 0);
+	assert_true(held >= 0 && tas__latency_deadline(0, UINT64_MAX - 1) == UINT64_MAX); /* nothing ends it */
+	tas__latency_exit();
+	tas_config.low_latency = TAS_LATENCY_OFF;
+	assert_int_equal(tas__latency_init(), 0);
+	assert_int_equal(held, -1);
+}
+
 /* ---- polling ---- */
 static void polling_ends_after_its_interval(void **state)
 {
@@ -253,6 +346,10 @@ int main(void)
 		TEST(an_event_ends_a_sleep_and_its_handler_sees_the_time_after_it),
 		TEST(a_timer_ends_a_sleep),
 		TEST(it_does_not_sleep_when_news_came_meanwhile),
+		TEST(a_port_that_cannot_wake_us_is_looked_at_less_the_longer_it_is_silent),
+		TEST(looks_at_such_a_port_are_not_news),
+		TEST(a_packet_between_the_last_look_and_the_armed_interrupt_ends_the_sleep),
+		TEST(awake_is_held_from_the_fourth_wake_until_a_pause),
 		TEST(polling_ends_after_its_interval),
 		TEST(alone_it_spins_between_yields),
 		TEST(in_company_it_yields_every_time),

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "service/link_value.c"
 #include "service/options.c"
 #include "service/values.c"
 
@@ -80,6 +81,45 @@ static void values_reach_the_settings_in_their_unit(void **state)
 	assert_int_equal(c.cc, TCP_CC_RENO);
 }
 
+static void every_kind_of_link_has_its_own_grammar(void **state)
+{
+	(void)state;
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=af_xdp:eth0");
+	assert_int_equal(c.link, TAS_LINK_AF_XDP);
+	assert_string_equal(c.link_name, "eth0");
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:/run/m,server,id=7,mtu=9000");
+	assert_int_equal(c.link, TAS_LINK_MEMIF);
+	assert_string_equal(c.link_name, "/run/m");
+	assert_true(c.memif_server && !c.memif_zero_copy && c.memif_id == 7 && c.link_mtu == 9000);
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:m,zero-copy");
+	assert_true(!c.memif_server && c.memif_zero_copy && c.memif_id == 0 && c.link_mtu == 0);
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:08:00.1");
+	assert_string_equal(c.link_name, "0000:08:00.1");
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:0001:af:1f.7");
+	assert_string_equal(c.link_name, "0001:af:1f.7");
+	refused("interface name", "--link=af_xdp:");
+	refused("mtu=576 to 9200", "--link=memif:/run/m,mtu=100000");
+	refused("mtu=576 to 9200", "--link=memif:/run/m,master");
+	refused("PATH without comma", "--link=memif:,server");
+	refused("client's end", "--link=memif:/run/m,server,zero-copy");
+	refused("as lspci shows it", "--link=pci:eth0");
+	refused("as lspci shows it", "--link=pci:0000:00:20.0");
+	refused("as lspci shows it", "--link=pci:00:02.0x");
+	refused("af_packet:IF, af_xdp:IF", "--link=none:x");
+}
+
+static void holding_processors_awake_is_a_choice_of_three(void **state)
+{
+	(void)state;
+	ACCEPTED("--link=none");
+	assert_int_equal(c.low_latency, TAS_LATENCY_OFF);
+	ACCEPTED("--link=none", "--low-latency=auto");
+	assert_int_equal(c.low_latency, TAS_LATENCY_AUTO);
+	ACCEPTED("--link=none", "--low-latency=on");
+	assert_int_equal(c.low_latency, TAS_LATENCY_ON);
+	refused("auto, on or off", "--low-latency=yes");
+}
+
 static void flags_are_set(void **state)
 {
 	(void)state;
@@ -108,8 +148,7 @@ static void wrong_values_name_option_value_and_what_is_accepted(void **state)
 	refused("'999' is not accepted, but an octal mode", "--socket-mode=999");
 	refused("only 1", "--fp-cores-max=2");
 	refused("1 to 15 characters", "--link=tap:averyveryverylongname");
-	refused("tap[:NAME], af_packet:IF or none", "--link=wire");
-	refused("no af_xdp", "--link=af_xdp:eth0");
+	refused("tap[:NAME], af_packet:IF, af_xdp:IF", "--link=wire");
 	refused("reno or cubic", "--cc=bbr");
 	refused("no dctcp-rate", "--cc=dctcp-rate");
 	refused("NEXTHOP", "--ip-route=10.1.0.0/16");
@@ -163,6 +202,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_are_as_documented),
 		cmocka_unit_test(values_reach_the_settings_in_their_unit),
+		cmocka_unit_test(every_kind_of_link_has_its_own_grammar),
+		cmocka_unit_test(holding_processors_awake_is_a_choice_of_three),
 		cmocka_unit_test(flags_are_set),
 		cmocka_unit_test(an_address_is_required_unless_there_is_no_link),
 		cmocka_unit_test(wrong_values_name_option_value_and_what_is_accepted),

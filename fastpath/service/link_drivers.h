@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* Kinds of links: what EAL is told, what of the driver's ways differs, and why opening one may have failed. */
+#ifndef TAS_LINK_DRIVERS_H
+#define TAS_LINK_DRIVERS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { TAS_MTU_USUAL = 1500 };
+
+/* What EAL needs to know of the device. */
+struct tas_eal_device {
+	char arg[320];     /* --vdev=… or --allow=… */
+	bool pci;          /* look at the PCI bus */
+	bool needs_huge;   /* the device works on physical or shared pages: ordinary memory will not do */
+	bool single_file;  /* one file per memory segment: another process maps our buffers */
+};
+
+enum tas_link_fd { TAS_FD_NONE, TAS_FD_OPENED_BY_EAL, TAS_FD_OPENED_BY_QUEUE };
+
+struct tas_link_driver {
+	const char *name;
+	/* What cannot work is refused here and said why.  0 or -errno. */
+	int (*prepare)(struct tas_eal_device *d);
+	/* Opening failed with error (errno): say why. */
+	void (*explain)(int error);
+	uint16_t mtu_max;
+	bool interface;              /* link_name is a network interface */
+	enum tas_link_fd descriptor; /* becomes readable when packets wait: who opened it */
+	bool interrupts;             /* may have receive interrupts */
+};
+
+/* Indexed by enum tas_link_kind; TAS_LINK_NONE is empty. */
+extern const struct tas_link_driver tas__link_drivers[];
+
+/* Bytes of a buffer for frames of this MTU. */
+unsigned tas__link_frame_room(uint16_t mtu);
+
+#endif
