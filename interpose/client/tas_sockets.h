@@ -15,6 +15,7 @@
 #define TAS_SOCKETS_H
 
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -116,6 +117,11 @@ TAS_PUBLIC bool tas_exec_keeps_sockets(void);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.
  * Async-signal-safe. */
 TAS_PUBLIC void tas_signal_ran(bool interrupts);
+/* pthread_cancel, given libc's: wakes the thread where it sleeps in one of our calls, which then returns -ECANCELED and has
+ * given up what it held.  The wrapper that sees this goes to tas_cancel_point(), which returns only where there is nothing to
+ * act on.  The thread's cancellation type must be PTHREAD_CANCEL_DEFERRED during our calls. */
+TAS_PUBLIC int tas_cancel(pthread_t thread, int (*libc_cancel)(pthread_t));
+TAS_PUBLIC void tas_cancel_point(void);
 /* True once the process has attached to a service. */
 TAS_PUBLIC bool tas_attached(void);
 

@@ -135,6 +135,9 @@
 	OWN(int, __vdprintf_chk, (int fd, int flag, const char *format, va_list ap), (fd, flag, format, ap), stdio.c) \
 	NEW(int, dprintf, (int fd, const char *format, ...), stdio.c) \
 	NEW(int, __dprintf_chk, (int fd, int flag, const char *format, ...), stdio.c) \
+	/* cancellation */ \
+	OWN(int, pthread_cancel, (pthread_t thread), (thread), cancel.c) \
+	OWN(int, pthread_setcanceltype, (int type, int *old), (type, old), cancel.c) \
 	/* processes */ \
 	NEW(pid_t, vfork, (void), vfork.S) \
 	SAME(__vfork, vfork) \

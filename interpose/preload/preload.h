@@ -87,7 +87,26 @@ static inline long tas__result(long r)
 	return -1;
 }
 
-#define CP(call) (pthread_testcancel(), call)
+/* A cancellation point: a call that gives -ECANCELED holds nothing any more.  In a thread that may be cancelled at any
+ * instruction, not in this one. */
+extern __thread bool tas__cancel_any_time __attribute__((tls_model("initial-exec")));
+void tas__cancel_enter(void);
+void tas__cancel_leave(void);
+#define CP(call) \
+	({ \
+		bool any_time_ = tas__cancel_any_time; \
+		long r_; \
+\
+		pthread_testcancel(); \
+		if (unlikely(any_time_)) \
+			tas__cancel_enter(); \
+		r_ = (call); \
+		if (unlikely(r_ == -ECANCELED)) \
+			tas_cancel_point(); \
+		if (unlikely(any_time_)) \
+			tas__cancel_leave(); \
+		r_; \
+	})
 
 ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int flags);
 ssize_t tas__pwritev2(int fd, const struct iovec *iov, int n, off64_t off, int flags);

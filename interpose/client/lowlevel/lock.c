@@ -50,6 +50,7 @@ uint32_t tas__tid(void)
 void tas__tid_changed(void)
 {
 	my_tid = 0;
+	atomic_store(&tas__sigs.asleep, 0); /* a canceller is no thread of ours */
 	held[0] = held[1] = NULL;
 }
 

@@ -11,6 +11,7 @@
 #ifndef TAS_LOW_H
 #define TAS_LOW_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "abi/tas_abi.h"
@@ -164,10 +165,24 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active);
 /* Handlers that ran on this thread, and the eventfd of a sleep that is about to begin (signal.c). */
 struct tas_sigs {
 	_Atomic uint32_t any, intr; /* all; those that were installed without SA_RESTART */
+	/* what a futex sleep compares: rises with `any` or with `intr`, and with every pthread_cancel */
+	_Atomic uint32_t news_any, news_intr;
 	_Atomic int wake;
+	_Atomic bool cancel; /* somebody called pthread_cancel for this thread */
+	_Atomic uint32_t asleep; /* cancel.c */
 };
 void tas_signal_ran(bool interrupts);
 extern __thread struct tas_sigs tas__sigs __attribute__((tls_model("initial-exec")));
+
+/* ---- cancellation: cancel.c ---- */
+/* A system call that may sleep and moves nothing when it is interrupted: its result, or -ECANCELED. */
+long tas__sleep6(long nr, long a, long b, long c, long d, long e, long f);
+#define tas__sleep3(nr, a, b, c) tas__sleep6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define tas__sleep5(nr, a, b, c, d, e) tas__sleep6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+/* Was this thread cancelled, and does it allow that? */
+bool tas__cancelled(void);
+int tas_cancel(pthread_t thread, int (*libc_cancel)(pthread_t));
+void tas_cancel_point(void);
 
 struct tas_sig_mark {
 	uint32_t any, intr;
@@ -185,14 +200,14 @@ static inline bool tas__sig_came(struct tas_sig_mark m, bool restarts)
 	return restarts ? now.intr != m.intr : now.any != m.any;
 }
 /* ppoll that also returns (0 or more, or -EINTR) when a handler that counts has run since the mark; wake: an eventfd
- * among p, or -1. */
+ * among p, or -1.  -ECANCELED. */
 int tas__ppoll(struct pollfd *p, unsigned long n, struct timespec *ts, const sigset_t *mask, struct tas_sig_mark m,
 	       bool restarts, int wake);
 
-/* Sleeps while *w1 == v1 and *w2 == v2, the service lives, and no handler that interrupts has run since the mark.
- * 0: look again (at the mark, too); -EINTR. */
+/* Sleeps while *w1 == v1, *w2 == v2 and *news == v (one of tas__sigs, loaded before the caller looked at its mark), and
+ * the service lives.  0: look again (at the mark, too); -EINTR; -ECANCELED. */
 int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2,
-	      struct tas_sig_mark m);
+	      _Atomic uint32_t *news, uint32_t v);
 
 /* A wait set in use: taken for the time of one call, or for the life of an epoll set (bitmap). */
 struct tas_waiter {

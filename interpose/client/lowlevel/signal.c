@@ -21,8 +21,11 @@ void tas_signal_ran(bool interrupts)
 	int fd;
 
 	atomic_fetch_add_explicit(&tas__sigs.any, 1, memory_order_relaxed);
-	if (interrupts)
+	atomic_fetch_add_explicit(&tas__sigs.news_any, 1, memory_order_relaxed);
+	if (interrupts) {
 		atomic_fetch_add_explicit(&tas__sigs.intr, 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&tas__sigs.news_intr, 1, memory_order_relaxed);
+	}
 	fd = atomic_load_explicit(&tas__sigs.wake, memory_order_relaxed);
 	if (fd >= 0)
 		sys_write(fd, &one, sizeof one);
@@ -42,7 +45,7 @@ int tas__ppoll(struct pollfd *p, unsigned long n, struct timespec *ts, const sig
 		if (wake >= 0)
 			sys_read(wake, &count, sizeof count);
 	} else {
-		r = sys_ppoll(p, n, ts, mask);
+		r = (int)tas__sleep5(SYS_ppoll, SYS_P(p), n, SYS_P(ts), SYS_P(mask), 8);
 	}
 	atomic_store_explicit(&tas__sigs.wake, -1, memory_order_relaxed);
 	return r;

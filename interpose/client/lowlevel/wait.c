@@ -79,14 +79,14 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 }
 
 int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2,
-	      struct tas_sig_mark m)
+	      _Atomic uint32_t *news, uint32_t v)
 {
 	uint32_t a = atomic_load(&ss->r->alive);
 	struct futex_waitv f[4] = {
 		{.val = v1, .uaddr = (uintptr_t)w1, .flags = FUTEX_32},
 		{.val = v2, .uaddr = (uintptr_t)w2, .flags = FUTEX_32},
 		{.uaddr = (uintptr_t)&ss->r->alive, .flags = FUTEX_32},
-		{.val = m.intr, .uaddr = (uintptr_t)&tas__sigs.intr, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG},
+		{.val = v, .uaddr = (uintptr_t)news, .flags = FUTEX_32 | FUTEX_PRIVATE_FLAG},
 	};
 	long r;
 
@@ -96,9 +96,9 @@ int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic
 	f[2].val = a;
 	if (!tas__alive(ss))
 		return 0;
-	r = sys5(SYS_futex_waitv, SYS_P(f), 4, 0, 0, 0);
+	r = tas__sleep5(SYS_futex_waitv, SYS_P(f), 4, 0, 0, 0);
 	tas__alive(ss); /* the one whom the kernel woke wakes the others */
-	return r == -EINTR ? -EINTR : 0;
+	return r == -EINTR || r == -ECANCELED ? (int)r : 0;
 }
 
 /* ---- wait sets ---- */

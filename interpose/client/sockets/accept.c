@@ -97,7 +97,7 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 
 static int accept_kernel(int fd, int flags, struct sockaddr *addr, socklen_t *len)
 {
-	int r = (int)sys4(SYS_accept4, fd, SYS_P(addr), SYS_P(len), flags);
+	int r = (int)tas__sleep5(SYS_accept4, fd, SYS_P(addr), SYS_P(len), flags, 0);
 
 	if (r >= 0)
 		tas__forget(r, TAS_FD_KERNEL);

@@ -18,7 +18,7 @@ static int int_opt(int fd, int level, int name)
 
 static int connect_raw(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	return (int)sys3(SYS_connect, fd, SYS_P(addr), len);
+	return (int)tas__sleep3(SYS_connect, fd, SYS_P(addr), len);
 }
 
 /* The kernel's connection from now on; after a failure (not one that is still under way) it may be tried again. */

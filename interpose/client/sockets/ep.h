@@ -108,7 +108,14 @@ static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event 
 static inline int tas__epoll_wait_raw(int ep, struct epoll_event *ev, int max, const struct timespec *ts,
 				      const sigset_t *mask)
 {
-	return (int)sys6(SYS_epoll_pwait2, ep, SYS_P(ev), max, SYS_P(ts), SYS_P(mask), 8);
+	return (int)tas__sleep6(SYS_epoll_pwait2, ep, SYS_P(ev), max, SYS_P(ts), SYS_P(mask), 8);
+}
+
+static inline int tas__epoll_look_raw(int ep, struct epoll_event *ev, int max)
+{
+	struct timespec none = {0, 0};
+
+	return (int)sys6(SYS_epoll_pwait2, ep, SYS_P(ev), max, SYS_P(&none), 0, 8);
 }
 
 #endif

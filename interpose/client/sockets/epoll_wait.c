@@ -131,12 +131,11 @@ static int sort_kernel(struct tas_ep *ep, struct epoll_event *ev, int n)
 
 static int take_kernel(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
 {
-	struct timespec none = {0, 0};
 	int r;
 
 	if (max <= 0 || !atomic_load(&ep->kernel))
 		return 0;
-	r = tas__epoll_wait_raw(epfd, ev, max, &none, NULL);
+	r = tas__epoll_look_raw(epfd, ev, max);
 	return r > 0 ? sort_kernel(ep, ev, r) : r == -EINTR ? 0 : r;
 }
 

@@ -274,7 +274,7 @@ int tas_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, cons
 	if (!fds || bad_time(timeout) || !ours(fds, n)) {
 		if (timeout)
 			ts = *timeout;
-		return sys_ppoll(fds, n, timeout ? &ts : NULL, mask);
+		return (int)tas__sleep5(SYS_ppoll, SYS_P(fds), n, timeout ? SYS_P(&ts) : 0, SYS_P(mask), 8);
 	}
 	sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, SYS_P(&rl));
 	if (n > rl.rlim_cur)
@@ -359,7 +359,7 @@ static int select_raw(int n, fd_set *r, fd_set *w, fd_set *e, const struct times
 
 	if (timeout)
 		ts = *timeout;
-	return (int)sys6(SYS_pselect6, n, SYS_P(r), SYS_P(w), SYS_P(e), timeout ? SYS_P(&ts) : 0, SYS_P(&m));
+	return (int)tas__sleep6(SYS_pselect6, n, SYS_P(r), SYS_P(w), SYS_P(e), timeout ? SYS_P(&ts) : 0, SYS_P(&m));
 }
 
 int tas_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)

@@ -206,10 +206,13 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 {
 	_Atomic uint32_t *ev = in ? &o->b->s.ev_in : &o->b->s.ev_out;
 	_Atomic uint32_t *waiters = in ? &o->b->c.wait_in : &o->b->c.wait_out;
+	bool restarts = !w->partial && (!w->deadline || w->deadline == UINT64_MAX);
+	_Atomic uint32_t *news = restarts ? &tas__sigs.news_intr : &tas__sigs.news_any;
+	uint32_t v = atomic_load_explicit(news, memory_order_relaxed);
 	int r = 0;
 
 	/* after the look at the state: Linux, too, reports data rather than the signal that came with it */
-	if (tas__sig_came(w->sig, !w->deadline || w->deadline == UINT64_MAX))
+	if (tas__sig_came(w->sig, restarts))
 		return -EINTR;
 	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
 		if (!unchanged(o, ev, seen, shut)) {
@@ -225,7 +228,7 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	/* pairs with the service's bump of ev before its load of the waiters */
 	atomic_fetch_add_explicit(waiters, 1, memory_order_seq_cst);
 	if (unchanged(o, ev, seen, shut))
-		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut, w->sig);
+		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut, news, v);
 	atomic_fetch_sub_explicit(waiters, 1, memory_order_relaxed);
 	return r;
 }

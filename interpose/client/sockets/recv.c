@@ -202,9 +202,10 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 		}
 		if (nonblock)
 			return got ? (ssize_t)got : -EAGAIN;
+		w.partial = got > 0;
 		why = tas__obj_wait(o, fd, true, seen, shut, &w);
 		if (why < 0)
-			return got ? (ssize_t)got : why;
+			return got && why != -ECANCELED ? (ssize_t)got : why;
 		if (peek) {
 			got = 0;
 			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
@@ -278,7 +279,7 @@ ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *ad
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys6(SYS_recvfrom, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), SYS_P(len));
+			r = tas__sleep6(SYS_recvfrom, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), SYS_P(len));
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -304,7 +305,7 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys3(SYS_recvmsg, tas__raw(fd), SYS_P(msg), flags);
+			r = tas__sleep3(SYS_recvmsg, tas__raw(fd), SYS_P(msg), flags);
 	} while (!o && again(fd, r));
 	if (!o) {
 		if (r >= 0 && msg->msg_controllen)
@@ -336,7 +337,7 @@ ssize_t tas_read(int fd, void *buf, size_t n)
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys_read(tas__raw(fd), buf, n);
+			r = tas__sleep3(SYS_read, tas__raw(fd), SYS_P(buf), n);
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -354,7 +355,7 @@ ssize_t tas_readv(int fd, const struct iovec *iov, int n)
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys3(SYS_readv, tas__raw(fd), SYS_P(iov), n);
+			r = tas__sleep3(SYS_readv, tas__raw(fd), SYS_P(iov), n);
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -373,7 +374,7 @@ int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct time
 	ssize_t r = 0;
 
 	if (!o) {
-		r = sys5(SYS_recvmmsg, tas__raw(fd), SYS_P(vec), n, flags, SYS_P(timeout));
+		r = tas__sleep5(SYS_recvmmsg, tas__raw(fd), SYS_P(vec), n, flags, SYS_P(timeout));
 		for (i = 0; r > 0 && i < (unsigned)r; i++)
 			if (vec[i].msg_hdr.msg_controllen)
 				tas__note_received(&vec[i].msg_hdr);
@@ -395,5 +396,5 @@ int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct time
 			break;
 		}
 	}
-	return i ? (int)i : (int)r;
+	return i && r != -ECANCELED ? (int)i : (int)r;
 }

@@ -280,9 +280,10 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		}
 		if (nonblock)
 			return sent ? (ssize_t)sent : -EAGAIN;
+		w.partial = sent > 0;
 		r = tas__obj_wait(o, fd, false, seen, shut, &w);
 		if (r < 0)
-			return sent ? (ssize_t)sent : r;
+			return sent && r != -ECANCELED ? (ssize_t)sent : r;
 	}
 }
 
@@ -307,7 +308,7 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys6(SYS_sendto, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), len);
+			r = tas__sleep6(SYS_sendto, tas__raw(fd), SYS_P(buf), (long)n, flags, SYS_P(addr), len);
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -369,7 +370,7 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 		if (!o) {
 			if (!tas__wild(msg) && msg->msg_controllen)
 				tas__watch_passed(msg);
-			r = sys3(SYS_sendmsg, tas__raw(fd), SYS_P(msg), flags);
+			r = tas__sleep3(SYS_sendmsg, tas__raw(fd), SYS_P(msg), flags);
 		}
 	} while (!o && again(fd, r));
 	if (!o)
@@ -392,7 +393,7 @@ ssize_t tas_write(int fd, const void *buf, size_t n)
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys_write(tas__raw(fd), buf, n);
+			r = tas__sleep3(SYS_write, tas__raw(fd), SYS_P(buf), n);
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -410,7 +411,7 @@ ssize_t tas_writev(int fd, const struct iovec *iov, int n)
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
-			r = sys3(SYS_writev, tas__raw(fd), SYS_P(iov), n);
+			r = tas__sleep3(SYS_writev, tas__raw(fd), SYS_P(iov), n);
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
@@ -432,5 +433,5 @@ int tas_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
 			break;
 		vec[i].msg_len = (unsigned)r;
 	}
-	return i ? (int)i : (int)r;
+	return i && r != -ECANCELED ? (int)i : (int)r;
 }

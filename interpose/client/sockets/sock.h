@@ -188,11 +188,12 @@ void tas__obj_kick(struct tas_obj *o);
 
 /* Sleep until something happens on o (in: ev_in, else ev_out).  seen: the event word before the caller looked; shut:
  * a.shut before.  Spins first.  fd: for SO_RCVTIMEO/SO_SNDTIMEO; *deadline 0 at first.  0: look again; -EAGAIN:
- * timeout; -EINTR. */
+ * timeout; -EINTR; -ECANCELED. */
 struct tas_wait {
 	struct tas_spin spin;
 	uint64_t deadline; /* ns; 0: not known yet; UINT64_MAX: none */
 	struct tas_sig_mark sig; /* at the entry of the call */
+	bool partial; /* some bytes were moved: any handler ends the call, with or without SA_RESTART */
 };
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w);
 
