@@ -40,6 +40,7 @@ int main(void)
 	N("conns", TAS_ADMIN_CONNS);
 	N("stats", TAS_ADMIN_STATS);
 	N("procs", TAS_ADMIN_PROCS);
+	N("raw", TAS_ADMIN_RAW);
 	printf("}\n");
 	fprintf(stderr, "%s", TAS_SOCKET_DEFAULT);
 	return 0;
@@ -75,6 +76,7 @@ def test_tools_and_service_agree_on_the_layout_of_messages(tmp_path: Path) -> No
         "conns": what.CONNS,
         "stats": what.STATS,
         "procs": what.PROCS,
+        "raw": what.RAW,
     }
     assert run.stderr == _control.SOCKET_DEFAULT
 

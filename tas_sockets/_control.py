@@ -33,6 +33,7 @@ class What(IntEnum):
     CONNS = 2
     STATS = 3
     PROCS = 4
+    RAW = 5
 
 
 class ServiceError(Exception):

@@ -90,6 +90,29 @@ def conns(args: argparse.Namespace) -> int:
     return 0
 
 
+SYSTEM_CALLS = {
+    0: "read", 1: "write", 3: "close", 16: "ioctl", 19: "readv", 20: "writev", 32: "dup", 33: "dup2", 40: "sendfile",
+    42: "connect", 43: "accept", 44: "sendto", 45: "recvfrom", 46: "sendmsg", 47: "recvmsg", 48: "shutdown", 49: "bind",
+    50: "listen", 51: "getsockname", 52: "getpeername", 54: "setsockopt", 55: "getsockopt", 72: "fcntl",
+    233: "epoll_ctl", 275: "splice", 288: "accept4", 292: "dup3", 299: "recvmmsg", 307: "sendmmsg", 327: "preadv2",
+    328: "pwritev2",
+}  # fmt: skip
+
+
+def raw(args: argparse.Namespace) -> int:
+    found = _ask(args, What.RAW)
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    rows: list[list[object]] = [["Program", "Process", "Site", "Call", "Count", "Result"]]
+    for s in sorted(found, key=lambda s: -s["count"]):
+        call = SYSTEM_CALLS.get(s["nr"], str(s["nr"]))
+        result = "emulated" if s["caught"] else "went to the unconnected kernel socket"
+        rows.append([s["comm"], s["pid"], f"{s['object']}+{s['offset']:#x}", call, s["count"], result])
+    _table(rows, right=frozenset({4}))
+    return 0
+
+
 def stats(args: argparse.Namespace) -> int:
     found = _ask(args, What.STATS)
     if args.json:
@@ -140,13 +163,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, function, text in (
         ("status", status, "what is running"),
         ("conns", conns, "sockets of TAS"),
+        ("raw", raw, "system calls on TAS sockets that passed libc by (programs run with TAS_RAW=report or catch)"),
         ("stats", stats, "counters and gauges"),
     ):
         sub = add(name, function, text)
         sub.add_argument("-j", "--json", action="store_true", help="as JSON")
         if name == "conns":
             sub.add_argument("-l", "--listening", action="store_true", help="listeners only")
-        if name != "status":
+        if name in ("conns", "stats"):
             sub.add_argument(
                 "-a", "--all", action="store_true", help="listeners too" if name == "conns" else "zeros too"
             )

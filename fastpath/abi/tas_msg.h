@@ -63,9 +63,13 @@ enum tas_msg_op {
 	TAS_MSG_ADMIN,
 	/* End the service (same uid as the service, or root). */
 	TAS_MSG_SHUTDOWN,
+	/* System calls on TAS numbers that passed libc by come from here.  req: raw (the count is the total so far).  No
+	 * reply. */
+	TAS_MSG_RAW,
 };
 
-enum tas_admin_what { TAS_ADMIN_STATUS = 1, TAS_ADMIN_CONNS = 2, TAS_ADMIN_STATS = 3, TAS_ADMIN_PROCS = 4 };
+enum tas_admin_what { TAS_ADMIN_STATUS = 1, TAS_ADMIN_CONNS = 2, TAS_ADMIN_STATS = 3, TAS_ADMIN_PROCS = 4,
+		      TAS_ADMIN_RAW = 5 };
 
 /* tas_msg.bind.flags */
 enum {
@@ -147,6 +151,13 @@ struct tas_msg {
 			uint64_t bytes_acked, bytes_received, segs_out, segs_in, bytes_sent, bytes_retrans;
 			uint32_t pmtu, advmss, reordering, min_rtt_us;
 		} info;
+		struct {
+			uint64_t offset; /* of the instruction in its object */
+			uint64_t count;
+			uint32_t nr;
+			uint32_t caught; /* 1: it was made to work, 0: it went to the backing socket */
+			char object[64]; /* file name, 0-terminated */
+		} raw;
 		uint64_t room[38];
 	} u;
 };

@@ -197,6 +197,38 @@ static void processes(struct out *o, uint32_t *cursor)
 	put(o, "]");
 }
 
+/* One object per site; the cursor counts them over all processes. */
+static void raw_sites(struct out *o, uint32_t *cursor)
+{
+	uint32_t at = 0, from = *cursor;
+
+	*cursor = 0;
+	put(o, "[");
+	for (uint32_t i = 0; i < tas__n_procs; i++) {
+		const struct tas_proc *p = tas__procs[i];
+
+		for (uint32_t k = 0; p && k < p->n_raw; k++, at++) {
+			const struct tas_raw_site *s = &p->raw[k];
+
+			if (at < from)
+				continue;
+			if (o->room - o->len < OBJECT_ROOM + sizeof s->object * 6) {
+				*cursor = at;
+				goto out;
+			}
+			put(o, "%s{\"pid\":%d,\"comm\":", o->len > 1 ? "," : "", (int)p->pid);
+			put_string(o, p->comm);
+			put(o, ",\"object\":");
+			put_string(o, s->object);
+			put(o, ",\"offset\":%llu,\"nr\":%u,\"count\":%llu,\"caught\":%s}",
+			    (unsigned long long)s->offset, s->nr, (unsigned long long)s->count,
+			    s->caught ? "true" : "false");
+		}
+	}
+out:
+	put(o, "]");
+}
+
 int tas__admin_text(uint32_t what, uint32_t *cursor, char *text, size_t room)
 {
 	struct out o = { text, 0, room, false };
@@ -215,6 +247,9 @@ int tas__admin_text(uint32_t what, uint32_t *cursor, char *text, size_t room)
 		break;
 	case TAS_ADMIN_PROCS:
 		processes(&o, cursor);
+		break;
+	case TAS_ADMIN_RAW:
+		raw_sites(&o, cursor);
 		break;
 	default:
 		return -EINVAL;

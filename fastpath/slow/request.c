@@ -310,6 +310,30 @@ static int info(struct tas_request *q)
 	return tas__op_info(q->s->proc, &q->msg, &q->rep);
 }
 
+/* More sites than there is room for are not told apart: the last one stands for them. */
+static int raw_site(struct tas_request *q)
+{
+	struct tas_proc *p = q->s->proc;
+	const char *object = q->msg.u.raw.object;
+	uint32_t i = 0;
+
+	q->silent = true;
+	if (!memchr(object, 0, sizeof q->msg.u.raw.object))
+		return -EINVAL;
+	while (i < p->n_raw && (p->raw[i].offset != q->msg.u.raw.offset || strcmp(p->raw[i].object, object)))
+		i++;
+	if (i == TAS_RAW_SITES)
+		i--;
+	else if (i == p->n_raw)
+		p->n_raw++;
+	strcpy(p->raw[i].object, object);
+	p->raw[i].offset = q->msg.u.raw.offset;
+	p->raw[i].count = q->msg.u.raw.count;
+	p->raw[i].nr = q->msg.u.raw.nr;
+	p->raw[i].caught = q->msg.u.raw.caught;
+	return 0;
+}
+
 /* ---- tasctl ---- */
 static int admin(struct tas_request *q)
 {
@@ -363,6 +387,7 @@ static const struct {
 	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED },
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },
+	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };
 
 static int answer(struct tas_request *q)

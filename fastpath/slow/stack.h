@@ -53,6 +53,15 @@ uint32_t tas__mem_chunks(void);
 uint32_t tas__mem_sets(void);
 
 /* ---- processes: slow/process.c ---- */
+/* Where a process made system calls on TAS numbers that its library did not see, as it says itself. */
+struct tas_raw_site {
+	char object[64];
+	uint64_t offset, count;
+	uint32_t nr;
+	bool caught;
+};
+enum { TAS_RAW_SITES = 32 };
+
 struct tas_proc {
 	uint32_t slot;
 	pid_t pid; /* 0: a forked child that has not said anything yet */
@@ -72,6 +81,8 @@ struct tas_proc {
 	} lane[TAS_CORES_MAX]; /* what each fast-path core knows of it */
 	int ws_efd[TAS_WS_MAX]; /* eventfds of open wait sets, -1: closed */
 	uint32_t n_ws;
+	struct tas_raw_site raw[TAS_RAW_SITES];
+	uint32_t n_raw;
 };
 
 extern struct tas_proc *tas__procs[TAS_PROC_MAX];

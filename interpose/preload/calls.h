@@ -111,11 +111,11 @@
 	OWN(int, epoll_ctl, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev), wait.c) \
 	FD(int, epoll_wait, (int fd, struct epoll_event *ev, int max, int ms), (fd, ev, max, ms), \
 	   CP(tas__epoll_pwait(fd, ev, max, ms, NULL))) \
-	FD(int, epoll_pwait, (int fd, struct epoll_event *ev, int max, int ms, const sigset_t *mask), \
-	   (fd, ev, max, ms, mask), CP(tas__epoll_pwait(fd, ev, max, ms, mask))) \
-	FD(int, epoll_pwait2, \
-	   (int fd, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask), \
-	   (fd, ev, max, timeout, mask), CP(tas_epoll_pwait2(fd, ev, max, timeout, mask))) \
+	OWN(int, epoll_pwait, (int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask), \
+	    (ep, ev, max, ms, mask), wait.c) \
+	OWN(int, epoll_pwait2, \
+	    (int ep, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask), \
+	    (ep, ev, max, timeout, mask), wait.c) \
 	/* signals */ \
 	OWN(int, sigaction, (int sig, const struct sigaction *new, struct sigaction *old), (sig, new, old), signals.c) \
 	SAME(__sigaction, sigaction) \
@@ -126,6 +126,15 @@
 	SAME(__sysv_signal, sysv_signal) \
 	NEW(int, siginterrupt, (int sig, int on), signals.c) \
 	NEW(sighandler_t, sigset, (int sig, sighandler_t h), signals.c) \
+	OWN(int, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old), masks.c) \
+	OWN(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old), masks.c) \
+	OWN(int, sigsuspend, (const sigset_t *mask), (mask), masks.c) \
+	/* threads and libraries */ \
+	OWN(int, pthread_create, (pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg), \
+	    (t, attr, fn, arg), threads.c) \
+	OWN(int, thrd_create, (thrd_t *t, thrd_start_t fn, void *arg), (t, fn, arg), threads.c) \
+	NEW(void *, dlopen, (const char *file, int flags), library.S) \
+	NEW(void *, dlmopen, (Lmid_t space, const char *file, int flags), library.S) \
 	/* stdio */ \
 	OWN(FILE *, fdopen, (int fd, const char *mode), (fd, mode), stdio.c) \
 	OWN(int, fclose, (FILE *f), (f), stdio.c) \

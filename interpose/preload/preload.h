@@ -15,6 +15,7 @@
 
 #include "calls.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 #include <termios.h>
+#include <threads.h>
 
 #include "lowlevel/wild.h"
 #include "tas_sockets.h"

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "preload.h"
+#include "raw.h"
 
 void tas__vfork_begin(void);
 int tas__vfork_end(long pid);
@@ -21,10 +22,12 @@ __attribute__((visibility("hidden"))) void tas__vfork_begin(void)
 	if (!tas__passive())
 		tas_before_spawn();
 	tas__vfork_depth++;
+	tas__raw_pause();
 }
 
 __attribute__((visibility("hidden"))) int tas__vfork_end(long pid)
 {
+	tas__raw_resume();
 	tas__vfork_depth--;
 	return (int)tas__result(pid);
 }
@@ -38,10 +41,12 @@ pid_t tas__w__Fork(void)
 		return tas__real._Fork();
 	tas_fork_prepare();
 	pid = tas__real._Fork();
-	if (pid == 0)
+	if (pid == 0) {
 		tas_fork_child();
-	else
+		tas__raw_arm();
+	} else {
 		tas_fork_parent();
+	}
 	return pid;
 }
 
@@ -55,6 +60,7 @@ static int forked(void *arg)
 	struct start start = *(struct start *)arg;
 
 	tas_fork_child();
+	tas__raw_arm();
 	return start.fn(start.arg);
 }
 

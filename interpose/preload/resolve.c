@@ -6,11 +6,12 @@
  * out of malloc's initialisation, and dlsym allocates when it does not find a symbol.)  The constructor looks all of
  * them up.
  */
-#include <dlfcn.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "preload.h"
+#include "raw.h"
 
 bool tas__ready;
 __thread int tas__vfork_depth __attribute__((tls_model("initial-exec")));
@@ -62,6 +63,24 @@ static void resolve_all(void)
 #undef FD
 }
 
+/* For library.S, which jumps. */
+__attribute__((visibility("hidden"))) void *tas__next_dlopen, *tas__next_dlmopen;
+__attribute__((visibility("hidden"))) bool tas__keep_deepbind;
+void tas__next_find(void);
+
+__attribute__((visibility("hidden"))) void tas__next_find(void)
+{
+	tas__next_dlopen = dlsym(RTLD_NEXT, "dlopen");
+	tas__next_dlmopen = dlsym(RTLD_NEXT, "dlmopen");
+}
+
+static bool env_says(const char *name, const char *value)
+{
+	const char *s = secure_getenv(name);
+
+	return s && !strcmp(s, value);
+}
+
 /* Our own path, absolute, for programs that are started with an environment without us. */
 static void find_self(void)
 {
@@ -98,9 +117,12 @@ __attribute__((constructor)) static void construct(void)
 	int err = errno;
 
 	resolve_all();
+	tas__next_find();
+	tas__keep_deepbind = env_says("TAS_DEEPBIND", "keep");
 	find_self();
 	tas__start();
 	for (int fd = 0; fd < 3; fd++)
 		tas__standard_stream(fd);
+	tas__raw_start();
 	errno = err;
 }

@@ -8,7 +8,9 @@
  * are made here of ours.  In a vfork child, whose memory is the parent's, a handler goes to the kernel as it is.
  */
 #include <stdatomic.h>
+
 #include "preload.h"
+#include "raw.h"
 
 typedef void (*full_handler)(int, siginfo_t *, void *);
 
@@ -43,12 +45,16 @@ int tas__w_sigaction(int sig, const struct sigaction *new, struct sigaction *old
 
 	if (unlikely(sig <= 0 || sig >= NSIG))
 		return tas__real.sigaction(sig, new, old);
+	if (unlikely(tas__raw_mode != TAS_RAW_OFF) && sig == SIGSYS && !tas__vfork_depth)
+		return tas__raw_sigaction(new, old);
 	before = atomic_load_explicit(&table[sig].handler, memory_order_acquire);
 	restarted = atomic_load_explicit(&table[sig].restarts, memory_order_relaxed);
 	ours = new && is_handler(new) && !tas__vfork_depth;
 	if (ours) {
 		sa = *new;
 		sa.sa_sigaction = trampoline;
+		if (tas__raw_mode != TAS_RAW_OFF)
+			sigdelset(&sa.sa_mask, SIGSYS);
 		/* first the table: with a trampoline already there, its next run is the new handler's */
 		atomic_store_explicit(&table[sig].restarts, !!(new->sa_flags & SA_RESTART), memory_order_relaxed);
 		atomic_store_explicit(&table[sig].handler, new->sa_sigaction, memory_order_release);

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: MIT
 /*
- * libc's syscall() for the numbers that have wrappers.  A call whose descriptors are the kernel's stays the raw system
- * call.
+ * System calls by number: libc's syscall(), and those that are caught (raw.c).  A call whose descriptors are the kernel's
+ * stays what it is.
  *
  * SYS_vfork and SYS_clone with shared memory stay raw: libc's syscall() cannot return twice on one stack.
  */
 #include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 
+#include "lowlevel/sys.h"
 #include "preload.h"
+#include "raw.h"
 
 #define INT(x) ((int)(x))
 #define SIZE(x) ((size_t)(x))
@@ -86,77 +90,119 @@ static const sigset_t *packed_mask(long arg)
 }
 
 /* clone without shared memory and on the same stack, and fork: what _Fork is. */
-static long forked_by(long nr, long a, long b, long c, long d, long e)
+long tas__fork_by(long nr, long a, long b, long c, long d, long e)
 {
 	long r;
 
 	tas_fork_prepare();
-	r = tas__real.syscall(nr, a, b, c, d, e, 0);
-	if (r == 0)
+	r = sys6(nr, a, b, c, d, e, 0);
+	if (r == 0) {
 		tas_fork_child();
-	else
+		tas__raw_arm();
+	} else {
 		tas_fork_parent();
+	}
+	return r;
+}
+
+/* Back from a wrapper's -1 and errno. */
+static long plain(long r)
+{
+	return r == -1 ? -errno : r;
+}
+
+/* More than one descriptor, or none. */
+static long by_wrapper(long nr, long a, long b, long c, long d, long e, long f)
+{
+	switch (nr) {
+	case SYS_socket:
+		return plain(tas__w_socket(INT(a), INT(b), INT(c)));
+	case SYS_recvmsg:
+		return plain(tas__w_recvmsg(INT(a), PTR(b), INT(c)));
+	case SYS_recvmmsg:
+		return plain(tas__w_recvmmsg(INT(a), PTR(b), (unsigned)c, INT(d), PTR(e)));
+	case SYS_sendmsg:
+		return plain(tas__w_sendmsg(INT(a), PTR(b), INT(c)));
+	case SYS_sendmmsg:
+		return plain(tas__w_sendmmsg(INT(a), PTR(b), (unsigned)c, INT(d)));
+	case SYS_sendfile:
+		return plain(tas__w_sendfile(INT(a), INT(b), PTR(c), SIZE(d)));
+	case SYS_splice:
+		return plain(tas__w_splice(INT(a), PTR(b), INT(c), PTR(d), SIZE(e), (unsigned)f));
+	case SYS_close_range:
+		return plain(tas__w_close_range((unsigned)a, (unsigned)b, INT(c)));
+	case SYS_dup2:
+		return plain(tas__w_dup2(INT(a), INT(b)));
+	case SYS_dup3:
+		return plain(tas__w_dup3(INT(a), INT(b), INT(c)));
+	case SYS_pidfd_getfd:
+		return plain(tas__w_pidfd_getfd(INT(a), INT(b), (unsigned)c));
+	case SYS_poll:
+		return plain(tas__w_poll(PTR(a), (nfds_t)b, INT(c)));
+	case SYS_ppoll:
+		return plain(tas__w_ppoll(PTR(a), (nfds_t)b, PTR(c), PTR(d)));
+	case SYS_select:
+		return plain(tas__w_select(INT(a), PTR(b), PTR(c), PTR(d), PTR(e)));
+	case SYS_pselect6:
+		return plain(tas__w_pselect(INT(a), PTR(b), PTR(c), PTR(d), PTR(e), packed_mask(f)));
+	case SYS_epoll_create:
+		return plain(tas__w_epoll_create(INT(a)));
+	case SYS_epoll_create1:
+		return plain(tas__w_epoll_create1(INT(a)));
+	case SYS_epoll_ctl:
+		return plain(tas__w_epoll_ctl(INT(a), INT(b), INT(c), PTR(d)));
+	case SYS_execve:
+		return plain(tas__w_execve(PTR(a), PTR(b), PTR(c)));
+	case SYS_execveat:
+		return plain(tas__w_execveat(INT(a), PTR(b), PTR(c), PTR(d), INT(e)));
+	}
+	return TAS_NATIVE;
+}
+
+/* A ring does what it is asked without a call that we could see.  TAS_IO_URING=allow: the program keeps its TCP off it. */
+static bool ring_refused(void)
+{
+	const char *s = tas_attached() ? secure_getenv("TAS_IO_URING") : "allow";
+
+	return !s || strcmp(s, "allow") != 0;
+}
+
+static long on_tas(long nr, long a, long b, long c, long d, long e, long f)
+{
+	if (!tas__kernel(INT(a))) {
+		long r = by_first(nr, a, b, c, d, e, f);
+
+		if (r != -ENOSYS)
+			return r;
+	}
+	switch (nr) {
+	case SYS_fork:
+		return tas__fork_by(nr, a, b, c, d, e);
+	case SYS_clone:
+		return a & CLONE_VM || b ? TAS_NATIVE : tas__fork_by(nr, a, b, c, d, e);
+	case SYS_io_uring_setup:
+		return ring_refused() ? -ENOSYS : TAS_NATIVE;
+	}
+	return by_wrapper(nr, a, b, c, d, e, f);
+}
+
+/* A system call is no cancellation point, whoever makes it. */
+long tas__by_number(long nr, long a, long b, long c, long d, long e, long f)
+{
+	int cancel;
+	long r;
+
+	if (tas__passive())
+		return TAS_NATIVE;
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+	r = on_tas(nr, a, b, c, d, e, f);
+	pthread_setcancelstate(cancel, NULL);
 	return r;
 }
 
 long tas__w_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
-	if (tas__passive())
-		goto raw;
-	if (!tas__kernel(INT(a))) {
-		long r = by_first(nr, a, b, c, d, e, f);
+	long r = tas__by_number(nr, a, b, c, d, e, f);
 
-		if (r != -ENOSYS)
-			return tas__result(r);
-	}
-	switch (nr) {
-	case SYS_socket:
-		return tas__w_socket(INT(a), INT(b), INT(c));
-	case SYS_recvmsg:
-		return tas__w_recvmsg(INT(a), PTR(b), INT(c));
-	case SYS_recvmmsg:
-		return tas__w_recvmmsg(INT(a), PTR(b), (unsigned)c, INT(d), PTR(e));
-	case SYS_sendmsg:
-		return tas__w_sendmsg(INT(a), PTR(b), INT(c));
-	case SYS_sendmmsg:
-		return tas__w_sendmmsg(INT(a), PTR(b), (unsigned)c, INT(d));
-	case SYS_sendfile:
-		return tas__w_sendfile(INT(a), INT(b), PTR(c), SIZE(d));
-	case SYS_splice:
-		return tas__w_splice(INT(a), PTR(b), INT(c), PTR(d), SIZE(e), (unsigned)f);
-	case SYS_close_range:
-		return tas__w_close_range((unsigned)a, (unsigned)b, INT(c));
-	case SYS_dup2:
-		return tas__w_dup2(INT(a), INT(b));
-	case SYS_dup3:
-		return tas__w_dup3(INT(a), INT(b), INT(c));
-	case SYS_pidfd_getfd:
-		return tas__w_pidfd_getfd(INT(a), INT(b), (unsigned)c);
-	case SYS_poll:
-		return tas__w_poll(PTR(a), (nfds_t)b, INT(c));
-	case SYS_ppoll:
-		return tas__w_ppoll(PTR(a), (nfds_t)b, PTR(c), PTR(d));
-	case SYS_select:
-		return tas__w_select(INT(a), PTR(b), PTR(c), PTR(d), PTR(e));
-	case SYS_pselect6:
-		return tas__w_pselect(INT(a), PTR(b), PTR(c), PTR(d), PTR(e), packed_mask(f));
-	case SYS_epoll_create:
-		return tas__w_epoll_create(INT(a));
-	case SYS_epoll_create1:
-		return tas__w_epoll_create1(INT(a));
-	case SYS_epoll_ctl:
-		return tas__w_epoll_ctl(INT(a), INT(b), INT(c), PTR(d));
-	case SYS_fork:
-		return forked_by(nr, a, b, c, d, e);
-	case SYS_clone:
-		if (a & CLONE_VM || b)
-			break;
-		return forked_by(nr, a, b, c, d, e);
-	case SYS_execve:
-		return tas__w_execve(PTR(a), PTR(b), PTR(c));
-	case SYS_execveat:
-		return tas__w_execveat(INT(a), PTR(b), PTR(c), PTR(d), INT(e));
-	}
-raw:
-	return tas__real.syscall(nr, a, b, c, d, e, f);
+	return r == TAS_NATIVE ? tas__real.syscall(nr, a, b, c, d, e, f) : tas__result(r);
 }

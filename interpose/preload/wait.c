@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "preload.h"
+#include "raw.h"
 
 /* What the kernel refuses before it reads the array is the kernel's, too. */
 static bool poll_is_kernel(const struct pollfd *fds, nfds_t n)
@@ -54,6 +55,9 @@ int tas__w___poll_chk(struct pollfd *fds, nfds_t n, int ms, size_t room)
 
 int tas__w_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
+	sigset_t room;
+
+	mask = tas__mask(mask, &room);
 	if (likely(poll_is_kernel(fds, n)) || tas__passive())
 		return tas__real.ppoll(fds, n, timeout, mask);
 	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
@@ -61,6 +65,9 @@ int tas__w_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 
 int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room)
 {
+	sigset_t set;
+
+	mask = tas__mask(mask, &set);
 	if (room / sizeof *fds < n || poll_is_kernel(fds, n) || tas__passive())
 		return tas__real.__ppoll_chk(fds, n, timeout, mask, room);
 	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
@@ -133,6 +140,9 @@ TAS_SAME(__select, select);
 
 int tas__w_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
 {
+	sigset_t room;
+
+	mask = tas__mask(mask, &room);
 	if (likely(select_is_kernel(n, r, w, e)) || tas__passive())
 		return tas__real.pselect(n, r, w, e, timeout, mask);
 	return (int)tas__result(CP(tas_pselect(n, r, w, e, timeout, mask)));
@@ -168,4 +178,24 @@ int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigs
 	struct timespec ts;
 
 	return tas_epoll_pwait2(ep, ev, max, from_ms(ms, &ts), mask);
+}
+
+int tas__w_epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask)
+{
+	sigset_t room;
+
+	mask = tas__mask(mask, &room);
+	if (likely(tas__kernel(ep)) || tas__passive())
+		return tas__real.epoll_pwait(ep, ev, max, ms, mask);
+	return (int)tas__result(CP(tas__epoll_pwait(ep, ev, max, ms, mask)));
+}
+
+int tas__w_epoll_pwait2(int ep, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask)
+{
+	sigset_t room;
+
+	mask = tas__mask(mask, &room);
+	if (likely(tas__kernel(ep)) || tas__passive())
+		return tas__real.epoll_pwait2(ep, ev, max, timeout, mask);
+	return (int)tas__result(CP(tas_epoll_pwait2(ep, ev, max, timeout, mask)));
 }

@@ -5,6 +5,8 @@
  */
 #include "lowlevel/low.h"
 
+long (*tas__gate)(long nr, long a, long b, long c, long d, long e, long f);
+
 void (*tas__internal_mark)(int fd, bool internal);
 
 /* High numbers, but not so high that the kernel's descriptor table grows large for them. */

@@ -8,14 +8,17 @@ are equal.  TAS_BUILD names the build folder.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -147,6 +150,79 @@ def test_real_program_does_what_it_does_on_the_kernel(name: str, mode: str, requ
         pytest.skip(f"{REAL[name][0]} is not installed")
     kernel = run(REAL[name])
     assert run(REAL[name], environment(mode, request)) == kernel
+
+
+def tasctl(service: Path, *args: str) -> Any:
+    command = [sys.executable, "-m", "tas_sockets.tasctl", "--socket", str(service), *args, "--json"]
+    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def local_connections(service: Path) -> int:
+    return int(tasctl(service, "stats")["counters"]["conn_local"])
+
+
+RAW = str(BUILD / "tests" / "preload" / "raw")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_raw_system_calls_work_when_they_are_caught(mode: str, request: pytest.FixtureRequest) -> None:
+    kernel = run([RAW])
+    before = local_connections(request.getfixturevalue("service"))
+    assert run([RAW], environment(mode, request) | {"TAS_RAW": "catch"}) == kernel
+    carried = local_connections(request.getfixturevalue("service")) - before
+    assert carried == (13 if mode == "service" else 0)
+
+
+@pytest.fixture(scope="session")
+def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("go"):
+        pytest.skip("go is not installed")
+    folder = tmp_path_factory.mktemp("go")
+    env = {**os.environ, "CGO_ENABLED": "1", "GOCACHE": str(folder / "cache"), "GOFLAGS": "-mod=mod", "HOME": str(folder)}
+    source = Path(__file__).with_name("web.go")
+    subprocess.run(["go", "build", "-o", str(folder / "web"), str(source)], env=env, check=True, timeout=280)
+    return folder / "web"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("how", ["off", "report", "catch"])
+def test_go_program_that_links_libc(how: str, go_program: Path, request: pytest.FixtureRequest) -> None:
+    """Go makes its own system calls: it runs as ever, and only when they are caught its connections are TAS's."""
+    service = request.getfixturevalue("service")
+    kernel = run([str(go_program)])
+    before = local_connections(service)
+    assert run([str(go_program)], environment("service", request) | {"TAS_RAW": how}) == kernel
+    assert (local_connections(service) - before >= 20) == (how == "catch")
+
+
+@pytest.mark.parametrize(("how", "result"), [("report", [-32, -107]), ("catch", [1, 5])])
+def test_raw_calls_on_tas_sockets_are_reported(how: str, result: list[int], request: pytest.FixtureRequest) -> None:
+    service = request.getfixturevalue("service")
+    env = environment("service", request) | {"TAS_RAW": how}
+    with subprocess.Popen([RAW, "hold"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout and program.stdin
+        lines = [program.stdout.readline() for _ in range(6)]
+        assert lines == [f"write {result[0]}\n"] * 5 + [f"recvfrom {result[1]}\n"]
+        sites = [s for s in tasctl(service, "raw") if s["pid"] == program.pid]
+        program.stdin.close()
+    # write is number 1, recvfrom 45; the count of a site is told when it has doubled
+    assert {(s["object"], s["nr"], s["caught"]) for s in sites} == {("raw", 1, how == "catch")}
+    assert [s["count"] for s in sites] == [4]
+
+
+def test_io_uring_is_refused_once_tas_is_used(request: pytest.FixtureRequest) -> None:
+    env = environment("service", request)
+    assert run([RAW, "ring"], env) == (0, f"before 1\nafter {errno.ENOSYS}\n")
+    assert run([RAW, "ring"], env | {"TAS_IO_URING": "allow"})[1] in ("before 1\nafter 0\n", "before 1\nafter 1\n")
+    assert run([RAW, "ring"])[1] in ("before 1\nafter 0\n", "before 1\nafter 1\n")
+
+
+def test_library_with_names_of_its_own_first_gets_ours(request: pytest.FixtureRequest) -> None:
+    service = request.getfixturevalue("service")
+    before = local_connections(service)
+    library = str(BUILD / "tests" / "preload" / "libearly.so")
+    assert run([RAW, "deep", library], environment("service", request)) == (0, "")
+    assert local_connections(service) - before == 2  # its constructor's, and the one it is asked for
 
 
 def free_port() -> int:
