@@ -48,12 +48,10 @@ def fetch(r: Run, name: str, base: str, *options: str) -> None:
     r.see(f"{name}: small", curl(r, *options, f"{base}/small.txt"))
     big = r.tmp / f"{name.replace(' ', '-')}.got"
     r.see(f"{name}: big", [curl(r, *options, "-o", big, f"{base}/big.bin"), sha(big.read_bytes())])
-    r.see(f"{name}: range", curl(r, *options, "-r", "100-109,300-309", "-o", "/dev/null", "-w", "%{http_code} %{size_download}\n", f"{base}/small.txt"))  # fmt: skip  # noqa: E501
-    r.see(f"{name}: missing", curl(r, *options, "-o", "/dev/null", "-w", "%{http_code}", f"{base}/none"))
-    r.see(
-        f"{name}: one connection",
-        curl(r, *options, "-w", "%{num_connects} %{size_download}\n", *(f"{base}/many/{n}" for n in range(3)), "-o", "/dev/null", "-o", "/dev/null", "-o", "/dev/null"),  # fmt: skip  # noqa: E501
-    )
+    nowhere, told = ("-o", "/dev/null"), ("-w", "%{http_code} %{num_connects} %{size_download}\n")
+    r.see(f"{name}: range", curl(r, *options, *nowhere, *told, "-r", "100-109,300-309", f"{base}/small.txt"))
+    r.see(f"{name}: missing", curl(r, *options, *nowhere, *told, f"{base}/none"))
+    r.see(f"{name}: one connection", curl(r, *options, *told, *nowhere * 3, *(f"{base}/many/{n}" for n in range(3))))
 
 
 def wrk(r: Run, url: str, seconds: int = 2, connections: int = 32, close: bool = False) -> dict[str, bool]:
@@ -72,5 +70,7 @@ def ab(r: Run, url: str, n: int, *options: str, connections: int = 20) -> dict[s
     """A number of requests: how they ended."""
     p = r.client("ab", "-q", "-n", str(n), "-c", str(connections), *options, url)
     code = p.wait(60)
-    said = dict(re.findall(r"^(Complete requests|Failed requests|Non-2xx responses|HTML transferred): +(\d+)", p.out, re.M))
+    said = dict(
+        re.findall(r"^(Complete requests|Failed requests|Non-2xx responses|HTML transferred): +(\d+)", p.out, re.M)
+    )
     return {"status": str(code), "error": p.err.strip(), **said}

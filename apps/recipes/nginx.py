@@ -60,7 +60,9 @@ def children(r: Run, pid: int) -> set[str]:
 def errors(r: Run) -> list[str]:
     """What nginx said that is no notice, and how its children ended otherwise than by exit 0."""
     lines = (r.tmp / "error.log").read_text().splitlines()
-    bad = [line for line in lines if "[notice]" not in line or re.search(r"exited on signal|exited with code [^0]", line)]
+    bad = [
+        line for line in lines if "[notice]" not in line or re.search(r"exited on signal|exited with code [^0]", line)
+    ]
     return [re.sub(r"^\S+ \S+ |\d+#\d+: (\*\d+ )?", "", line) for line in bad]
 
 
