@@ -186,6 +186,10 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 		rep->u.info.unacked = tas__accept_queued(s); /* Linux: length of the accept queue */
 		return 0;
 	}
+	if (b->kind == TAS_K_LOCAL) { /* nothing is timed, nothing repeated: what Linux shows of the quickest link */
+		rep->u.info.rtt_us = rep->u.info.min_rtt_us = 1;
+		rep->u.info.rto_us = 201000;
+	}
 	if (b->kind != TAS_K_LINK)
 		return 0;
 	tcp_get_stats(&s->u.tcp, &st);
