@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from _lab import until
 
 from recipes import LOCAL, SERVER, Run, recipe
@@ -15,8 +17,9 @@ DIGEST = (
 )
 
 
-def info(r: Run, port: int, section: str, line: str) -> bool:
-    return line in cli(r, "info", section, port=port)
+def becomes(what: str, r: Run, port: int, question: tuple[str, ...], answer: str) -> None:
+    """Waits until a node says so."""
+    until(what, lambda: answer in cli(r, *question, port=port), 30)
 
 
 @recipe(
@@ -33,15 +36,15 @@ def replication(r: Run) -> None:
     for port in replicas:
         serve(r, port, "--replicaof", r.addr, str(master))
     for port in replicas:
-        until("the replica has caught up", lambda p=port: info(r, p, "replication", "master_link_status:up"), 30)
+        becomes("the replica has caught up", r, port, ("info", "replication"), "master_link_status:up")
 
     bench = r.client(
         "redis-benchmark", "-h", r.addr, "-p", str(master), "-c", "20", "-n", "40000", "-P", "4", "-t", "set,lpush"
     )  # fmt: skip
     r.see("bgsave", cli(r, "bgsave"))
     bench.ok(60)
-    until("the snapshot is written", lambda: info(r, master, "persistence", "rdb_bgsave_in_progress:0"), 30)
-    r.see("saved", info(r, master, "persistence", "rdb_last_bgsave_status:ok"))
+    becomes("the snapshot is written", r, master, ("info", "persistence"), "rdb_bgsave_in_progress:0")
+    r.see("saved", "rdb_last_bgsave_status:ok" in cli(r, "info", "persistence"))
     r.see("last", cli(r, "set", "last", "write"))
     r.see("replicas that have it", cli(r, "wait", "2", "20000"))
     kept = [cli(r, "eval_ro", DIGEST, "0", port=p) for p in ports]
@@ -52,12 +55,8 @@ def replication(r: Run) -> None:
     r.see("cut", cli(r, "client", "kill", "type", "replica"))
     r.see("while cut", cli(r, "set", "last", "after the cut"))
     for port in replicas:
-        until(
-            "the replica is back",
-            lambda p=port: cli(r, "get", "last", port=p) == "after the cut",
-            30,
-        )
-    r.see("partial resyncs", info(r, master, "stats", "sync_partial_ok:2"))
+        becomes("the replica is back", r, port, ("get", "last"), "after the cut")
+    r.see("partial resyncs", "sync_partial_ok:2" in cli(r, "info", "stats"))
     r.see("write to a replica", cli(r, "set", "x", "y", port=6380))
     r.see("promotion", cli(r, "replicaof", "no", "one", port=6380))
     r.see("write to the promoted", cli(r, "set", "x", "y", port=6380))
@@ -79,9 +78,9 @@ def cluster(r: Run) -> None:
     ]
     addresses = [f"{r.addr}:{p}" for p in ports]
     made = r.client("redis-cli", "--cluster", "create", *addresses, "--cluster-yes").ok(60)
-    r.see("made", [line for line in made.splitlines() if line.startswith("[OK]")])
+    r.see("made", re.findall(r"\[OK\].*", made))
     for port in ports:
-        until("the cluster is whole", lambda p=port: info_cluster(r, p, "cluster_state:ok"), 30)
+        becomes("the cluster is whole", r, port, ("cluster", "info"), "cluster_state:ok")
     keys = [f"key{n}" for n in range(24)]
     r.see("set", [cli(r, "-c", "set", k, f"value of {k}", port=7000) for k in keys])
     r.see("get", [cli(r, "-c", "get", k, port=7002) for k in keys])
@@ -96,15 +95,11 @@ def cluster(r: Run) -> None:
         "--cluster-slots", "50", "--cluster-yes",
     ).ok(60)  # fmt: skip
     checked = r.client("redis-cli", "--cluster", "check", addresses[2]).ok(30)
-    r.see("checked", [line for line in checked.splitlines() if line.startswith("[OK]")])
+    r.see("checked", re.findall(r"\[OK\].*", checked))
     r.see("get after the move", [cli(r, "-c", "get", k, port=7002) for k in keys])
 
     nodes[2].kill()  # the bus goes away without a farewell
     for port in ports[:2]:
-        until("its failure is noticed", lambda p=port: info_cluster(r, p, "cluster_state:fail"), 30)
+        becomes("its failure is noticed", r, port, ("cluster", "info"), "cluster_state:fail")
     r.see("while it is gone", [cli(r, "-c", "get", k, port=7000).split()[0] for k in keys[:1]])
     r.carried(connections=60, bytes=1_000_000)
-
-
-def info_cluster(r: Run, port: int, line: str) -> bool:
-    return line in cli(r, "cluster", "info", port=port)
