@@ -18,7 +18,7 @@
 #include "service/edge.h"
 #include "service/link_drivers.h"
 
-enum { FRAME_USUAL = 2048, FRAME_JUMBO = 10240, PACKET_JUMBO = 16384, MTU_JUMBO = 9000, MTU_MEMIF = 9200 };
+enum { FRAME_USUAL = 2048, FRAME_JUMBO = 10240, MTU_JUMBO = 9000, MTU_MEMIF = 9200 };
 enum { MTU_XDP = 1500 /* a chunk of a page takes headroom and frame */ };
 
 unsigned tas__link_frame_room(uint16_t mtu)
@@ -69,7 +69,7 @@ static int interface_mtu(void)
 static int packet_prepare(struct tas_eal_device *d)
 {
 	int r = check_interface(AF_PACKET, "CAP_NET_RAW");
-	unsigned frame = interface_mtu() <= TAS_MTU_USUAL ? FRAME_USUAL : PACKET_JUMBO;
+	unsigned frame = interface_mtu() <= TAS_MTU_USUAL ? FRAME_USUAL : FRAME_JUMBO;
 
 	if (r)
 		return r;

@@ -29,6 +29,7 @@ static int epfd = -1;
 static bool stopping;
 static struct epoll_event events[EVENTS];
 static int n_events;
+static bool woken; /* the last look with a wait ended by an event, not by its time */
 
 static struct tas_pollable port = { .fd = -1 };
 static bool port_ready;
@@ -86,6 +87,7 @@ static unsigned look(struct tas_core *c, uint64_t ns)
 			epoll_wait(epfd, events, EVENTS, 0);
 	if (ns)
 		c->now = tas__clock();
+	woken = n_events > 0;
 	for (i = 0; i < n_events; i++) {
 		struct tas_pollable *p = events[i].data.ptr;
 
@@ -136,7 +138,8 @@ static int port_add(const struct tas_net *n)
 /* ---- rounds ---- */
 struct loop {
 	struct tas_idle idle;
-	uint64_t last_look, last_event, next_port, last_packet;
+	uint64_t last_look, last_event, next_port, last_packet, last_work;
+	bool woken;       /* the round follows a sleep that an event ended */
 	unsigned stretch; /* the polling interval, doubled so often */
 };
 
@@ -202,7 +205,7 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	uint64_t now = tas__clock(), deadline = earlier(tas_core_deadline(c), tas__net_deadline(c)), looked_at = nap(l, c, now);
 	unsigned seen;
 
-	deadline = earlier(deadline, tas__latency_deadline(l->idle.last_work, now));
+	deadline = earlier(deadline, tas__latency_deadline(l->last_work, now));
 	if (deadline <= now + short_wait)
 		return;
 	deadline = earlier(deadline, looked_at);
@@ -214,6 +217,7 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	}
 	if (!tas_core_sleep_begin(c))
 		return;
+	woken = true;
 	seen = arm_port(l, c) ? look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now) : 0;
 	if (seen)
 		l->last_event = c->now;
@@ -221,10 +225,10 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	if (c->net->interrupts)
 		tas__link_arm(c->net, false);
 	l->last_look = c->now;
-	if (looked_at != UINT64_MAX && !seen)
+	if (!woken && looked_at != UINT64_MAX)
 		return; /* only a look at the port: no news so far */
 	adapt(l, c->now - now);
-	tas__latency_woken(c->now);
+	l->woken = woken;
 	l->idle.last_work = c->now; /* what follows a wake comes soon */
 }
 
@@ -244,6 +248,9 @@ void tas__loop_run(struct tas_core *c)
 		c->now = tas__clock();
 		work = c->net->up ? receive(&l, c) : 0;
 		work += tas_core_poll(c);
+		if (work && l.woken)
+			tas__latency_woken(c->now);
+		l.woken = false;
 		if (c->net->up) {
 			tas__link_timer(c);
 			tas__net_timer(c);
@@ -258,7 +265,7 @@ void tas__loop_run(struct tas_core *c)
 				l.last_event = c->now;
 		}
 		if (work)
-			l.idle.last_work = c->now;
+			l.last_work = l.idle.last_work = c->now;
 		else if (!may_sleep)
 			sched_yield();
 		else if (!tas__idle(&l.idle, c->now, tas_config.poll_ns_tas << l.stretch))

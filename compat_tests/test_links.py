@@ -1,0 +1,216 @@
+"""Links other than the tap: packet and AF_XDP sockets on a veth pair, memif between two services."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from _lab import KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Service, missing, until
+
+pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="about the service's links")
+MEBIBYTE = 1 << 20
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Lab, Lab]]:
+    """A laboratory and another one: two machines."""
+    why = missing()
+    if why:
+        pytest.skip(why)
+    labs = []
+    try:
+        for name in ("near", "far"):
+            folder = tmp_path / name
+            folder.mkdir(mode=0o755)
+            labs.append(Lab(folder))
+        yield labs[0], labs[1]
+    finally:
+        for lab in labs:
+            lab.close(check=True)
+
+
+def veth(lab: Lab, mtu: int = 1500) -> None:
+    """An Ethernet between the namespaces of ``lab``; its peer computes its checksums itself."""
+    lab.app.ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", lab.peer.name)
+    for ns in (lab.app, lab.peer):
+        ns.ip("link", "set", "veth0", "mtu", str(mtu), "up")
+    lab.peer.ip("addr", "add", f"{PEER_ADDR}/24", "dev", "veth0")
+    lab.peer.run("ethtool", "-K", "veth0", "tx", "off", "tso", "off", "gso", "off")
+
+
+def serve(lab: Lab, link: str, addr: str = TAS_ADDR, *options: str) -> Service:
+    return Service(lab, f"--link={link}", f"--ip-addr={addr}/24", *options, link=False)
+
+
+def af_xdp_here(lab: Lab) -> bool:
+    """Does the kernel give AF_XDP sockets on a veth, and the driver bind one?"""
+    try:
+        serve(lab, "af_xdp:veth0")
+    except AssertionError as e:
+        print(f"no AF_XDP here: {e}")
+        lab.service = None
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["af_packet", "af_xdp"])
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_a_kernel_client_talks_over(lab: Lab, kind: str, mtu: int) -> None:
+    if kind == "af_xdp" and mtu != 1500:
+        pytest.skip("AF_XDP's frames are at most a page")
+    veth(lab, mtu)
+    if kind == "af_xdp":
+        if not af_xdp_here(lab):
+            pytest.skip("no AF_XDP sockets on this machine")
+    else:
+        serve(lab, f"{kind}:veth0")
+    service = lab.service
+    assert service
+    with service.carried(conn_passive=17, bytes_in=8 * MEBIBYTE):
+        _, port = lab.echoserver()
+        assert lab.rpc(port, "--connections=16", "--count=2000")["requests"] == 2000
+        assert lab.rpc(port, "--mode=block", "--count=500", "--size=64k")["requests"] == 500
+    assert f"MTU {mtu}," in service.log()
+
+
+def test_a_link_that_wakes_by_descriptor_costs_nothing_idle(lab: Lab) -> None:
+    veth(lab)
+    if not af_xdp_here(lab):
+        pytest.skip("no AF_XDP sockets on this machine")
+    service = lab.service
+    assert service
+    time.sleep(0.5)
+    before = service.cpu_seconds()
+    time.sleep(2)
+    assert service.cpu_seconds() - before <= 0.03
+
+
+@contextlib.contextmanager
+def huge_pages(count: int) -> Iterator[bool]:
+    """So many free huge pages, if the machine gives them."""
+    path = Path("/proc/sys/vm/nr_hugepages")
+    before = int(path.read_text())
+    path.write_text(str(before + count))
+    try:
+        yield int(path.read_text()) >= before + count
+    finally:
+        path.write_text(str(before))
+
+
+def _connected(service: Service) -> None:
+    until("the memif connection", lambda: "other end is there" in service.log())
+
+
+def connect_memif(near: Service, far: Service) -> None:
+    """Waits for the connection; its descriptors come and go with the other service, so they are not counted."""
+    for service in (near, far):
+        _connected(service)
+        service.base.pop("descriptors")
+
+
+def check_memif(two: tuple[Lab, Lab], server_options: str, client_options: str) -> None:
+    near, far = two
+    path = near.tmp / "memif.sock"
+    other = serve(far, f"memif:{path}{client_options}", PEER_ADDR)  # the client first: it waits
+    service = serve(near, f"memif:{path},server{server_options}")
+    connect_memif(service, other)
+    with service.carried(conn_passive=17):
+        _, port = near.echoserver()
+        rpc: list[str | Path] = [far.build / "rpcclient", "--json"]
+        run = far.tas(*rpc, "--connections=16", "--count=5000", TAS_ADDR, str(port)).json()
+        assert run["requests"] == 5000
+        run = far.tas(*rpc, "--mode=block", "--count=500", "--size=64k", TAS_ADDR, str(port)).json()
+        assert run["requests"] == 500
+
+
+def test_two_services_talk_over_memif(two: tuple[Lab, Lab]) -> None:
+    check_memif(two, "", "")
+
+
+def test_memif_carries_large_frames(two: tuple[Lab, Lab]) -> None:
+    check_memif(two, ",mtu=9000,id=3", ",mtu=9000,id=3")
+    assert two[0].service
+    assert "MTU 9000" in two[0].service.log()
+
+
+@pytest.mark.full  # huge pages belong to the whole machine: other services would take some
+def test_memif_without_a_copy_at_its_client(two: tuple[Lab, Lab]) -> None:
+    with huge_pages(512) as there:
+        if not there:
+            pytest.skip("no huge pages to be had")
+        check_memif(two, "", ",zero-copy")
+        for lab in two:  # before the pages go
+            lab.close(check=True)
+
+
+def test_an_idle_memif_costs_next_to_nothing(two: tuple[Lab, Lab]) -> None:
+    near, far = two
+    path = near.tmp / "memif.sock"
+    service = serve(near, f"memif:{path},server")
+    connect_memif(service, serve(far, f"memif:{path}", PEER_ADDR))
+    time.sleep(2.5)
+    before = service.cpu_seconds()
+    time.sleep(3)
+    assert service.cpu_seconds() - before <= 0.06
+
+
+@pytest.mark.parametrize("killed", ["server", "client"])
+def test_memif_survives_the_death_of_the_other_end(two: tuple[Lab, Lab], killed: str) -> None:
+    """Killed under load and started again, three times: the survivor goes on, and new connections work."""
+    near, far = two
+    path = near.tmp / "memif.sock"
+    service = serve(near, f"memif:{path}" + (",server" if killed == "client" else ""))
+    other = serve(far, f"memif:{path}" + (",server" if killed == "server" else ""), PEER_ADDR)
+    connect_memif(service, other)
+    survivor = psutil.Process(service.pid)
+    _, port = near.echoserver()
+    client: list[str | Path] = [far.build / "rpcclient", "--json", "--connections=32"]
+    for _ in range(3):
+        until("answers", lambda: far.tas(*client, "--count=64", TAS_ADDR, str(port)).wait() == 0, 30)
+        load = far.tas(*client, "--time=20", TAS_ADDR, str(port))
+        time.sleep(0.5)
+        other.kill()
+        assert load.wait(10) != 0  # its connections are gone with their service
+        assert survivor.is_running()
+        other.start()
+    until("answers", lambda: far.tas(*client, "--count=64", TAS_ADDR, str(port)).wait() == 0, 30)
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("af_xdp:nosuch0", "there is no interface of that name"),
+        ("af_packet:nosuch0", "there is no interface of that name"),
+        ("pci:0000:7f:1f.7", "there is no such device"),
+        ("memif:/,server", "exists and is not a socket"),
+        ("memif:/nosuch/m,server", "cannot open link memif"),
+    ],
+)
+def test_a_link_that_cannot_be_says_why(lab: Lab, link: str, words: str) -> None:
+    with pytest.raises(AssertionError, match=words):
+        serve(lab, link)
+    lab.service = None  # there is none to end
+
+
+def test_low_latency_holds_the_processor_awake_while_traffic_flows(lab: Lab) -> None:
+    if not os.path.exists("/dev/cpu_dma_latency"):
+        pytest.skip("this kernel has no /dev/cpu_dma_latency")
+    service = Service(lab, "--low-latency=auto")
+
+    def held() -> bool:
+        return any(f.path == "/dev/cpu_dma_latency" for f in psutil.Process(service.pid).open_files()) or any(
+            os.readlink(f"/proc/{service.pid}/fd/{n}") == "/dev/cpu_dma_latency"
+            for n in os.listdir(f"/proc/{service.pid}/fd")
+        )
+
+    assert not held()
+    _, port = lab.echoserver()
+    p = lab.kernel(lab.build / "rpcclient", "--mode=block", "--time=2", TAS_ADDR, str(port))
+    until("held", held, 2)
+    p.ok()
+    until("given back", lambda: not held(), 2)
