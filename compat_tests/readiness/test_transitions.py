@@ -67,9 +67,10 @@ ACTIONS: dict[str, Action] = {
     "peer_fin": lambda x, fd, pfd: (x.p.shutdown(pfd, 1), settle(x, fd, RDHUP)),
     "peer_close": lambda x, fd, pfd: (x.p.close(pfd), settle(x, fd, RDHUP)),
     "peer_reset": lambda x, fd, pfd: (x.p.set(pfd, 1, 13, RESET_LINGER), x.p.close(pfd), settle(x, fd, HUP)),
+    # the acknowledgement of a FIN is an event as well
     "shut_rd": lambda x, fd, pfd: x.s.shutdown(fd, 0),
-    "shut_wr": lambda x, fd, pfd: x.s.shutdown(fd, 1),
-    "shut_rdwr": lambda x, fd, pfd: x.s.shutdown(fd, 2),
+    "shut_wr": lambda x, fd, pfd: (x.s.shutdown(fd, 1), x.s.poll(timeout=15)),
+    "shut_rdwr": lambda x, fd, pfd: (x.s.shutdown(fd, 2), x.s.poll(timeout=15)),
     "so_error": lambda x, fd, pfd: x.s.error(fd),
     "lowat_5": lambda x, fd, pfd: x.s.set(fd, 1, 18, 5),
     "lowat_1": lambda x, fd, pfd: x.s.set(fd, 1, 18, 1),

@@ -40,6 +40,7 @@ enum {
 	TAS_CHUNK_SIZE = 16 << 20,
 	TAS_CHUNKS_MAX = 4096, /* chunks of one memory set */
 	TAS_BLOCK_SIZE = 4 * 128,
+	TAS_SUB_EXCLUSIVE = 1 << 30, /* in a subscription */
 	TAS_SUBS = 6, /* wait sets that can watch one socket without asking the service */
 	TAS_EXT_SLOTS = 2,
 	TAS_PROC_MAX = 2048, /* attached processes: ROBUST_LIST_LIMIT of Linux */
@@ -199,7 +200,8 @@ struct tas_lock_line {
 	_Atomic uint32_t wait_out; /* the same on ev_out */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description, kept by the fcntl and ioctl wrappers */
 	_Atomic uint32_t subs_lost; /* != 0: some subscription did not fit; the service keeps those (TAS_MSG_SUBSCRIBE) */
-	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1.  Taken by
+	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1, with
+	 * TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];
 	uint32_t reserved[20];

@@ -137,6 +137,7 @@ struct tas_msg {
 		} chunk, ws;
 		struct {
 			uint32_t id, gen, ws;
+			uint32_t flags; /* TAS_SUB_EXCLUSIVE */
 		} subscribe;
 		struct {
 			uint32_t what;   /* enum tas_admin_what */

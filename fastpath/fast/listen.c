@@ -87,7 +87,16 @@ void tas__accept_push(struct tas_sock *l, struct tas_sock *conn)
 	/* pairs with the acquire load of rx_delivered before an acceptor reads the entry */
 	atomic_store_explicit(&l->base.b->s.rx_delivered, l->u.lis.queued, memory_order_release);
 	l->delivered = l->u.lis.queued;
+	l->u.lis.news++;
 	tas__wake_soon(l, TAS_WAKE_IN);
+}
+
+uint32_t tas__accept_news(struct tas_sock *l)
+{
+	uint32_t n = l->u.lis.news;
+
+	l->u.lis.news = 0;
+	return n;
 }
 
 bool tas__accept_waiting(const struct tas_sock *conn)
@@ -315,6 +324,11 @@ void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn)
 
 void tas__listener_hint(struct tas_sock *l)
 {
+	/* an acceptor took one, or gave up and leaves it: whoever sleeps takes the next */
+	if (!l->u.lis.news && tas__accept_queued(l)) {
+		l->u.lis.news = 1;
+		tas__wake_soon(l, TAS_WAKE_IN);
+	}
 	while (l->u.lis.pending && tas__accept_room(l)) {
 		struct tas_sock *c = l->u.lis.pending;
 

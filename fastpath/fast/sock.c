@@ -332,10 +332,16 @@ void tas__sock_last_close(struct tas_sock_base *b)
 		tas__local_close(s, abort_it);
 }
 
+static uint32_t sub_slot(uint32_t sub)
+{
+	return (sub & ~(uint32_t)TAS_SUB_EXCLUSIVE) >> 16;
+}
+
 void tas__sock_forget_proc(struct tas_sock_base *b, const struct tas_proc *p)
 {
 	struct tas_lock_line *c = &b->b->c;
 	_Atomic uint32_t *locks[] = { &c->lock_rx, &c->lock_tx };
+	bool exclusive = false;
 
 	for (int i = 0; i < 2; i++) {
 		uint32_t v = atomic_load_explicit(locks[i], memory_order_relaxed);
@@ -346,18 +352,22 @@ void tas__sock_forget_proc(struct tas_sock_base *b, const struct tas_proc *p)
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t v = atomic_load_explicit(&c->subs[i], memory_order_relaxed);
 
-		if (v && v >> 16 == p->slot)
-			atomic_compare_exchange_strong(&c->subs[i], &v, 0);
+		if (v && sub_slot(v) == p->slot && atomic_compare_exchange_strong(&c->subs[i], &v, 0))
+			exclusive |= v & TAS_SUB_EXCLUSIVE;
 	}
 	for (uint32_t i = 0; i < b->n_more_subs;) {
-		if (b->more_subs[i] >> 16 == p->slot)
+		if (sub_slot(b->more_subs[i]) == p->slot) {
+			exclusive |= b->more_subs[i] & TAS_SUB_EXCLUSIVE;
 			b->more_subs[i] = b->more_subs[--b->n_more_subs];
-		else
+		} else {
 			i++;
+		}
 	}
+	if (exclusive && b->kind == TAS_K_LISTENER && !b->closed)
+		tas__listener_hint(tas__of(b)); /* it may be the one who was woken for what is queued */
 }
 
-int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws)
+int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws, uint32_t flags)
 {
 	uint32_t v = p->slot << 16 | (ws + 1);
 	uint32_t *more;
@@ -365,13 +375,15 @@ int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint3
 	if (ws >= TAS_WS_MAX)
 		return -EINVAL;
 	for (uint32_t i = 0; i < b->n_more_subs; i++)
-		if (b->more_subs[i] == v)
+		if ((b->more_subs[i] & ~(uint32_t)TAS_SUB_EXCLUSIVE) == v) {
+			b->more_subs[i] &= v | flags;
 			return 0;
+		}
 	more = realloc(b->more_subs, (b->n_more_subs + 1) * sizeof *more);
 	if (!more)
 		return -ENOMEM;
 	b->more_subs = more;
-	more[b->n_more_subs++] = v;
+	more[b->n_more_subs++] = v | (flags & TAS_SUB_EXCLUSIVE);
 	return 0;
 }
 
@@ -380,7 +392,7 @@ void tas__sock_unsubscribe(struct tas_sock_base *b, const struct tas_proc *p, ui
 	uint32_t v = p->slot << 16 | (ws + 1);
 
 	for (uint32_t i = 0; i < b->n_more_subs; i++) {
-		if (b->more_subs[i] == v) {
+		if ((b->more_subs[i] & ~(uint32_t)TAS_SUB_EXCLUSIVE) == v) {
 			b->more_subs[i] = b->more_subs[--b->n_more_subs];
 			return;
 		}

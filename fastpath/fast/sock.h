@@ -98,6 +98,7 @@ struct tas_sock {
 			bool owns_link;     /* receives from the link (first binder of the port) */
 			struct tas_sock *pending; /* local connects that wait for room */
 			uint32_t n_pending;
+			uint32_t news;      /* connections queued since acceptors were woken */
 		} lis;
 	} u;
 };
@@ -169,6 +170,7 @@ void tas__listener_timer(struct tas_sock *l);
 void tas__listener_pend(struct tas_sock *l, struct tas_sock *conn);
 void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn);
 uint32_t tas__accept_queued(struct tas_sock *l);
+uint32_t tas__accept_news(struct tas_sock *l); /* connections to wake acceptors for */
 bool tas__accept_waiting(const struct tas_sock *conn); /* still in an accept queue */
 void tas__accept_forget(struct tas_sock *s); /* a connection or a listener goes away */
 

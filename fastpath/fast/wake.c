@@ -73,25 +73,60 @@ static bool ring(int efd)
 	return write(efd, &one, sizeof one) == sizeof one || errno != EINTR;
 }
 
-static void wake_set(struct tas_sock *s, uint32_t sub)
+/* True: somebody slept there, and was woken. */
+static bool wake_set(struct tas_sock *s, uint32_t sub)
 {
-	uint32_t slot = sub >> 16, ws = (sub & 0xffff) - 1;
+	uint32_t slot = (sub & ~(uint32_t)TAS_SUB_EXCLUSIVE) >> 16, ws = (sub & 0xffff) - 1;
 	struct tas_proc *p = slot < TAS_PROC_MAX ? tas__procs[slot] : NULL;
 
 	/* the word is the application's: it may name only wait sets of its own memory set */
 	if (!p || p->set != s->base.set || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)
-		return;
+		return false;
 	if (ws < TAS_WS_BITMAPS)
 		tas_bitmap_set(&p->region->ready[ws], s->base.id);
 	if (!atomic_load_explicit(&p->region->ws[ws].sleeping, memory_order_seq_cst))
-		return;
+		return false;
 	if (!atomic_exchange_explicit(&p->region->ws[ws].sleeping, 0, memory_order_seq_cst))
-		return;
+		return false;
 	tas_count(s->core, TAS_CTR_app_wakeups, 1);
 	if (tas__set_dead(p->set) || ring(p->ws_efd[ws]))
-		return;
+		return true;
 	tas_warn("process %d made its wake descriptor block", (int)p->pid);
 	tas__set_condemn(p->set);
+	return true;
+}
+
+/* Wait sets in the order of their slots; of exclusive ones as many as there is news, as Linux's wait queue does. */
+static void wake_sets(struct tas_sock *s, uint32_t exclusive)
+{
+	struct tas_block *b = s->base.b;
+	bool any = false;
+
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t sub = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
+
+		if (sub & TAS_SUB_EXCLUSIVE)
+			any = true;
+		else if (sub)
+			wake_set(s, sub);
+	}
+	for (uint32_t i = 0; i < s->base.n_more_subs; i++) {
+		if (s->base.more_subs[i] & TAS_SUB_EXCLUSIVE)
+			any = true;
+		else
+			wake_set(s, s->base.more_subs[i]);
+	}
+	if (!any)
+		return;
+	for (int i = 0; i < TAS_SUBS && exclusive; i++) {
+		uint32_t sub = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
+
+		if ((sub & TAS_SUB_EXCLUSIVE) && wake_set(s, sub))
+			exclusive--;
+	}
+	for (uint32_t i = 0; i < s->base.n_more_subs && exclusive; i++)
+		if ((s->base.more_subs[i] & TAS_SUB_EXCLUSIVE) && wake_set(s, s->base.more_subs[i]))
+			exclusive--;
 }
 
 void tas__wake(struct tas_sock *s, unsigned what)
@@ -104,14 +139,7 @@ void tas__wake(struct tas_sock *s, unsigned what)
 		atomic_fetch_add_explicit(&b->s.ev_in, 1, memory_order_seq_cst);
 	if (what & TAS_WAKE_OUT)
 		atomic_fetch_add_explicit(&b->s.ev_out, 1, memory_order_seq_cst);
-	for (int i = 0; i < TAS_SUBS; i++) {
-		uint32_t sub = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
-
-		if (sub)
-			wake_set(s, sub);
-	}
-	for (uint32_t i = 0; i < s->base.n_more_subs; i++)
-		wake_set(s, s->base.more_subs[i]);
+	wake_sets(s, s->base.kind == TAS_K_LISTENER ? tas__accept_news(s) : 1);
 	if ((what & TAS_WAKE_IN) && atomic_load_explicit(&b->c.wait_in, memory_order_seq_cst)) {
 		tas_count(s->core, TAS_CTR_app_wakeups, 1);
 		tas__futex_wake(&b->s.ev_in);

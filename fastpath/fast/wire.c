@@ -213,6 +213,10 @@ void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 		failed(s, res->error);
 		wake |= TAS_WAKE_IN | TAS_WAKE_OUT;
 	}
+	/* Linux, tcp_rcv_state_process(): the acknowledgement of the own FIN is an event */
+	if (tcp_state(&s->u.tcp) == TCP_S_FIN_WAIT2 && s->base.b &&
+	    atomic_load_explicit(&s->base.b->s.state, memory_order_relaxed) == TAS_S_FIN_WAIT1)
+		wake |= TAS_WAKE_IN | TAS_WAKE_OUT;
 	tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));
 	if (res->acked > s->acked)
 		tas__tx_acked(s, res->acked);

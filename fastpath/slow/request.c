@@ -263,7 +263,7 @@ static int subscribe(struct tas_request *q)
 		return -ENOENT;
 	if (q->msg.u.subscribe.ws >= TAS_WS_MAX)
 		return -EINVAL;
-	return tas__sock_subscribe(s, q->s->proc, q->msg.u.subscribe.ws);
+	return tas__sock_subscribe(s, q->s->proc, q->msg.u.subscribe.ws, q->msg.u.subscribe.flags);
 }
 
 static int unsubscribe(struct tas_request *q)

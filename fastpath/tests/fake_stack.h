@@ -181,8 +181,9 @@ static inline struct tas_sock_base *fake_sock(struct tas_proc *p)
 	return NULL;
 }
 
-int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws)
+int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws, uint32_t flags)
 {
+	(void)flags;
 	(void)s;
 	(void)p;
 	(void)ws;

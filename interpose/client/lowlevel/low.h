@@ -224,7 +224,8 @@ void tas__waiter_disarm(struct tas_waiter *w);
 /* Empties the eventfd. */
 void tas__waiter_drain(struct tas_waiter *w);
 void tas__waiter_signal(struct tas_waiter *w);
-int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen);
+/* exclusive: an event wakes one of those who say so.  Said once with false, the wait set is not. */
+int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive);
 void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen);
 /* Wakes the threads of this process that watch the block through wait sets other than epoll's. */
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b);

@@ -213,19 +213,25 @@ static uint32_t sub_word(const struct tas_waiter *w)
 	return w->ss->slot << 16 | (w->index + 1);
 }
 
-int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
+int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive)
 {
-	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index}};
-	uint32_t me = sub_word(w);
+	uint32_t me = sub_word(w), flag = exclusive ? TAS_SUB_EXCLUSIVE : 0;
+	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index, .flags = flag}};
 
-	for (int i = 0; i < TAS_SUBS; i++)
-		if (atomic_load_explicit(&b->c.subs[i], memory_order_relaxed) == me)
-			return 0;
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_relaxed);
+
+		if ((v & ~(uint32_t)TAS_SUB_EXCLUSIVE) != me)
+			continue;
+		if (!exclusive)
+			atomic_store(&b->c.subs[i], me); /* nobody else writes a word that names this wait set */
+		return 0;
+	}
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t none = 0;
 
 		/* seq_cst: before the look at readiness that follows */
-		if (atomic_compare_exchange_strong(&b->c.subs[i], &none, me))
+		if (atomic_compare_exchange_strong(&b->c.subs[i], &none, me | flag))
 			return 0;
 	}
 	atomic_store(&b->c.subs_lost, 1);
@@ -237,9 +243,9 @@ void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, ui
 	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index}};
 
 	for (int i = 0; i < TAS_SUBS; i++) {
-		uint32_t me = sub_word(w);
+		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_relaxed);
 
-		if (atomic_compare_exchange_strong(&b->c.subs[i], &me, 0))
+		if ((v & ~(uint32_t)TAS_SUB_EXCLUSIVE) == sub_word(w) && atomic_compare_exchange_strong(&b->c.subs[i], &v, 0))
 			return;
 	}
 	if (atomic_load(&b->c.subs_lost) && tas__alive(w->ss))
@@ -249,7 +255,7 @@ void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, ui
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b)
 {
 	for (int i = 0; i < TAS_SUBS; i++) {
-		uint32_t v = atomic_load(&b->c.subs[i]), ws = (v & 0xffff) - 1;
+		uint32_t v = atomic_load(&b->c.subs[i]) & ~(uint32_t)TAS_SUB_EXCLUSIVE, ws = (v & 0xffff) - 1;
 		uint64_t one = 1;
 
 		if (v && v >> 16 == ss->slot && ws < TAS_WS_MAX && atomic_exchange(&ss->r->ws[ws].sleeping, 0))

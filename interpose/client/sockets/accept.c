@@ -166,7 +166,7 @@ static int wait_both(struct tas_obj *o, int fd, uint64_t end, struct tas_sig_mar
 
 	if (live) {
 		p[2].fd = atomic_load(&o->ss->ctl);
-		if (tas__waiter_get(o->ss, false, &w) == 0 && tas__subscribe(&w, o->b, o->id, o->gen) == 0) {
+		if (tas__waiter_get(o->ss, false, &w) == 0 && tas__subscribe(&w, o->b, o->id, o->gen, true) == 0) {
 			p[1].fd = w.fd;
 			tas__waiter_arm(&w);
 		} else {
@@ -242,8 +242,11 @@ static int accept_listener(struct tas_obj *o, int fd, int flags, struct sockaddr
 		if (!end)
 			end = accept_timeout(fd);
 		r = wait_both(o, fd, end, sig);
-		if (r < 0)
+		if (r < 0) {
+			if (tas__rx_avail(o->b))
+				tas__hint(o->ss, o->b, o->id); /* we may be the one who was woken for it: the service wakes another */
 			return r;
+		}
 	}
 }
 

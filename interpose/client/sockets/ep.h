@@ -56,6 +56,8 @@ struct tas_ep {
 	_Atomic bool kernel; /* has or had members in the kernel's set */
 	_Atomic bool exposed; /* something else waits for the set's descriptor */
 	bool exposed_in; /* the wait set's eventfd is in the kernel's set */
+	bool nests; /* another set is a member */
+	_Atomic bool rung; /* the wait set's eventfd was written, and not read since */
 	bool near; /* has had a member whose other end may be ours as well */
 	bool inherited; /* came through a fork: the kernel's set is shared with the parent */
 	bool death_seen; /* everything was forced since the service of w.ss died */
@@ -92,12 +94,14 @@ void tas__ep_unready(struct tas_item *i);
 bool tas__ep_hash_add(struct tas_ep *ep, struct tas_item *i);
 void tas__ep_hash_del(struct tas_ep *ep, struct tas_item *i);
 struct tas_item *tas__ep_items(struct tas_ep *ep, uint32_t id); /* bucket to walk by hash_next, comparing id */
+bool tas__ep_fired(int epfd, int fd); /* a one-shot member of the kernel's set that has had its event */
 void tas__ep_force_all(struct tas_ep *ep);
 int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events);
 bool tas__ep_pending(struct tas_ep *ep); /* without lock as well */
 /* Somebody waits for this set and should look again. */
 void tas__ep_wake(struct tas_ep *ep);
 void tas__ep_announce(struct tas_ep *ep);
+void tas__ep_unring(struct tas_ep *ep); /* without lock as well */
 void tas__ep_unkick(struct tas_ep *ep);
 
 static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event *ev)

@@ -16,15 +16,16 @@ int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events
 static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 {
 	struct tas_obj *o = i->o;
+	uint32_t off = i->flags & TAS_IT_OFF;
 	bool listens = atomic_load(&o->kind) == TAS_OBJ_LISTEN;
 	int r;
 
 	if (!tas__ep_hash_add(ep, i))
 		return -ENOMEM;
-	i->flags = TAS_IT_TAS | TAS_IT_FORCE;
+	i->flags = TAS_IT_TAS | TAS_IT_FORCE | off;
 	i->stamp = 0;
 	if (listens) {
-		r = tas__ep_khalf(ep, i, EPOLL_CTL_ADD, i->events);
+		r = tas__ep_khalf(ep, i, EPOLL_CTL_ADD, off ? EPOLLONESHOT : i->events);
 		if (r == -EEXIST)
 			r = tas__ep_khalf(ep, i, EPOLL_CTL_MOD, i->events & ~(uint32_t)EPOLLEXCLUSIVE);
 		if (r < 0) {
@@ -39,7 +40,7 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 	ep->near |= tas__obj_near(o);
 	tas__ep_ready(ep, i);
 	if (tas__ep_ensure(ep, o->ss))
-		tas__subscribe(&ep->w, o->b, o->id, o->gen);
+		tas__subscribe(&ep->w, o->b, o->id, o->gen, i->events & EPOLLEXCLUSIVE);
 	tas__ep_wake(ep);
 	return 0;
 }
@@ -228,6 +229,8 @@ static int ctl_kernel(int epfd, int op, int fd, struct epoll_event *ev)
 	ep = tas__ep_get(epfd);
 	if (ep) {
 		atomic_store(&ep->kernel, true);
+		if (tas__state(fd) == TAS_FD_EPOLL)
+			ep->nests = true;
 		tas__ep_put(ep);
 	}
 	if (tas__state(fd) == TAS_FD_EPOLL)
@@ -322,6 +325,8 @@ void tas__ep_became_tas(struct tas_obj *o)
 		next = i->obj_next;
 		tas__mutex_lock(&ep->lock);
 		fd = tas__ep_number(ep);
+		if ((i->events & EPOLLONESHOT) && tas__ep_fired(fd, i->fd))
+			i->flags |= TAS_IT_OFF;
 		if (fd >= 0)
 			tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, i->fd, NULL);
 		if (tas_member_begin(ep, i) < 0) {
@@ -382,10 +387,10 @@ void tas__ep_closing(struct tas_obj *o)
 	}
 }
 
-void tas__ep_kick(struct tas_obj *o)
+void tas__ep_kick(struct tas_obj *o, uint32_t events)
 {
 	for (struct tas_item *i = o->items; i; i = i->obj_next) {
-		if (!(i->flags & TAS_IT_TAS))
+		if (!(i->flags & TAS_IT_TAS) || (events && !(i->events & events)))
 			continue;
 		tas__mutex_lock(&i->ep->lock);
 		i->flags |= TAS_IT_FORCE;

@@ -84,13 +84,14 @@ struct tas_ep *tas__ep_new(int fd)
 		if (!ep)
 			return NULL;
 		ep->next = all_sets;
-		all_sets = ep;
+		__atomic_store_n(&all_sets, ep, __ATOMIC_RELEASE);
 	}
 	ep->fd = fd;
 	ep->kick_fd = -1;
 	ep->w.ss = NULL;
 	ep->ready.ready_next = ep->ready.ready_prev = &ep->ready;
-	ep->exposed_in = ep->inherited = ep->death_seen = ep->near = false;
+	atomic_store(&ep->rung, false);
+	ep->nests = ep->exposed_in = ep->inherited = ep->death_seen = ep->near = false;
 	atomic_store(&ep->kernel, false);
 	atomic_store(&ep->exposed, false);
 	atomic_store(&ep->n_tas, 0);
@@ -142,6 +143,56 @@ int tas__ep_number(struct tas_ep *ep)
 			return ep->fd = (int)fd;
 	}
 	return -1;
+}
+
+/* A line of fdinfo: "tfd:        5 events: 40000000 data: ..."; the kernel takes all events from a one-shot member that has
+ * fired.  1: that, 0: it has not, -1: another line. */
+static int fired_line(const char *c, int fd)
+{
+	uint32_t n = 0, events = 0;
+
+	if (c[0] != 't' || c[1] != 'f' || c[2] != 'd' || c[3] != ':')
+		return -1;
+	for (c += 4; *c == ' '; c++)
+		;
+	for (; *c >= '0' && *c <= '9'; c++)
+		n = n * 10 + (uint32_t)(*c - '0');
+	if (n != (uint32_t)fd)
+		return -1;
+	while (*c && *c != ':')
+		c++;
+	for (c += *c == ':'; *c == ' '; c++)
+		;
+	for (; (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'f'); c++)
+		events = events << 4 | (uint32_t)(*c <= '9' ? *c - '0' : *c - 'a' + 10);
+	return !(events & ~(uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE));
+}
+
+bool tas__ep_fired(int epfd, int fd)
+{
+	char path[40] = "/proc/self/fdinfo/", buf[4096], digits[12];
+	int n = 0, at = 18, file, found = -1;
+	size_t have = 0;
+	ssize_t r;
+
+	for (unsigned v = (unsigned)epfd; v || !n; v /= 10)
+		digits[n++] = (char)('0' + v % 10);
+	while (n)
+		path[at++] = digits[--n];
+	file = (int)sys4(SYS_openat, AT_FDCWD, SYS_P(path), O_RDONLY | O_CLOEXEC, 0);
+	while (file >= 0 && found < 0 && (r = sys_read(file, buf + have, sizeof buf - 1 - have)) > 0) {
+		char *line = buf, *end;
+
+		have += (size_t)r;
+		buf[have] = 0;
+		for (; found < 0 && (end = memchr(line, '\n', have - (size_t)(line - buf))); line = end + 1)
+			found = fired_line(line, fd);
+		have -= (size_t)(line - buf);
+		memmove(buf, line, have);
+	}
+	if (file >= 0)
+		sys_close(file);
+	return found == 1;
 }
 
 /* ---- hash by socket id ---- */
@@ -258,6 +309,7 @@ static void ep_release_waiter(struct tas_ep *ep)
 	if (ep->exposed_in && fd >= 0)
 		tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, ep->w.fd, NULL);
 	ep->exposed_in = false;
+	tas__ep_unring(ep);
 	tas__waiter_put(&ep->w);
 }
 
@@ -277,7 +329,7 @@ bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss)
 	for (uint32_t k = 0; k < ep->n_buckets; k++)
 		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next)
 			if (i->o->ss == ss)
-				tas__subscribe(&ep->w, i->o->b, i->o->id, i->o->gen);
+				tas__subscribe(&ep->w, i->o->b, i->o->id, i->o->gen, i->events & EPOLLEXCLUSIVE);
 	tas__ep_force_all(ep);
 	if (atomic_load(&ep->exposed))
 		expose_now(ep);
@@ -331,6 +383,42 @@ void tas__ep_expose(int fd)
 	tas__ep_put(ep);
 }
 
+void tas__ep_unring(struct tas_ep *ep)
+{
+	atomic_store(&ep->rung, false); /* first: who rings in between is heard */
+	tas__waiter_drain(&ep->w);
+}
+
+static void refresh(struct tas_ep *ep)
+{
+	uint64_t mask = tas__ep_lock(ep);
+
+	tas__ep_announce(ep);
+	tas__ep_unlock(ep, mask);
+}
+
+void tas__ep_refresh(int fd)
+{
+	struct tas_ep *ep = tas__ep_get(fd);
+
+	if (!ep)
+		return;
+	if (atomic_load(&ep->exposed) && ep->w.ss)
+		refresh(ep);
+	tas__ep_put(ep);
+}
+
+void tas__ep_refresh_all(void)
+{
+	for (struct tas_ep *ep = __atomic_load_n(&all_sets, __ATOMIC_ACQUIRE); ep; ep = ep->next) {
+		if (!atomic_load(&ep->exposed) || !tas__ep_try_ref(ep))
+			continue;
+		if (ep->w.ss)
+			refresh(ep);
+		tas__ep_put(ep);
+	}
+}
+
 /* ---- fork ---- */
 void tas__ep_fork_prepare(void)
 {
@@ -359,6 +447,7 @@ void tas__ep_fork_child(void)
 		ep->w.ss = NULL;
 		ep->inherited = true;
 		ep->exposed_in = false;
+		atomic_store(&ep->rung, false);
 		ep->kick_fd = -1;
 		atomic_store(&ep->sleepers, 0);
 		atomic_store(&ep->raw_waiters, 0);

@@ -45,7 +45,10 @@ static struct tas_seen see(const struct tas_block *b)
 static bool has_edge(struct tas_item *i, const struct tas_seen *now, uint32_t revents)
 {
 	const struct tas_seen *was = &i->seen;
-	bool in = now->in != was->in && (now->rx != was->rx || now->flags != was->flags || now->error != was->error ||
+	uint32_t lowat = atomic_load_explicit(&i->o->b->a.rcvlowat, memory_order_relaxed);
+	/* Linux, tcp_data_ready(): bytes are no event before there are enough */
+	bool data = now->rx != was->rx && (lowat < 2 || (revents & EPOLLIN) || tas__rx_avail(i->o->b) >= lowat);
+	bool in = now->in != was->in && (data || now->flags != was->flags || now->error != was->error ||
 					 now->state != was->state);
 	bool out = now->out != was->out;
 
@@ -233,8 +236,10 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 		r = tas__ppoll(p, 3, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
 	atomic_fetch_sub(&ep->sleepers, 1);
 	if (ss) {
-		if (p[1].revents & POLLIN)
+		if (p[1].revents & POLLIN) {
+			atomic_store(&ep->rung, false);
 			tas__waiter_drain(&w);
+		}
 		if (p[2].revents & (POLLHUP | POLLERR))
 			tas__session_died(ss);
 		tas__session_put(ss);
@@ -263,11 +268,24 @@ static bool settle(struct tas_ep *ep)
 /* Lets whoever else waits for the set hear of what is there now, or of the next event. */
 void tas__ep_announce(struct tas_ep *ep)
 {
-	if (!ep->w.ss)
+	struct tas_session *ss = ep->w.ss;
+
+	if (!ss)
 		return;
+	/* a set that is exposed is always armed, unless the service rang */
+	if (atomic_load(&ep->exposed) && !atomic_load(&ss->r->ws[ep->w.index].sleeping))
+		atomic_store(&ep->rung, true);
 	tas__waiter_arm(&ep->w);
-	if (settle(ep) || (!ep->death_seen && !tas__alive(ep->w.ss)))
-		tas__waiter_signal(&ep->w);
+	if (settle(ep) || (!ep->death_seen && !tas__alive(ss))) {
+		/* rings once: every time is an event for an edge-triggered set around this one */
+		if (!atomic_exchange(&ep->rung, true) || atomic_load(&ep->sleepers))
+			tas__waiter_signal(&ep->w);
+	} else if (atomic_load(&ep->rung)) {
+		tas__ep_unring(ep);
+		tas__waiter_arm(&ep->w);
+		if (settle(ep) && !atomic_exchange(&ep->rung, true))
+			tas__waiter_signal(&ep->w);
+	}
 }
 
 /* Whoever goes with events leaves the others able to hear the next one. */
@@ -289,9 +307,11 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 	int n;
 
 	if (atomic_load(&ep->exposed) && ep->w.ss)
-		tas__waiter_drain(&ep->w);
+		tas__ep_unring(ep);
 	for (;;) {
 		revive(ep);
+		if (ep->nests)
+			tas__ep_refresh_all();
 		n = collect(ep, epfd, ev, max);
 		if (!n && !end && ep->near && ep->w.ss && tas__settle(ep->w.ss))
 			n = collect(ep, epfd, ev, max);
@@ -316,6 +336,28 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 	return n;
 }
 
+/* Events, and no memory to put them: Linux says so when one comes, which stays. */
+static int wait_nowhere(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
+{
+	struct epoll_event ev;
+	int r = wait_mixed(ep, epfd, &ev, 1, end, mask);
+	uint64_t sig;
+
+	if (r <= 0)
+		return r;
+	sig = tas__ep_lock(ep);
+	for (uint32_t k = 0; k < ep->n_buckets; k++) {
+		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
+			if (i->stamp != ep->stamp)
+				continue;
+			i->flags = (i->flags & ~(uint32_t)TAS_IT_OFF) | TAS_IT_FORCE;
+			tas__ep_ready(ep, i);
+		}
+	}
+	tas__ep_unlock(ep, sig);
+	return -EFAULT;
+}
+
 static bool any_mark(const struct epoll_event *ev, int n)
 {
 	uint32_t index;
@@ -335,6 +377,8 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 	int r;
 
 	do {
+		if (ep->nests)
+			tas__ep_refresh_all();
 		atomic_fetch_add(&ep->raw_waiters, 1);
 		r = atomic_load(&ep->n_tas) ? 0
 					    : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
@@ -350,7 +394,7 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 			ep->stamp++;
 			r = sort_kernel(ep, ev, r);
 			if (!r && ep->w.ss)
-				tas__waiter_drain(&ep->w); /* only our own alarm rang */
+				tas__ep_unring(ep); /* only our own alarm rang */
 		}
 		tas__ep_unlock(ep, sig);
 	} while (alarm && !r && !atomic_load(&ep->n_tas));
@@ -370,7 +414,7 @@ int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct tim
 
 	if (!ep)
 		return tas__epoll_wait_raw(tas__raw(epfd), ev, max, timeout, mask);
-	if (max <= 0 || max > EVENTS_MAX || tas__wild(ev) || bad_time(timeout)) {
+	if (max <= 0 || max > EVENTS_MAX || bad_time(timeout) || (mask && tas__wild(mask)) || (tas__wild(ev) && !atomic_load(&ep->n_tas))) {
 		r = tas__epoll_wait_raw(epfd, ev, max, timeout, mask); /* the kernel says what is wrong */
 		goto out;
 	}
@@ -380,7 +424,7 @@ int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct tim
 		if (r || !atomic_load(&ep->n_tas))
 			goto out;
 	}
-	r = wait_mixed(ep, epfd, ev, max, end, mask);
+	r = tas__wild(ev) ? wait_nowhere(ep, epfd, end, mask) : wait_mixed(ep, epfd, ev, max, end, mask);
 out:
 	tas__ep_put(ep);
 	return r;

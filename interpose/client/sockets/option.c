@@ -213,6 +213,8 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 				atomic_fetch_and(&o->b->a.opts, ~(uint32_t)TAS_O_QUICKACK);
 			if (opts[i].act != ACT_NONE)
 				tas__opts_mirror(o, fd);
+			if (level == SOL_SOCKET && name == SO_RCVLOWAT && atomic_load(&o->kind) == TAS_OBJ_CONN)
+				tas__obj_lowat(o);
 		}
 	}
 	tas__obj_put(o);

@@ -16,6 +16,7 @@ struct job {
 	struct tas_obj **o; /* n; NULL: the kernel's business */
 	nfds_t n;
 	bool kernel; /* any descriptor for the kernel */
+	bool sets; /* an epoll set */
 	bool near; /* a connection whose other end may be ours as well */
 	bool orphan; /* a listener whose service is dead */
 	struct tas_waiter w; /* w.ss NULL: none */
@@ -51,6 +52,7 @@ static void prepare(struct job *j)
 			j->k[i].fd = INT32_MAX; /* POLLNVAL: not the program's */
 		else if (fd >= 0 && tas__state(fd) == TAS_FD_EPOLL)
 			tas__ep_expose(fd);
+		j->sets |= fd >= 0 && tas__state(fd) == TAS_FD_EPOLL;
 		j->near |= o && tas__obj_near(o);
 		if (o && atomic_load(&o->kind) == TAS_OBJ_CONN)
 			j->k[i].fd = -1;
@@ -92,10 +94,19 @@ static int merge(struct job *j)
 	return ready;
 }
 
+/* What the kernel says of an epoll set is what its TAS members say. */
+static void refresh_sets(struct job *j)
+{
+	for (nfds_t i = 0; j->sets && i < j->n; i++)
+		if (j->user[i].fd >= 0 && tas__state(j->user[i].fd) == TAS_FD_EPOLL)
+			tas__ep_refresh(j->user[i].fd);
+}
+
 static int poll_kernel_now(struct job *j, const sigset_t *mask)
 {
 	struct timespec none = {0, 0};
 
+	refresh_sets(j);
 	return j->kernel || mask ? sys_ppoll(j->k, j->n, &none, mask) : 0;
 }
 
@@ -109,7 +120,7 @@ static bool subscribe(struct job *j)
 			continue;
 		if (!j->w.ss && tas__waiter_get(o->ss, false, &j->w) < 0)
 			return false;
-		if (o->ss == j->w.ss && tas__subscribe(&j->w, o->b, o->id, o->gen) < 0)
+		if (o->ss == j->w.ss && tas__subscribe(&j->w, o->b, o->id, o->gen, false) < 0)
 			return false;
 	}
 	return true;
@@ -271,7 +282,7 @@ int tas_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, cons
 	struct timespec ts;
 	struct rlimit rl = {0, 0};
 
-	if (!fds || bad_time(timeout) || !ours(fds, n)) {
+	if (!fds || bad_time(timeout) || (mask && tas__wild(mask)) || !ours(fds, n)) {
 		if (timeout)
 			ts = *timeout;
 		return (int)tas__sleep5(SYS_ppoll, SYS_P(fds), n, timeout ? SYS_P(&ts) : 0, SYS_P(mask), 8);
@@ -368,7 +379,7 @@ int tas_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *t
 	nfds_t k;
 	int ret;
 
-	if (n <= 0 || bad_time(timeout))
+	if (n <= 0 || bad_time(timeout) || (mask && tas__wild(mask)))
 		return select_raw(n, r, w, e, timeout, mask);
 	if (n > (int)TAS_FD_TABLE_MAX)
 		n = TAS_FD_TABLE_MAX;

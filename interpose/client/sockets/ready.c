@@ -83,9 +83,23 @@ void tas__obj_kick(struct tas_obj *o)
 {
 	uint64_t mask = tas__table_lock();
 
-	tas__ep_kick(o);
+	tas__ep_kick(o, 0);
 	tas__table_unlock(mask);
 	sys_futex(&o->b->a.shut, FUTEX_WAKE, INT32_MAX, NULL);
+	if (!atomic_load(&o->ss->dead))
+		tas__wake_subscribers(o->ss, o->b);
+}
+
+/* Linux, tcp_set_rcvlowat(): what is there may be enough now, which is news for readers. */
+void tas__obj_lowat(struct tas_obj *o)
+{
+	uint64_t mask;
+
+	if (!(tas__obj_ready(o) & EPOLLIN))
+		return;
+	mask = tas__table_lock();
+	tas__ep_kick(o, EPOLLIN | EPOLLRDNORM);
+	tas__table_unlock(mask);
 	if (!atomic_load(&o->ss->dead))
 		tas__wake_subscribers(o->ss, o->b);
 }
@@ -182,7 +196,7 @@ static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 	int r = 0;
 
 	if (tas__waiter_get(o->ss, false, &w) == 0) {
-		if (tas__subscribe(&w, o->b, o->id, o->gen) == 0)
+		if (tas__subscribe(&w, o->b, o->id, o->gen, false) == 0)
 			p[0].fd = w.fd;
 		tas__waiter_arm(&w);
 	}

@@ -185,6 +185,7 @@ static inline bool tas__urg_there(const struct tas_block *b)
 }
 /* Wakes threads of this process that wait for o: a change that we made ourselves (shutdown). */
 void tas__obj_kick(struct tas_obj *o);
+void tas__obj_lowat(struct tas_obj *o); /* SO_RCVLOWAT was set */
 
 /* Sleep until something happens on o (in: ev_in, else ev_out).  seen: the event word before the caller looked; shut:
  * a.shut before.  Spins first.  fd: for SO_RCVTIMEO/SO_SNDTIMEO; *deadline 0 at first.  0: look again; -EAGAIN:
@@ -254,9 +255,12 @@ void tas__ep_forget(struct tas_obj *o); /* o is gone: its memberships end */
 void tas__ep_became_tas(struct tas_obj *o); /* PLAIN members move to the user level */
 void tas__ep_became_kernel(struct tas_obj *o); /* memberships stay the kernel's for good */
 void tas__ep_moved(struct tas_obj *o, struct tas_obj *to);
-void tas__ep_kick(struct tas_obj *o);
+void tas__ep_kick(struct tas_obj *o, uint32_t events); /* of members that ask for these; 0: all */
 void tas__ep_closing(struct tas_obj *o); /* a listener's last number is about to be closed */
 void tas__ep_expose(int fd); /* something outside waits for this set */
+/* Without the table lock: the kernel's view of a set that something outside waits for follows its TAS members. */
+void tas__ep_refresh(int fd);
+void tas__ep_refresh_all(void);
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
 void tas__ep_fork_child(void);
