@@ -154,10 +154,17 @@ test-preload: check-exports preload-programs
 # ---- conformance: the same scenarios on the kernel and on TAS ----
 $(O)/tests/agent: compat_tests/harness/agent.c
 	$(call say,LINK,$@)
-	$(Q)mkdir -p $(@D); $(CC) $(BASE) -o $@ $< -ldl
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) -rdynamic -o $@ $< -ldl
 CONFORMANCE := $(wildcard compat_tests/calls compat_tests/options compat_tests/readiness compat_tests/lifecycle compat_tests/tcp compat_tests/limits)
-.PHONY: conformance conformance-agent
-conformance-agent: $(O)/tests/agent
+$(O)/tests/fuzz-executor: $(wildcard compat_tests/fuzz/executor/*.[ch]) fastpath/abi/tas_msg.h
+	$(call say,LINK,$@)
+	$(Q)mkdir -p $(@D); $(CC) $(BASE) $(INC_FP) -o $@ $(filter %.c,$^)
+.PHONY: conformance conformance-agent fuzz-executor fuzz-diff
+conformance-agent: $(O)/tests/agent $(O)/tests/fuzz-executor
+fuzz-executor: $(O)/tests/fuzz-executor
+#? make fuzz-diff   random programs on the kernel and on TAS, compared (N=1000 SEED=1)
+fuzz-diff: all fuzz-executor
+	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(abspath $(PY)) -m fuzz.campaign -n $(or $(N),1000) --seed $(or $(SEED),1) --out $(abspath $(O))/fuzz-diff
 conformance: all conformance-agent
 	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=short $(CONFORMANCE)
 	@echo "$(O)/conformance/index.html"
@@ -177,7 +184,7 @@ bench: test-deps
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python compat_tests/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
 
 # ---- Python: the extension of the checkout's own .venv, built in place ----
-PY_SRC := tas_sockets/_build_ffi.py tas_sockets/_glue.c tas_sockets/_glue.h tas_sockets/_exports.map
+PY_SRC := tas_sockets/_build_ffi.py tas_sockets/_fast.c tas_sockets/_glue.c tas_sockets/_glue.h tas_sockets/_exports.map
 $(O)/python-extension: $(PY_SRC) $(LOW_SRC) $(SOCK_SRC) $(wildcard interpose/client/*.h interpose/client/*/*.h fastpath/abi/*.h)
 	$(call say,CFFI,tas_sockets)
 	$(Q)mkdir -p $(@D); $(PY) -m tas_sockets._build_ffi >$@

@@ -4,6 +4,7 @@ Topologies, each with the same programs on both stacks::
 
     link    server on TAS behind a tap, kernel client      |  server and client on the kernel, veth between namespaces
     local   server and client on TAS, one service          |  server and client on the kernel, loopback
+    python  the module tas_sockets, one service            |  the standard modules, loopback (bench_python.py)
 
 A repetition runs every row once on each stack, one after the other, the stack that begins alternating; a row's figure
 is the median over repetitions, its spread the smallest and largest. Beside each repetition: the round trip of a cache
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bench_python
 import psutil
 from _lab import BUILD, TAS_ADDR, Lab, Proc, Service, sweep
 
@@ -121,6 +123,8 @@ def rows() -> Iterator[Row]:
         yield Row("connect + request + close, 16 at a time", t, "per s", "more", _rate("-c", "16", "-r", "-n", "4000"))
         yield Row("bulk 100 MiB to the server", t, "Mbit/s", "more", lambda s: s.bulk("100m", server_sends=False))
         yield Row("bulk 100 MiB from the server", t, "Mbit/s", "more", lambda s: s.bulk("100m", server_sends=True))
+    for name, unit, better, run in bench_python.rows():
+        yield Row(name, "python", unit, better, run)
 
 
 def _stacks(lab: Lab) -> dict[tuple[str, str], Stack]:
@@ -136,11 +140,16 @@ def _stacks(lab: Lab) -> dict[tuple[str, str], Stack]:
     def tas(*argv: str | Path) -> Proc:
         return lab.tas(*argv, env={"TAS_REQUIRE": "1"})
 
+    def module(*argv: str | Path) -> Proc:
+        return lab.start(lab.app, *argv, env={"TAS_SOCKET": lab.tas_env()["TAS_SOCKET"], "TAS_REQUIRE": "1"})
+
     return {
         ("link", "tas"): Stack("tas", lab, tas, lab.kernel, TAS_ADDR),
         ("link", "linux"): Stack("linux", lab, plain, lab.kernel, VETH),
         ("local", "tas"): Stack("tas", lab, tas, tas, LOOPBACK),
         ("local", "linux"): Stack("linux", lab, plain, plain, LOOPBACK),
+        ("python", "tas"): Stack("tas", lab, module, module, LOOPBACK),
+        ("python", "linux"): Stack("linux", lab, plain, plain, LOOPBACK),
     }
 
 

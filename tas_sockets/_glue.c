@@ -113,11 +113,6 @@ ssize_t glue_send(int fd, const char *buf, size_t n, int flags, int64_t deadline
 	}
 }
 
-ssize_t glue_send_at(int fd, const char *buf, size_t off, size_t n, int flags, int64_t deadline)
-{
-	return glue_send(fd, buf + off, n, flags, deadline);
-}
-
 static socklen_t addr_out(const struct glue_addr *a, struct sockaddr_storage *ss)
 {
 	memset(ss, 0, sizeof *ss);
@@ -178,8 +173,11 @@ ssize_t glue_sendto(int fd, const char *buf, size_t n, int flags, const struct g
 ssize_t glue_recvmsg(int fd, struct msghdr *m, int flags, int64_t deadline)
 {
 	for (;;) {
-		ssize_t r = tas_recvmsg(fd, m, dontwait(flags, deadline));
+		ssize_t r;
 
+		tas__owned = true;
+		r = tas_recvmsg(fd, m, dontwait(flags, deadline));
+		tas__owned = false;
 		if (r != -EAGAIN || deadline < 0)
 			return r;
 		r = wait_for(fd, POLLIN, deadline);
@@ -191,8 +189,11 @@ ssize_t glue_recvmsg(int fd, struct msghdr *m, int flags, int64_t deadline)
 ssize_t glue_sendmsg(int fd, const struct msghdr *m, int flags, int64_t deadline)
 {
 	for (;;) {
-		ssize_t r = tas_sendmsg(fd, m, dontwait(flags, deadline));
+		ssize_t r;
 
+		tas__owned = true;
+		r = tas_sendmsg(fd, m, dontwait(flags, deadline));
+		tas__owned = false;
 		if (r != -EAGAIN || deadline < 0)
 			return r;
 		r = wait_for(fd, POLLOUT, deadline);
@@ -359,14 +360,4 @@ int glue_epoll_ctl(int ep, int op, int fd, uint32_t events)
 	struct epoll_event ev = { .events = events, .data.fd = fd };
 
 	return tas_epoll_ctl(ep, op, fd, &ev);
-}
-
-uint32_t glue_event_events(const struct epoll_event *ev, int i)
-{
-	return ev[i].events;
-}
-
-int glue_event_fd(const struct epoll_event *ev, int i)
-{
-	return ev[i].data.fd;
 }

@@ -11,6 +11,7 @@
 #include "tas.h"
 #include "tas_sockets.h"
 
+/* cffi: from here to the next such mark, the text is what the interpreter is told, too (_build_ffi.py) */
 enum { GLUE_TIMEOUT = -100000 };
 
 /* An IPv4 or IPv6 address; family 0: none. */
@@ -23,9 +24,6 @@ struct glue_addr {
 /* deadline: CLOCK_MONOTONIC nanoseconds, or -1: as the descriptor's own O_NONBLOCK says. */
 int glue_made(int fd);
 int glue_look(int fd);
-ssize_t glue_recv(int fd, void *buf, size_t n, int flags, int64_t deadline);
-ssize_t glue_send(int fd, const char *buf, size_t n, int flags, int64_t deadline);
-ssize_t glue_send_at(int fd, const char *buf, size_t off, size_t n, int flags, int64_t deadline);
 ssize_t glue_sendto(int fd, const char *buf, size_t n, int flags, const struct glue_addr *to, int64_t deadline);
 ssize_t glue_recvmsg(int fd, struct msghdr *m, int flags, int64_t deadline);
 ssize_t glue_sendmsg(int fd, const struct msghdr *m, int flags, int64_t deadline);
@@ -40,9 +38,12 @@ void glue_announce(int fd);
 /* select() over three lists of numbers; each list is overwritten by 1 (ready) and 0 */
 int glue_select(int *r, int nr, int *w, int nw, int *x, int nx, int64_t timeout_ns);
 int glue_poll(struct pollfd *p, int n, int64_t timeout_ns);
-int glue_epoll_wait(int ep, struct epoll_event *ev, int max, int64_t timeout_ns);
 int glue_epoll_ctl(int ep, int op, int fd, uint32_t events);
-uint32_t glue_event_events(const struct epoll_event *ev, int i);
-int glue_event_fd(const struct epoll_event *ev, int i);
+/* cffi: end */
+
+/* for _fast.c */
+ssize_t glue_recv(int fd, void *buf, size_t n, int flags, int64_t deadline);
+ssize_t glue_send(int fd, const char *buf, size_t n, int flags, int64_t deadline);
+int glue_epoll_wait(int ep, struct epoll_event *ev, int max, int64_t timeout_ns);
 
 #endif

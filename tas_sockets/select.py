@@ -12,11 +12,12 @@ from types import TracebackType
 from typing import Any
 
 from tas_sockets import _names
-from tas_sockets._ffi import NULL, error, lib, new
+from tas_sockets._ffi import NULL, error, fast, lib, new
 
 error_ = OSError
 FD_SETSIZE = 1024
 _MAX_NS = (1 << 63) - 1
+_wait = fast.epoll_wait
 
 
 def _descriptor(f: Any) -> int:
@@ -210,7 +211,6 @@ class epoll:
         if fd < 0:
             raise error(fd)
         self._fd = fd
-        self._events: Any = None
 
     @classmethod
     def fromfd(cls, fd: int, /) -> epoll:
@@ -280,24 +280,14 @@ class epoll:
             maxevents = FD_SETSIZE - 1
         elif maxevents < 1:
             raise ValueError(f"maxevents must be greater than 0, got {maxevents}")
-        held, self._events = self._events, None  # another thread makes its own
-        if held is None or held[0] < maxevents:
-            held = maxevents, new("struct epoll_event[]", maxevents)
-        ev = held[1]
-        wait = lib.glue_epoll_wait
         if ns <= 0:
-            while (r := wait(ep, ev, maxevents, ns)) == -EINTR:
-                pass
+            while (ready := _wait(ep, maxevents, ns)) is None:
+                ep = self._check()
         else:
             clock = _Clock(ns)
-            while (r := wait(ep, ev, maxevents, clock.left())) == -EINTR:
-                pass
-        if r < 0:
-            raise error(r)
-        number, events = lib.glue_event_fd, lib.glue_event_events
-        out = [(number(ev, i), events(ev, i)) for i in range(r)]
-        self._events = held
-        return out
+            while (ready := _wait(ep, maxevents, clock.left())) is None:
+                ep = self._check()
+        return ready
 
     def __enter__(self) -> epoll:
         self._check()
