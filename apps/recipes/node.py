@@ -189,7 +189,7 @@ if (process.argv[2] === 'child') {
 
 @recipe(
     "node-cluster",
-    exercises="two workers: sockets handed out by the first process, a listener shared; a worker dies and has a successor",
+    exercises="two workers: sockets handed out by the first process, a listener shared; a worker that dies",
     modes=(SERVER, LOCAL),
     debian=NODE,
 )
@@ -205,7 +205,7 @@ def cluster(r: Run) -> None:
         server.line(r"(?s)worker ended 3.*worker listens")
         r.see(f"{way}: after", web.curl(r, "-w", "%{http_code} ", "-o", "/dev/null", f"{base}/[1-20]"))
         r.see(f"{way}: end", server.end())
-    r.carried(connections=200, bytes=3_000_000)
+    r.carried(connections=200, bytes=2_500_000)
 
 
 @recipe(
