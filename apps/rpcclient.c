@@ -13,7 +13,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -24,26 +23,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "args.h"
 #include "histogram.h"
 #include "pattern.h"
+#include "report.h"
+#include "rpcoptions.h"
 
-enum { THREADS_MAX = 4096, CONNS_MAX = 1 << 20, DEPTH_MAX = 65536, EVENTS = 256, STALL_CHECK_MS = 200 };
-
-enum mode { MODE_BLOCK, MODE_EPOLL, MODE_SPIN };
-static const char *const mode_names[] = {"block", "epoll", "spin"};
-
-static struct {
-	const char *host, *port;
-	struct sockaddr_storage addr;
-	socklen_t addr_len;
-	unsigned conns, threads, depth;
-	size_t size;
-	double seconds, warmup, stall;
-	uint64_t count; /* requests in all, 0: by time */
-	enum mode mode;
-	bool reconnect, json, verify;
-} conf = {.conns = 1, .threads = 1, .depth = 1, .size = 64, .seconds = 5, .stall = 30, .mode = MODE_EPOLL, .verify = true};
+enum { EVENTS = 256, STALL_CHECK_MS = 200 };
 
 struct conn {
 	int fd;
@@ -68,8 +53,8 @@ struct worker {
 };
 
 static struct worker workers[THREADS_MAX];
-static pthread_barrier_t all_connected;
-static _Atomic uint64_t measure_from, end_at, tickets;
+static pthread_barrier_t all_connected, all_done;
+static _Atomic uint64_t measure_from, end_at, finished_at, tickets;
 static atomic_bool stop, failed;
 
 /* The first error ends the run; the others are its consequence. */
@@ -150,6 +135,8 @@ static int conn_send(struct conn *c)
 		n = (size_t)(c->begun * conf.size - c->sent);
 		if (n == 0)
 			return 0;
+		if (conf.separate && n > conf.size - c->sent % conf.size)
+			n = conf.size - (size_t)(c->sent % conf.size);
 		if (n > PATTERN_SPAN)
 			n = PATTERN_SPAN;
 		r = send(c->fd, pattern_at(c->base + c->sent), n, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -360,6 +347,21 @@ static bool connect_all(struct worker *w)
 	return true;
 }
 
+/* Connections stay as they are until everybody's requests are done and the time asked for is over. */
+static void hold(void)
+{
+	struct timespec t = {.tv_sec = (time_t)conf.hold, .tv_nsec = (long)((conf.hold - (double)(time_t)conf.hold) * 1e9)};
+
+	if (conf.hold <= 0)
+		return;
+	if (pthread_barrier_wait(&all_done) == PTHREAD_BARRIER_SERIAL_THREAD) {
+		atomic_store(&finished_at, now_ns());
+		fputs("holding\n", stderr);
+		nanosleep(&t, NULL);
+	}
+	pthread_barrier_wait(&all_done);
+}
+
 static void *worker_run(void *arg)
 {
 	struct worker *w = arg;
@@ -384,6 +386,7 @@ static void *worker_run(void *arg)
 	getrusage(RUSAGE_THREAD, &use);
 	w->cpu_s = (double)(use.ru_utime.tv_sec + use.ru_stime.tv_sec) +
 		   (double)(use.ru_utime.tv_usec + use.ru_stime.tv_usec) / 1e6;
+	hold();
 	for (unsigned i = 0; i < w->n; i++)
 		if (w->conn[i].fd >= 0)
 			close(w->conn[i].fd);
@@ -435,143 +438,23 @@ static void join_all(void)
 /* ---- report ---- */
 static void report(double seconds)
 {
-	static const struct {
-		const char *name;
-		double share;
-	} rows[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}};
 	static struct histogram all;
-	uint64_t requests = 0, connects = 0;
-	double cpu = 0, rate;
+	struct report r = {
+		.mode = mode_names[conf.mode], .connections = conf.conns, .threads = conf.threads, .depth = conf.depth,
+		.size = conf.size, .reconnect = conf.reconnect, .separate = conf.separate, .ok = !atomic_load(&failed),
+		.cdf = conf.cdf, .seconds = seconds, .latency = &all,
+	};
 
 	for (unsigned i = 0; i < conf.threads; i++) {
 		histogram_merge(&all, &workers[i].hist);
-		requests += workers[i].requests;
-		connects += workers[i].connects;
-		cpu += workers[i].cpu_s;
+		r.requests += workers[i].requests;
+		r.connects += workers[i].connects;
+		r.cpu_seconds += workers[i].cpu_s;
 	}
-	rate = seconds > 0 ? (double)requests / seconds : 0;
-	if (conf.json) {
-		printf("{\"mode\": \"%s\", \"connections\": %u, \"threads\": %u, \"depth\": %u, \"size\": %zu, "
-		       "\"reconnect\": %s, \"ok\": %s, \"seconds\": %.6f, \"requests\": %llu, \"connects\": %llu, "
-		       "\"rate\": %.1f, \"cpu_seconds\": %.6f, \"latency_us\": {\"min\": %.3f, \"mean\": %.3f, ",
-		       mode_names[conf.mode], conf.conns, conf.threads, conf.depth, conf.size,
-		       conf.reconnect ? "true" : "false", atomic_load(&failed) ? "false" : "true", seconds,
-		       (unsigned long long)requests, (unsigned long long)connects, rate, cpu, (double)all.min / 1e3,
-		       all.count ? (double)all.sum / (double)all.count / 1e3 : 0);
-		for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-			printf("\"%s\": %.3f, ", rows[i].name, histogram_percentile(&all, rows[i].share) / 1e3);
-		printf("\"max\": %.3f}}\n", (double)all.max / 1e3);
-		return;
-	}
-	printf("%llu requests in %.2f s: %.0f per second, %.1f Mbit/s each way\n", (unsigned long long)requests, seconds, rate,
-	       rate * (double)conf.size * 8 / 1e6);
-	printf("latency in us: min %.1f", (double)all.min / 1e3);
-	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		printf("  %s %.1f", rows[i].name, histogram_percentile(&all, rows[i].share) / 1e3);
-	printf("  max %.1f\n", (double)all.max / 1e3);
-}
-
-static const char usage[] =
-	"usage: rpcclient [options] HOST PORT\n"
-	"Sends requests to an echo server and measures the answers.\n"
-	"  -c, --connections=N    connections (1)\n"
-	"  -t, --threads=N        threads (1; mode block: one per connection)\n"
-	"  -s, --size=BYTES       length of a message, k and m allowed (64)\n"
-	"  -d, --depth=N          messages outstanding per connection (1)\n"
-	"  -m, --mode=MODE        block, epoll or spin (epoll)\n"
-	"  -T, --time=SECONDS     how long (5)\n"
-	"  -n, --count=N          so many requests instead\n"
-	"  -w, --warmup=SECONDS   not counted, before (0)\n"
-	"  -r, --reconnect        a new connection for every request\n"
-	"  -j, --json             result as one line of JSON\n"
-	"      --no-verify        do not compare the answers\n"
-	"      --stall=SECONDS    give up when a connection makes no progress for so long, 0: never (30)\n"
-	"  -h, --help             this text\n"
-	"Exit status: 0 all answered, 1 an error (said on stderr), 2 wrong usage.\n";
-
-static void parse_option(int opt)
-{
-	switch (opt) {
-	case 'c':
-		conf.conns = (unsigned)arg_number("--connections", optarg, 1, CONNS_MAX);
-		break;
-	case 't':
-		conf.threads = (unsigned)arg_number("--threads", optarg, 1, THREADS_MAX);
-		break;
-	case 's':
-		conf.size = (size_t)arg_number("--size", optarg, 1, 1u << 30);
-		break;
-	case 'd':
-		conf.depth = (unsigned)arg_number("--depth", optarg, 1, DEPTH_MAX);
-		break;
-	case 'm':
-		for (conf.mode = MODE_BLOCK; strcmp(optarg, mode_names[conf.mode]) != 0; conf.mode++)
-			if (conf.mode == MODE_SPIN) {
-				fprintf(stderr, "--mode: '%s' is not block, epoll or spin\n", optarg);
-				exit(2);
-			}
-		break;
-	case 'T':
-		conf.seconds = arg_seconds("--time", optarg);
-		break;
-	case 'n':
-		conf.count = arg_number("--count", optarg, 1, UINT64_MAX / 2);
-		break;
-	case 'w':
-		conf.warmup = arg_seconds("--warmup", optarg);
-		break;
-	case 'r':
-		conf.reconnect = true;
-		break;
-	case 'j':
-		conf.json = true;
-		break;
-	case 'V':
-		conf.verify = false;
-		break;
-	case 'S':
-		conf.stall = arg_seconds("--stall", optarg);
-		break;
-	case 'h':
-		fputs(usage, stdout);
-		exit(0);
-	default:
-		fputs("Try: rpcclient --help\n", stderr);
-		exit(2);
-	}
-}
-
-static void parse(int argc, char **argv)
-{
-	static const struct option longs[] = {
-		{"connections", required_argument, NULL, 'c'}, {"threads", required_argument, NULL, 't'},
-		{"size", required_argument, NULL, 's'},        {"depth", required_argument, NULL, 'd'},
-		{"mode", required_argument, NULL, 'm'},        {"time", required_argument, NULL, 'T'},
-		{"count", required_argument, NULL, 'n'},       {"warmup", required_argument, NULL, 'w'},
-		{"reconnect", no_argument, NULL, 'r'},         {"json", no_argument, NULL, 'j'},
-		{"no-verify", no_argument, NULL, 'V'},         {"stall", required_argument, NULL, 'S'},
-		{"help", no_argument, NULL, 'h'},              {0},
-	};
-	int opt;
-
-	while ((opt = getopt_long(argc, argv, "c:t:s:d:m:T:n:w:rjh", longs, NULL)) >= 0)
-		parse_option(opt);
-	if (argc - optind != 2)
-		parse_option('?');
-	arg_number("PORT", argv[optind + 1], 1, 65535);
-	arg_address(argv[optind], argv[optind + 1], &conf.addr, &conf.addr_len);
-	if (conf.reconnect && conf.depth > 1) {
-		fputs("rpcclient: --reconnect has one request per connection: --depth must be 1\n", stderr);
-		exit(2);
-	}
-	if (conf.mode == MODE_BLOCK)
-		conf.threads = conf.conns;
-	if (conf.threads > conf.conns)
-		conf.threads = conf.conns;
-	if (conf.threads > THREADS_MAX) {
-		fprintf(stderr, "rpcclient: at most %d threads\n", THREADS_MAX);
-		exit(2);
-	}
+	if (conf.json)
+		report_json(&r);
+	else
+		report_text(&r);
 }
 
 int main(int argc, char **argv)
@@ -586,6 +469,7 @@ int main(int argc, char **argv)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	pthread_barrier_init(&all_connected, NULL, conf.threads);
+	pthread_barrier_init(&all_done, NULL, conf.threads);
 	for (unsigned i = 0, first = 0; i < conf.threads; i++) {
 		unsigned n = conf.conns / conf.threads + (i < conf.conns % conf.threads);
 
@@ -601,7 +485,7 @@ int main(int argc, char **argv)
 		}
 	}
 	join_all();
-	end = now_ns();
+	end = finished_at ? finished_at : now_ns();
 	report((double)(end - measure_from) / 1e9);
 	return atomic_load(&failed) ? 1 : 0;
 }
