@@ -496,6 +496,7 @@ static PyMethodDef methods[] = {
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "tas_sockets._fast", .m_size = -1, .m_methods = methods};
 
+PyMODINIT_FUNC PyInit__fast(void); /* the loader looks it up by name */
 PyMODINIT_FUNC PyInit__fast(void)
 {
 	PyObject *standard = PyImport_ImportModule("_socket"), *type = NULL, *m = NULL;
