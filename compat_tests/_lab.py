@@ -338,6 +338,26 @@ class Lab:
         return sum(map(int, re.findall(r"packets (\d+)", self.peer.run("nft", "list", "table", "inet", "loss"))))
 
     # ---- diagnosis and end ----
+    def state(self) -> str:
+        """What the service says of itself, and what the kernel says of its threads."""
+        service = self.service
+        if not service or not service.pid:
+            return "-- no service"
+        said = []
+        for what in (What.STATS, What.CONNS, What.PROCS):
+            try:
+                found = service.ask(what)
+                if what == What.STATS:
+                    found = {k: {n: v for n, v in d.items() if v} for k, d in found.items()}
+                said.append(f"-- service {what.name.lower()}: {json.dumps(found)[:8000]}")
+            except (OSError, ServiceError) as e:
+                said.append(f"-- service {what.name.lower()}: {e}")
+        for task in sorted(Path(f"/proc/{service.pid}/task").glob("*")):
+            with contextlib.suppress(OSError):
+                facts = [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")]
+                said.append(f"-- service thread {task.name}: {' '.join(facts)}")
+        return "\n".join([*said, f"-- service's log:\n{service.log()[-4000:]}"])
+
     def dump(self, why: str, stacks: bool = True) -> None:
         """Says on stderr what everybody is doing."""
         if self.dumped:
@@ -420,9 +440,11 @@ GAUGES = (
 class Service:
     """build/tas between the namespaces of a lab (or, ``link=False``, for local connections only)."""
 
-    def __init__(self, lab: Lab, *options: str, link: bool = True, via: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, lab: Lab, *options: str, link: bool = True, via: tuple[str, ...] = (), addr: str = TAS_ADDR
+    ) -> None:
         n = next(_numbers)
-        self.lab, self.link = lab, link
+        self.lab, self.link, self.addr = lab, link, addr
         self.tap = f"tt{os.getpid() % 1000000}x{n}"[:15]
         self.socket = str(lab.tmp / f"tas{n}.sock")
         self.pid = 0
@@ -449,7 +471,7 @@ class Service:
         """Starts it, as the constructor and tests of its death do."""
         if self.lab.on_kernel:
             return
-        link = [f"--ip-addr={TAS_ADDR}/24", f"--link=tap:{self.tap}"] if self.link else ["--link=none"]
+        link = [f"--ip-addr={self.addr}/24", f"--link=tap:{self.tap}"] if self.link else ["--link=none"]
         ready_r, ready_w = os.pipe()
         self.log_path = self.lab.tmp / f"service{next(_numbers)}.log"
         with open(self.log_path, "wb") as log:

@@ -19,8 +19,9 @@ IN, OUT = 0x1, 0x4
 @pytest.fixture
 def mutant(conformance: Conformance) -> Iterator[Conformance]:
     yield conformance
-    for key in [k for k in conformance.rigs if k.startswith("preload-")]:
-        conformance.rigs.pop(key).end()
+    rig = conformance.rig("tas")
+    for key in [k for k in rig.agents if "-" in k]:
+        rig.agents.pop(key).end()
 
 
 def wrong_errno(x: Pair) -> None:
@@ -66,7 +67,7 @@ def test_a_lie_is_caught(mutant: Conformance, how: str, scenario: Scenario, peer
 
 @pytest.mark.parametrize("peer", ["link", "local"])
 def test_scenarios_run_on_tas(conformance: Conformance, peer: str) -> None:
-    rig = conformance.rig("preload")
+    rig = conformance.rig("tas")
     if KERNEL_ONLY or not rig.service:
         pytest.skip("no service")
     name = "conn_local" if peer == "local" else "conn_active"
@@ -79,7 +80,7 @@ def test_a_dead_agent_is_a_difference_and_the_next_scenario_runs(conformance: Co
     def crash(x: Pair) -> None:
         x.s.do("abort")
 
-    trace = conformance.rig("preload").run(crash, "link", None)
+    trace = conformance.rig("tas").run(crash, "link", None)
     assert "SIGABRT" in trace.steps[-1].result
     oracle, subject = conformance.compare(wrong_byte, "link", None)
     assert not differences(oracle, subject)
@@ -91,13 +92,13 @@ def test_a_thread_left_in_a_call_is_told(conformance: Conformance) -> None:
         x.s.recv(fd, 1, thread=1)
         x.s.blocked(1)
 
-    trace = conformance.rig("preload").run(leave, "local", None)
+    trace = conformance.rig("tas").run(leave, "local", None)
     assert trace.steps[-1].result == "1 threads still in a call"
 
 
 def test_a_socket_that_is_kept_is_told(conformance: Conformance) -> None:
     """The gauges' check: a child that the harness does not know of holds a connection."""
-    rig = conformance.rig("preload")
+    rig = conformance.rig("tas")
     if KERNEL_ONLY or not rig.service:
         pytest.skip("no service")
     kept = []
@@ -113,7 +114,7 @@ def test_a_socket_that_is_kept_is_told(conformance: Conformance) -> None:
     kept[0].channel.close()
     service = rig.service
     until("the socket is gone", lambda: not service.gauges()["sockets"])
-    rig.base = service.gauges()
+    rig.base = [s.gauges() for s in rig.services]
 
 
 def test_a_missing_step_is_a_difference() -> None:

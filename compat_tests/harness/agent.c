@@ -20,11 +20,13 @@
  * gHEX bytes that end at an unmapped page, [ ... ] a structure of qN dN wN (8, 4, 2 bytes), xHEX and pointers, { ... } one
  * that is returned. A result is "r RETURN ERRNO" and what is to be returned, in order, in hex.
  *
+ * SIGPROF to a thread makes it print its stack on stderr: that is how a hang is reported.
  * AGENT_MUTATE makes it lie in one way (errno, event, byte, backlog): so the suite proves that it would notice. */
 #include <ctype.h>
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -433,6 +435,18 @@ static void agent_reset(void)
 	fprintf(reply, "stuck %d", stuck);
 }
 
+/* Whoever gets SIGPROF says where it is: the harness sends it to the threads of an agent that hangs. */
+static void show_stack(int number)
+{
+	void *frames[40];
+	int saved = errno;
+
+	(void)number;
+	dprintf(2, "stack of thread %ld\n", syscall(SYS_gettid));
+	backtrace_symbols_fd(frames, backtrace(frames, 40), 2);
+	errno = saved;
+}
+
 /* ---- the loop ---- */
 static void serve(char *text)
 {
@@ -526,6 +540,7 @@ int main(int argc, char **argv)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	sigaction(SIGPROF, &(struct sigaction){ .sa_handler = show_stack, .sa_flags = SA_RESTART }, NULL);
 	line = malloc(LINE_MAX_LEN);
 	reply = open_memstream(&reply_text, &reply_len);
 	if (!line || !reply)

@@ -8,12 +8,14 @@ choices of the system that nobody may rely on (port numbers, addresses in memory
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import signal
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,11 @@ LONGS = frozenset(
         "pwritev2",
         "pread",
         "pwrite",
+        "fdopen",
+        "_IO_fdopen",
+        "freopen",
+        "popen",
+        "fgets",
     ]
 )
 EPOLL_BITS = {
@@ -45,6 +52,17 @@ EPOLL_BITS = {
     1 << 31: "ET",
 }  # fmt: skip
 HANG = 8.0
+
+
+SYS_TGKILL = 234
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _first(path: Path) -> str:
+    try:
+        return path.read_text().strip().replace("\n", " ")
+    except OSError as e:
+        return f"({e.strerror})"
 
 
 def bits(mask: int) -> str:
@@ -57,6 +75,10 @@ def bits(mask: int) -> str:
 
 class AgentLost(Exception):
     """The agent ended or does not answer."""
+
+
+class Unsupported(Exception):
+    """The subject has no such call; says why."""
 
 
 # ---- arguments that are not numbers or bytes ----
@@ -191,6 +213,7 @@ class Trace:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.ports: dict[int, str] = {}
+        self.dump = ""  # what everybody did when something hung
 
     def port(self, number: int) -> str:
         if number < 1024:
@@ -218,9 +241,14 @@ class Agent:
         self.listener.bind(str(path))
         self.listener.listen(8)
         self.listener.settimeout(20)
+        self.log = path.with_suffix(".log")
         if argv:
-            self.popen = subprocess.Popen([*argv, str(path)], stdin=subprocess.DEVNULL, start_new_session=True)
+            with open(self.log, "ab") as log:
+                self.popen = subprocess.Popen(
+                    [*argv, str(path)], stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                )
         self._accept()
+        self.at_rest = self.descriptors()
 
     def _accept(self) -> None:
         try:
@@ -259,7 +287,35 @@ class Agent:
             self.channel.sendall(request.encode() + b"\n")
         except OSError:
             raise AgentLost(f"{self.name} died{self._death()}") from None
-        return self._line()
+        line = self._line()
+        if line.startswith("u "):
+            raise Unsupported(line[2:])
+        return line
+
+    # ---- health ----
+    def descriptors(self) -> dict[int, str]:
+        """What the process has open, by number."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for n in os.listdir(f"/proc/{self.pid}/fd"):
+                with contextlib.suppress(OSError):
+                    found[int(n)] = os.readlink(f"/proc/{self.pid}/fd/{n}")
+        return found
+
+    def stacks(self) -> str:
+        """What each thread is doing: its own word (SIGPROF makes it print its stack) and the kernel's."""
+        said = self.log.stat().st_size
+        lines = []
+        tasks = sorted(int(t) for t in os.listdir(f"/proc/{self.pid}/task"))
+        for tid in tasks:
+            _libc.syscall(SYS_TGKILL, self.pid, tid, int(signal.SIGPROF))
+            folder = Path(f"/proc/{self.pid}/task/{tid}")
+            facts = [tid, *(_first(folder / name) for name in ("wchan", "syscall", "stack"))]
+            lines.append("thread {} wchan {} syscall {} {}".format(*facts))
+        time.sleep(0.3)
+        with open(self.log, "rb") as f:
+            f.seek(said)
+            return "\n".join([*lines, f.read().decode(errors="replace")])
 
     # ---- calls ----
     def do(
@@ -286,7 +342,7 @@ class Agent:
             self._note(shown, str(e))
             raise
         if not quiet:
-            self._note(shown, see(result) if see else result.full())
+            self._note(shown, see(result) if see and not result.state else result.full())
         return result
 
     def _note(self, call: str, result: str) -> None:
@@ -332,6 +388,7 @@ class Agent:
             [],
             None,
         )
+        child.log = self.log
         child.listener = self.listener
         child._accept()
         child._line()  # its answer to "f"

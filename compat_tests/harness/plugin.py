@@ -1,8 +1,10 @@
-"""What pytest has to know: the fixture, and the result that is written where TAS_CONFORMANCE_OUT says."""
+"""What pytest has to know: the fixture, progress, and the result that is written where TAS_CONFORMANCE_OUT says."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,28 @@ from . import report
 from .rig import built
 from .suite import Conformance
 
-_records: list[dict[str, Any]] = []
+_records: list[report.Record] = []
+
+
+class Progress:
+    """A line now and then in place of a dot per test, for runs that write a result."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.begin = self.said = time.monotonic()
+
+    def line(self) -> str | None:
+        now = time.monotonic()
+        if now - self.said < 5 and len(_records) != self.total:
+            return None
+        self.said = now
+        found = Counter(report.outcome(r) for r in _records)
+        share = 100 * len(_records) // max(self.total, 1)
+        said = ", ".join(f"{found[o]:,} {o}" for o in report.OUTCOMES if found[o])
+        return f"{share:3} % of {self.total:,} after {now - self.begin:.0f} s: {said}"
+
+
+_progress = Progress()
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +56,51 @@ def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conformanc
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     found = dict(report.user_properties).get("conformance")
     if report.when == "call" and isinstance(found, dict):
+        record = {"outcome": "lost", **found}
         _records.append(
-            {**found, "listed": report.outcome == "skipped", "failed": report.failed, "seconds": report.duration}
+            {
+                **record,
+                "listed": hasattr(report, "wasxfail") and report.skipped,
+                "failed": report.failed,
+                "seconds": round(report.duration, 4),
+            }
         )
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """No letters for scenarios when progress is told by lines."""
+    if not os.environ.get("TAS_CONFORMANCE_OUT") or "conformance" not in dict(report.user_properties):
+        return None
+    if report.when != "call":
+        return ("", "", "") if report.passed else None
+    kind = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+    return kind, "", kind.upper()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish() -> None:
+    if _terminal and os.environ.get("TAS_CONFORMANCE_OUT"):
+        line = _progress.line()
+        if line:
+            _terminal[0].write_line(line)
+
+
+_terminal: list[Any] = []
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    _progress.total = len(session.items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(ids: list[str]) -> None:
+    _progress.total = len(ids)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        _terminal[:] = filter(None, [config.pluginmanager.get_plugin("terminalreporter")])
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -46,6 +111,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _records:
-        terminalreporter.section("conformance: the subject against Linux")
+        terminalreporter.section("conformance: the subjects against Linux")
         for line in report.summary(_records):
             terminalreporter.write_line(line)

@@ -1,32 +1,57 @@
-"""Places where scenarios run: per subject a pair of namespaces and agents on both sides, for a whole pytest worker.
+"""Places where scenarios run: per stack two namespaces and the agents in them, for a whole pytest worker.
 
 ::
 
       namespace "app"                                   namespace "peer"
-      s    the subject                                  p    peer of "link": always on the kernel
-      l    peer of "local": same subject, over loopback
-              |________ linux: veth pair; preload: service and its tap ________|
+      s    the subject (agent.c)                        p    peer of "link": always on the kernel
+      y    the same, in Python (agent_python.py)
+      l    peer of "local": same stack, over loopback   namespace "far", made when it is first asked for
+              |                                         r    peer of "remote": same stack, another service
+              |______ linux: veth pairs; tas: a service each, their taps on a bridge in "peer" ______|
+
+The oracle's "remote" is a kernel in a third namespace.  Peer "wire" is no agent: packets made one by one, at the end of the
+link in "peer" (wire.py).
 """
 
 # ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Service
+from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, ROOT, TAS_ADDR, Lab, Netns, Service
 
-from .agent import Agent, AgentLost, Trace
+from .agent import Agent, AgentLost, Trace, Unsupported
+from .wire import SIMPLE, WIRE_ADDR, Flow, Options, Wire
 
 AGENT = BUILD / "tests" / "agent"
+AGENT_PYTHON = Path(__file__).with_name("agent_python.py")
+FAR_ADDR = "10.77.0.3"
 # Gauges of the service that return after every scenario.
 GAUGES = ("sockets", "listeners", "embryos", "watches")
-PEERS = ("link", "local")
+PEERS = ("link", "local", "remote")
+# Agents by name: which are on the kernel under every stack, and what a trace calls them.
+PEER_AGENTS = {"link": "p", "local": "l", "remote": "r", "wire": "s"}
+ADDRESSES = {
+    "link": (TAS_ADDR, PEER_ADDR),
+    "local": ("127.0.0.1", "127.0.0.1"),
+    "remote": (TAS_ADDR, FAR_ADDR),
+    "wire": (TAS_ADDR, WIRE_ADDR),
+}
+SUBJECTS = {"preload": "s", "python": "y"}
+# Numbers from here on are the harness's and the client library's own, which keeps so many for later.
+OWN_NUMBERS, OWN_MOST = 512, 128
+
+
+_wire_ports = itertools.count(7001)
 
 
 @dataclass
@@ -39,6 +64,42 @@ class Pair:
     s_ip: str
     p_ip: str
     case: Any = None
+    wire: Wire | None = None
+
+    @property
+    def w(self) -> Wire:
+        """The wire, where that is the peer."""
+        assert self.wire
+        return self.wire
+
+    def accepted(self, options: Options = SIMPLE, before: Callable[[int], object] | None = None) -> tuple[int, Flow]:
+        """A connection that the wire opened: the subject's number and the wire's end; ``before`` sees the listener."""
+        lfd, port = self.listener(self.s)
+        if before:
+            before(lfd)
+        flow = self.w.flow(port)
+        flow.open(options)
+        fd = self.s.accept(lfd).ret
+        self.s.close(lfd)
+        self.s.nonblock(fd)
+        return fd, flow
+
+    def dialled(self, options: Options = SIMPLE, before: Callable[[int], object] | None = None) -> tuple[int, Flow]:
+        """The same, opened by the subject; ``before`` sees its socket."""
+        fd, flow = self.dial(before)
+        flow.answer(options)
+        self.s.until(fd, 4)
+        return fd, flow
+
+    def dial(self, before: Callable[[int], object] | None = None) -> tuple[int, Flow]:
+        """The subject's SYN is out, and not yet seen."""
+        fd = self.s.socket()
+        if before:
+            before(fd)
+        self.s.nonblock(fd)
+        port = next(_wire_ports)
+        self.s.connect(fd, self.p_ip, port)
+        return fd, self.w.incoming(port)
 
     def listener(self, agent: Agent, backlog: int = 16, ip: str = "") -> tuple[int, int]:
         """A listening socket of the agent and its port."""
@@ -61,92 +122,156 @@ class Pair:
 
 
 class Rig:
-    """One subject ("linux" or "preload") with its agents; ``mutate`` makes the subject's lie."""
+    """One stack ("linux" or "tas") with its agents."""
 
-    def __init__(self, subject: str, tmp: Path, mutate: str = "") -> None:
-        self.subject, self.tmp, self.mutate = subject, tmp, mutate
+    def __init__(self, stack: str, tmp: Path) -> None:
+        self.stack, self.tmp = "linux" if KERNEL_ONLY else stack, tmp
         tmp.mkdir(mode=0o755, exist_ok=True)
         self.lab = Lab(tmp)
-        self.service: Service | None = None
+        self.far: Lab | None = None
+        self.services: list[Service] = []
+        self.base: list[dict[str, int]] = []
         self.agents: dict[str, Agent] = {}
         self.generation = 0
-        if subject == "preload" and not KERNEL_ONLY:
-            self.service = Service(self.lab)
-            self.base = self.service.gauges()
+        self._wire: Wire | None = None
+        if self.stack == "tas":
+            self._serve(Service(self.lab))
         else:
-            self.lab.app.ip(
-                "link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", self.lab.peer.name
-            )
-            for ns, addr in ((self.lab.app, TAS_ADDR), (self.lab.peer, PEER_ADDR)):
-                ns.ip("addr", "add", f"{addr}/24", "dev", "veth0")
-                ns.ip("link", "set", "veth0", "up")
+            veth(self.lab.app, "veth0", TAS_ADDR, self.lab.peer, PEER_ADDR)
 
-    def agent(self, name: str) -> Agent:
-        """Subject's "s", its local peer "l", or the kernel's "p"; started when first asked for."""
-        if name not in self.agents:
-            ns = self.lab.peer if name == "p" else self.lab.app
-            env = ["env", "-u", "LD_PRELOAD", "-u", "TAS_SOCKET"]
-            if self.service and name != "p":
-                env += [f"{k}={v}" for k, v in self.lab.tas_env().items()]
-            if self.mutate and name == "s":
-                env.append(f"AGENT_MUTATE={self.mutate}")
+    @property
+    def service(self) -> Service | None:
+        return self.services[0] if self.services else None
+
+    def _serve(self, service: Service) -> None:
+        self.services.append(service)
+        self.base.append(service.gauges())
+
+    def _far(self) -> Lab:
+        """The other machine of "remote"."""
+        if self.far:
+            return self.far
+        self.far = far = Lab(_folder(self.tmp / "far"))
+        if self.stack == "linux":
+            veth(self.lab.app, "veth1", TAS_ADDR, far.app, FAR_ADDR, host_route=True)
+            return far
+        self._serve(Service(far, addr=FAR_ADDR))
+        bridge(self.lab.peer, PEER_ADDR, self.services[0].tap, far.peer, self.services[1].tap)
+        return far
+
+    def agent(self, name: str, mutate: str = "") -> Agent:
+        """By its name in the figure above; started when first asked for. ``mutate`` makes another one that lies."""
+        key = f"{name}-{mutate}" if mutate else name
+        if key not in self.agents:
+            lab = self._far() if name == "r" else self.lab
+            ns = self.lab.peer if name == "p" else lab.app
+            env = ["env", "-u", "LD_PRELOAD", "-u", "TAS_SOCKET", f"AGENT_MUTATE={mutate}"]
+            argv = [str(AGENT)]
+            settings = lab.tas_env() if self.stack == "tas" and name != "p" else {}
+            if name == "y":
+                settings.pop("LD_PRELOAD", "")
+                settings["AGENT_SOCKET"] = "tas_sockets" if self.stack == "tas" else "socket"
+                settings["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT)]))
+                argv = [sys.executable, "-P", str(AGENT_PYTHON)]
+            env += [f"{k}={v}" for k, v in settings.items()]
             self.generation += 1
-            shown = {"s": "subject"}.get(name, "peer")
-            self.agents[name] = Agent(
-                shown, ["nsenter", f"--net={ns.path}", *env, str(AGENT)], self.tmp / f"{name}{self.generation}.sock"
+            self.agents[key] = Agent(
+                "subject" if name in "sy" else "peer",
+                ["nsenter", f"--net={ns.path}", *env, *argv],
+                self.tmp / f"{name}{self.generation}.sock",
             )
-        return self.agents[name]
+        return self.agents[key]
 
-    def run(self, scenario: Callable[[Pair], object], peer: str, case: Any) -> Trace:
-        """Runs a scenario once; its trace. What goes wrong (an agent lost, an assertion) is a step of it."""
-        s, p = self.agent("s"), self.agent("l" if peer == "local" else "p")
+    def run(
+        self, scenario: Callable[[Pair], object], peer: str, case: Any, subject: str = "preload", mutate: str = ""
+    ) -> Trace:
+        """Runs a scenario once; its trace. What goes wrong (an agent lost, an assertion) is a step of it.
+
+        Raises:
+            Unsupported: the subject has no call that the scenario makes.
+        """
+        wire = self.wire(mutate) if peer == "wire" else None
+        s = self.agent(SUBJECTS[subject], "" if wire else mutate)
+        p = s if wire else self.agent(PEER_AGENTS[peer])
         trace = s.trace = p.trace = Trace()
-        s_ip, p_ip = ("127.0.0.1", "127.0.0.1") if peer == "local" else (TAS_ADDR, PEER_ADDR)
-        lost = ""
+        if wire:
+            wire.trace = trace
+        lost, unsupported = "", None
         try:
-            scenario(Pair(s, p, peer, s_ip, p_ip, case))
+            scenario(Pair(s, p, peer, *ADDRESSES[peer], case, wire))
         except AgentLost as e:
             lost = str(e)
-            self._dump(lost)
+            trace.dump = self.dump(lost, s, p)
+        except Unsupported as e:
+            unsupported = e
         except (AssertionError, LookupError, ValueError) as e:
             trace.note("scenario", "raised", f"{type(e).__name__}: {e}")
+        self._after(trace, s, p, lost, wire)
+        if unsupported:
+            raise unsupported
+        return trace
+
+    def wire(self, mutate: str = "") -> Wire:
+        """The packets' end of the link."""
+        if not self._wire:
+            link = self.services[0].tap if self.services else "veth0"
+            if not self.services:  # nobody's hardware fills in checksums or cuts segments
+                self.lab.app.run("ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+                self.lab.app.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+            self.lab.peer.run("sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=1")
+            self._wire = Wire(self.lab.peer, link)
+        self._wire.mutate = mutate
+        return self._wire
+
+    # ---- health ----
+    def _after(self, trace: Trace, s: Agent, p: Agent, lost: str, wire: Wire | None) -> None:
+        """Everything is closed again, or the trace says what is not."""
         stuck = 0
-        for agent in (s, p):
+        agents = [s] if p is s else [s, p]
+        for agent in agents:
             with contextlib.suppress(AgentLost):
                 if not lost:
                     stuck += agent.reset()
+        if wire:
+            wire.end_flows()
         if lost or stuck:
             trace.note("harness", "after the scenario", lost or f"{stuck} threads still in a call")
             for name in list(self.agents):
                 self.agents.pop(name).end()
+        else:
+            for agent in agents:
+                now = agent.descriptors()
+                own = sum(n >= OWN_NUMBERS for n in now)
+                extra = {n: w for n, w in now.items() if n not in agent.at_rest and (n < OWN_NUMBERS or own > OWN_MOST)}
+                if extra:
+                    trace.note("harness", f"descriptors of the {agent.name}", str(extra))
+                    agent.at_rest.update(extra)
         left = self._left()
         if left:
             trace.note("harness", "after the scenario", left)
-            self.base = self.service.gauges() if self.service else {}
-        return trace
+            self.base = [service.gauges() for service in self.services]
 
-    def _dump(self, why: str) -> None:
-        self.lab.dumped = False
-        for agent in self.agents.values():
-            stack = Path(f"/proc/{agent.pid}/task")
+    def dump(self, why: str, *agents: Agent) -> str:
+        """What agents and services are doing."""
+        said = [f"==== {why}"]
+        for agent in agents:
             with contextlib.suppress(OSError):
-                for task in stack.iterdir():
-                    print(
-                        f"-- {agent.name} {task.name}: {(task / 'wchan').read_text()} {(task / 'syscall').read_text().strip()}"
-                    )
-        self.lab.dump(why, stacks=False)
+                said.append(f"-- {agent.name} {agent.pid}\n{agent.stacks()}")
+        said += [service.lab.state() for service in self.services]
+        return "\n".join(said)
 
     def _left(self, timeout: float = 3) -> str:
-        """What the service still holds though every socket was closed."""
-        if not self.service:
-            return ""
+        """What the services still hold though every socket was closed."""
         end = time.monotonic() + timeout
         pause = 0.0005
         while True:
-            now = self.service.gauges()
-            left = {k: now[k] - self.base[k] for k in GAUGES if now[k] > self.base[k]}
+            left = []
+            for service, base in zip(self.services, self.base, strict=True):
+                now = service.gauges()
+                more = {k: now[k] - base[k] for k in GAUGES if now[k] > base[k]}
+                left += [f"the service still holds {more}"] if more else []
             if not left or time.monotonic() > end:
-                return f"the service still holds {left}" if left else ""
+                return "; ".join(left)
             time.sleep(pause)
             pause *= 2
 
@@ -154,7 +279,41 @@ class Rig:
         for agent in self.agents.values():
             agent.end()
         self.agents = {}
-        self.lab.close(check)
+        if self._wire:
+            self._wire.close()
+        for lab in filter(None, (self.far, self.lab)):
+            lab.close(check)
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(mode=0o755, exist_ok=True)
+    return path
+
+
+def veth(near: Netns, name: str, addr: str, far: Netns, far_addr: str, host_route: bool = False) -> None:
+    """A pair of interfaces between two namespaces; ``host_route``: the near end only reaches that one address."""
+    near.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", far.name)
+    near.ip("link", "set", name, "up")
+    far.ip("addr", "add", f"{far_addr}/24", "dev", name)
+    far.ip("link", "set", name, "up")
+    if host_route:
+        near.ip("route", "add", f"{far_addr}/32", "dev", name, "src", addr)
+    else:
+        near.ip("addr", "add", f"{addr}/24", "dev", name)
+
+
+def bridge(ns: Netns, addr: str, tap: str, other: Netns, other_tap: str) -> None:
+    """The other tap comes over, and both are ports of a bridge that has the address, in both senses, of the first."""
+    mac = re.search(r"link/ether (\S+)", ns.ip("link", "show", "dev", tap))
+    assert mac
+    other.ip("link", "set", other_tap, "netns", ns.name)
+    ns.ip("link", "add", "br0", "address", mac[1], "type", "bridge", "mcast_snooping", "0")
+    ns.ip("addr", "del", f"{addr}/24", "dev", tap)
+    for port in (tap, other_tap):
+        ns.ip("link", "set", port, "master", "br0")
+        ns.ip("link", "set", port, "up")
+    ns.ip("addr", "add", f"{addr}/24", "dev", "br0")
+    ns.ip("link", "set", "br0", "up")
 
 
 def built() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+import inspect
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any, overload
 
 import pytest
-from _lab import KERNEL_ONLY
+from _lab import KERNEL_ONLY, ROOT
 
-from .agent import Step, Trace
-from .rig import PEERS, Pair, Rig
+from .agent import Step, Trace, Unsupported
+from .rig import PEERS, SUBJECTS, Pair, Rig
 
 DIVERGENCES = Path(__file__).resolve().parent.parent / "divergences.toml"
 Scenario = Callable[[Pair], object]
+# Ways of a scenario that belong to the quick tier whatever their case; of the others see ``scenario``.
+QUICK_WAYS = frozenset([("preload", "link"), ("preload", "local"), ("preload", "wire")])
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,11 @@ class Divergence:
     why: str
     since: str
     strict: bool = True  # false: a race, which does not differ every time
+    subject: str = "preload"
 
-    def covers(self, ident: str) -> bool:
+    def covers(self, ident: str, subject: str = "preload") -> bool:
         patterns = (p.strip().replace("[", "[[]") for p in self.scenario.split("\n"))
-        return any(fnmatch.fnmatchcase(ident, p) for p in patterns if p)
+        return subject in self.subject.split() and any(fnmatch.fnmatchcase(ident, p) for p in patterns if p)
 
 
 @functools.cache
@@ -81,38 +85,45 @@ class Conformance:
         self.tmp = tmp
         self.rigs: dict[str, Rig] = {}
 
-    def rig(self, subject: str, mutate: str = "") -> Rig:
-        key = f"{subject}-{mutate}" if mutate else subject
-        if key not in self.rigs:
-            self.rigs[key] = Rig(subject, self.tmp / key, mutate)
-        return self.rigs[key]
+    def rig(self, stack: str) -> Rig:
+        if stack not in self.rigs:
+            self.rigs[stack] = Rig(stack, self.tmp / stack)
+        return self.rigs[stack]
 
-    def compare(self, scenario: Scenario, peer: str, case: Any, mutate: str = "") -> tuple[Trace, Trace]:
+    def compare(
+        self, scenario: Scenario, peer: str, case: Any, mutate: str = "", subject: str = "preload"
+    ) -> tuple[Trace, Trace]:
         """Traces of oracle and subject; a difference that the oracle has with itself is reported as such."""
-        oracle = self.rig("linux").run(scenario, peer, case)
-        subject = self.rig("preload", mutate).run(scenario, peer, case)
-        if differences(oracle, subject):
-            again = self.rig("linux").run(scenario, peer, case)
-            if differences(oracle, again) and differences(again, subject):
-                subject.note("harness", "the kernel differs from itself", side_by_side(oracle, again, "again"))
-        return oracle, subject
+        oracle = self.rig("linux").run(scenario, peer, case, subject)
+        found = self.rig("tas").run(scenario, peer, case, subject, mutate)
+        if differences(oracle, found):
+            again = self.rig("linux").run(scenario, peer, case, subject)
+            if differences(oracle, again) and differences(again, found):
+                found.note("harness", "the kernel differs from itself", side_by_side(oracle, again, "again"))
+        return oracle, found
 
-    def check(self, request: pytest.FixtureRequest, scenario: Scenario, peer: str, case: Any) -> None:
+    def check(self, request: pytest.FixtureRequest, scenario: Scenario, subject: str, peer: str, case: Any) -> None:
         """The body of every scenario's test."""
         name = ident(request.node.nodeid)
-        oracle, subject = self.compare(scenario, peer, case)
-        found = differences(oracle, subject)
-        allowed = [] if KERNEL_ONLY else [d for d in divergences() if d.covers(name)]
-        record = {"id": name, "peer": peer, "outcome": "differ" if found else "pass"}
-        if found:
-            record["traces"] = side_by_side(oracle, subject, "preload")
-        if allowed:
-            record["divergence"] = allowed[0].scenario.split("\n")[0]
+        record: dict[str, Any] = {"id": name, "subject": subject, "peer": peer, "source": source(scenario)}
+        record["scenario"] = scenario_of(name, subject, peer)
         request.node.user_properties.append(("conformance", record))
+        try:
+            oracle, trace = self.compare(scenario, peer, case, subject=subject)
+        except Unsupported as e:
+            record.update(outcome="skip", why=str(e))
+            pytest.skip(f"{subject}: {e}")
+        found = differences(oracle, trace)
+        allowed = [] if KERNEL_ONLY else [d for d in divergences() if d.covers(name, subject)]
+        record.update(outcome="differ" if found else "pass", traces=side_by_side(oracle, trace, subject))
+        if trace.dump:
+            record["dump"] = trace.dump
+        if allowed:
+            record["divergence"] = allowed[0].scenario.strip().split("\n")[0]
         if found and allowed:
             pytest.xfail(f"divergence: {allowed[0].differs}")
         if found:
-            pytest.fail(f"{name} differs\n{side_by_side(oracle, subject, 'preload')}", pytrace=False)
+            pytest.fail(f"{name} differs\n{record['traces']}\n{trace.dump}", pytrace=False)
         if allowed and allowed[0].strict:
             pytest.fail(f"{name} no longer differs: take it out of {DIVERGENCES.name}", pytrace=False)
 
@@ -121,33 +132,65 @@ class Conformance:
             rig.end()
 
 
+def source(scenario: Scenario) -> str:
+    """File and line in the checkout."""
+    function = inspect.unwrap(scenario)
+    path = Path(inspect.getfile(function)).resolve()
+    return f"{path.relative_to(ROOT) if path.is_relative_to(ROOT) else path}:{inspect.getsourcelines(function)[1]}"
+
+
+def way_id(subject: str, peer: str) -> str:
+    """preload is what most look for, so it has no name of its own."""
+    return peer if subject == "preload" else f"{subject}_{peer}"
+
+
+def scenario_of(name: str, subject: str, peer: str) -> str:
+    """The id without the way: what the six runs of a scenario have in common."""
+    base, bracket, params = name.partition("[")
+    case = params.removesuffix("]").removesuffix(way_id(subject, peer)).removesuffix("-")
+    return f"{base}{bracket}{case}]" if case else base
+
+
 @overload
 def scenario(function: Scenario) -> Scenario: ...
 @overload
 def scenario(
-    *, peers: Iterable[str] = PEERS, cases: Mapping[str, Any] | Iterable[Any] | None = None
+    *,
+    peers: Iterable[str] = PEERS,
+    subjects: Iterable[str] = tuple(SUBJECTS),
+    cases: Mapping[str, Any] | Iterable[Any] | None = None,
+    quick: Iterable[Any] | None = None,
 ) -> Callable[[Scenario], Scenario]: ...
 def scenario(
     function: Scenario | None = None,
     *,
     peers: Iterable[str] = PEERS,
+    subjects: Iterable[str] = tuple(SUBJECTS),
     cases: Mapping[str, Any] | Iterable[Any] | None = None,
+    quick: Iterable[Any] | None = None,
 ) -> Any:
-    """Makes a pytest test of a function (Pair) -> None that runs per peer and per case (name: value)."""
+    """Makes a pytest test of a function (Pair) -> None that runs per subject, peer and case (name: value).
+
+    The quick tier runs every case of the preloaded subject with peers "link" and "local"; of the other ways the cases named
+    by ``quick`` (default: the first, and a scenario without cases); the rest is marked ``full``.
+    """
     if function is None:
-        return functools.partial(scenario, peers=peers, cases=cases)
+        return functools.partial(scenario, peers=peers, subjects=subjects, cases=cases, quick=quick)
     body = function
-    ids = list(cases) if cases is not None else []
-    values = list(cases.values()) if isinstance(cases, Mapping) else ids
+    values = list(cases.values()) if isinstance(cases, Mapping) else list(cases or [None])
+    ids = [str(i) for i in cases] if cases is not None else [""]
+    chosen = {str(q) for q in quick} if quick is not None else set(ids[:1])
+    params = []
+    for subject in subjects:
+        for peer in peers:
+            for i, value in zip(ids, values, strict=True):
+                marks = [] if (subject, peer) in QUICK_WAYS or i in chosen else [pytest.mark.full]
+                name = "-".join(filter(None, [i, way_id(subject, peer)]))
+                params.append(pytest.param(subject, peer, value, id=name, marks=marks))
 
-    def test(request: pytest.FixtureRequest, conformance: Conformance, peer: str, case: Any) -> None:
-        conformance.check(request, body, peer, case)
+    def test(request: pytest.FixtureRequest, conformance: Conformance, subject: str, peer: str, case: Any) -> None:
+        conformance.check(request, body, subject, peer, case)
 
-    def test_plain(request: pytest.FixtureRequest, conformance: Conformance, peer: str) -> None:
-        conformance.check(request, body, peer, None)
-
-    made: Any = test if cases is not None else test_plain
+    made: Any = test
     made.__name__, made.__doc__, made.__module__, made.body = body.__name__, body.__doc__, body.__module__, body
-    if cases is not None:
-        made = pytest.mark.parametrize("case", values, ids=[str(i) for i in ids])(made)
-    return pytest.mark.parametrize("peer", list(peers))(made)
+    return pytest.mark.parametrize(("subject", "peer", "case"), params)(made)
