@@ -1,7 +1,7 @@
 # TAS sockets.  `make help` lists the targets.  Variables: O=build folder, CC=gcc|clang, SAN=address,undefined | thread, V=1
 #? make             build into build/ (O=folder)
 #? make demo        set this machine up, build, and show an unmodified program on TAS
-#? make conformance the same calls on Linux and on TAS, compared (build/conformance/index.html)
+#? make conformance the same calls on Linux and on TAS, compared (build/conformance/index.html; QUICK=1: what make test runs)
 #? make test        unit tests, and real programs in network namespaces (test-full: with large volumes)
 #? make deps        install what building and the demo need (test-deps: tests and lint)
 #? make lint        ruff, mypy, clang, layers, exports
@@ -165,9 +165,11 @@ fuzz-executor: $(O)/tests/fuzz-executor
 #? make fuzz-diff   random programs on the kernel and on TAS, compared (N=1000 SEED=1)
 fuzz-diff: all fuzz-executor
 	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(abspath $(PY)) -m fuzz.campaign -n $(or $(N),1000) --seed $(or $(SEED),1) --out $(abspath $(O))/fuzz-diff
-conformance: all conformance-agent
-	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=short $(CONFORMANCE)
-	@echo "$(O)/conformance/index.html"
+# More workers than processors: half of the time of a scenario is waiting.
+WORKERS ?= $(shell expr 2 '*' $$(nproc))
+conformance: all conformance-agent $(O)/python-extension
+	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=line -n $(WORKERS) $(if $(QUICK),-m 'not full') $(CONFORMANCE); \
+		status=$$?; echo "$(O)/conformance/index.html"; exit $$status
 
 # ---- real programs, on the kernel and on TAS: apps/recipes (APP=name: that program) ----
 #? make apps        real programs on Linux and on TAS, compared (APP=nginx: one; build/apps/result.json)
