@@ -178,12 +178,13 @@ apps: test-deps
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)TAS_BUILD=$(abspath $(O)) PYTHONPATH=apps:compat_tests .venv/bin/python -m recipes $(APP)
 
-# ---- TAS beside Linux (QUICK=1: three repetitions; ONLY=text: rows whose name contains it) ----
+# ---- TAS beside Linux (QUICK=1: a short list, three repetitions; ONLY=text: rows whose name contains it; REPS=n) ----
 .PHONY: bench
-#? make bench       TAS beside Linux, interleaved, as ratios (QUICK=1, ONLY=text)
-bench: test-deps
+#? make bench       TAS beside Linux, interleaved, as ratios (QUICK=1, ONLY=text, REPS=n)
+bench:
+	$(Q).ci/deps bench
 	$(Q)$(MAKE) --no-print-directory all
-	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python compat_tests/bench.py $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)')
+	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(REPS),--reps $(REPS)) $(if $(ONLY),--only '$(ONLY)') --out $(abspath $(O))/bench
 
 # ---- Python: the extension of the checkout's own .venv, built in place ----
 PY_SRC := tas_sockets/_build_ffi.py tas_sockets/_fast.c tas_sockets/_glue.c tas_sockets/_glue.h tas_sockets/_exports.map

@@ -1,8 +1,8 @@
 """Rows of `make bench` for Python: tas_sockets without the interposer beside the standard modules on loopback.
 
-Run by bench.py. As a program it is one end of a row, and prints its figure::
+As a program it is one end of a row, and prints its figure::
 
-    bench_python.py tas|linux serve|load WORKLOAD [PORT]
+    python.py tas|linux serve|load WORKLOAD [PORT]
 """
 
 from __future__ import annotations

@@ -1,0 +1,73 @@
+"""Interleaved repetitions, medians per placement, and what of it can be concluded."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import beside
+from .rows import Row
+from .stacks import Stack, stacks
+
+NOISE = 0.5  # CPUs' worth of somebody else's work beyond which nothing is concluded
+
+
+def mode_of(placement: dict[str, int]) -> str:
+    """How a server and its service lay: ``together`` if some of their threads shared a CPU, else ``apart``."""
+    servers = {cpu for name, cpu in placement.items() if name.startswith("server")}
+    services = {cpu for name, cpu in placement.items() if name.startswith("service")}
+    return "together" if servers & services else "apart"
+
+
+def repeat(chosen: list[Row], reps: int, tmp: Path) -> dict[str, Any]:
+    """Runs everything; the result as written to the JSON file."""
+    found: dict[str, dict[str, Any]] = {
+        str(r): {"unit": r.unit, "better": r.better, "topology": r.topology, "linux": [], "tas": []} for r in chosen
+    }
+    notes = []
+    with stacks(tmp, {r.topology for r in chosen}) as places:
+        for rep in range(reps):
+            notes.append(beside.note())
+            for number, row in enumerate(chosen):
+                order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
+                for name in order:
+                    found[str(row)][name].append(_once(row, places[row.topology, name]))
+                print(f"\r{rep + 1}/{reps} {number + 1}/{len(chosen)} {row!s:70}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+    for result in found.values():
+        summarise(result)
+    return {
+        "reps": reps, "cpus": psutil.cpu_count(), "kernel": os.uname().release, "beside": notes, "rows": found,
+        "noisy": max(n["competing_cpus"] for n in notes) > NOISE,
+    }  # fmt: skip
+
+
+def _once(row: Row, stack: Stack) -> dict[str, Any]:
+    stack.placement = {}
+    figures = row.run(stack)
+    return {**figures, "placement": stack.placement, "mode": mode_of(stack.placement)}
+
+
+def _by_mode(runs: Iterable[dict[str, Any]]) -> dict[str, float]:
+    modes: dict[str, list[float]] = {}
+    for run in runs:
+        modes.setdefault(run["mode"], []).append(run["value"])
+    return {mode: statistics.median(values) for mode, values in modes.items()}
+
+
+def summarise(result: dict[str, Any]) -> None:
+    """Adds medians, spreads, medians per placement, and the ratio: above 1 TAS is ahead, None: nothing to divide."""
+    for name in ("linux", "tas"):
+        values = [run["value"] for run in result[name]]
+        result[f"{name}_median"] = statistics.median(values)
+        result[f"{name}_spread"] = [min(values), max(values)]
+        result[f"{name}_modes"] = _by_mode(result[name])
+    tas, linux = result["tas_median"], result["linux_median"]
+    above, below = (tas, linux) if result["better"] == "more" else (linux, tas)
+    result["ratio"] = above / below if above > 0 and below > 0 else None

@@ -1,0 +1,101 @@
+"""A result for people: table, Markdown, plots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+PLOT_CONNECTIONS = {"1": 1, "16": 16, "64": 64, "256": 256, "1,000": 1000, "10,000": 10000}
+
+
+def table(result: dict[str, Any]) -> str:
+    """For the terminal."""
+    lines = [f"{'row':66}{'Linux':>12}{'TAS':>12}  {'unit':12}{'ratio':>7}   spread of Linux, TAS"]
+    for name, r in result["rows"].items():
+        spread = ", ".join("{:.4g}-{:.4g}".format(*r[f"{s}_spread"]) for s in ("linux", "tas"))
+        lines.append(
+            f"{name:66}{r['linux_median']:>12.1f}{r['tas_median']:>12.1f}  {r['unit']:12}{ratio(r):>7}   {spread}"
+        )
+    lines += ["", verdict(result)]
+    return "\n".join(lines)
+
+
+def ratio(row: dict[str, Any]) -> str:
+    return "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Under which conditions, and whether anything follows."""
+    lines = [n["cacheline_ns"] for n in result["beside"]]
+    others = [n["competing_cpus"] for n in result["beside"]]
+    text = (
+        f"{result['reps']} repetitions; cache line round trip {min(lines):.0f}-{max(lines):.0f} ns; "
+        f"competing load {min(others)}-{max(others)} CPUs"
+    )
+    if result["noisy"]:
+        text += "\nThe machine was too busy with other things to conclude from this."
+    return text
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """For a page of the documentation."""
+    lines = ["| row | Linux | TAS | unit | ratio |", "|---|---|---|---|---|"]
+    for name, r in result["rows"].items():
+        lines.append(f"| {name} | {r['linux_median']:,.1f} | {r['tas_median']:,.1f} | {r['unit']} | {ratio(r)} |")
+    return "\n".join([*lines, "", verdict(result), ""])
+
+
+def plots(result: dict[str, Any], folder: Path) -> list[Path]:
+    """SVG files: distribution of latency, throughput over connections, CPU per request."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    made = []
+
+    def save(name: str) -> None:
+        pyplot.grid(alpha=0.3)
+        pyplot.legend(fontsize="small")
+        pyplot.tight_layout()
+        pyplot.savefig(folder / name)
+        pyplot.close()
+        made.append(folder / name)
+
+    rows = result["rows"]
+    for topology in ("local", "link"):
+        blocking = rows.get(f"{topology}: 1 connection, blocking, 64 B: p50")
+        if blocking:
+            for name in ("linux", "tas"):
+                runs = sorted(blocking[name], key=lambda run: float(run["value"]))
+                share, us = zip(*((s, t) for s, t in runs[len(runs) // 2]["cdf"]), strict=True)
+                pyplot.plot(us, share, label=name)
+            pyplot.xscale("log")
+            pyplot.xlabel("latency, us")
+            pyplot.ylabel("share of requests")
+            pyplot.title(f"{topology}: 64 B, one connection, blocking")
+            save(f"latency-{topology}.svg")
+        found = {
+            n: rows.get(f"{topology}: {text} connection{'s' * (n > 1)}, epoll, 64 B")
+            for text, n in PLOT_CONNECTIONS.items()
+        }
+        counts = {n: row for n, row in found.items() if row}
+        if len(counts) > 2:
+            for name in ("linux", "tas"):
+                pyplot.plot(list(counts), [row[f"{name}_median"] for row in counts.values()], marker="o", label=name)
+            pyplot.xscale("log")
+            pyplot.xlabel("connections")
+            pyplot.ylabel("requests/s")
+            pyplot.title(f"{topology}: 64 B, one outstanding each")
+            save(f"connections-{topology}.svg")
+        cpu = rows.get(f"{topology}: 64 connections, CPU of everybody")
+        if cpu:
+            bottom = [0.0, 0.0]
+            for part in ("client", "server", "service"):
+                heights = [sum(run[part] for run in cpu[name]) / len(cpu[name]) for name in ("linux", "tas")]
+                pyplot.bar(["linux", "tas"], heights, bottom=bottom, label=part)
+                bottom = [b + h for b, h in zip(bottom, heights, strict=True)]
+            pyplot.ylabel("us of CPU per request")
+            pyplot.title(f"{topology}: 64 connections, 64 B")
+            save(f"cpu-{topology}.svg")
+    return made
