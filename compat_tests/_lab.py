@@ -262,6 +262,7 @@ class Lab:
         self.service: Service | None = None
         self.build = BUILD
         self.dumped = False
+        self.stack = contextlib.ExitStack()  # what else ends with the test
 
     def netns(self) -> Netns:
         ns = Netns()
@@ -404,6 +405,7 @@ class Lab:
             p.kill()
 
     def close(self, check: bool) -> None:
+        self.stack.close()
         try:
             self.end_programs()
             if self.service:

@@ -61,11 +61,15 @@ enum tas_extent_kind {
 	TAS_EXT_DIRECT = 2,  /* reserved: the far end is another application */
 };
 
-/* Position of memory: chunk index in the upper half, byte inside the chunk in the lower. */
+/* Position of memory: byte inside the chunk in the lower half, chunk index above it.  The upper 20 bits name the memory: 0 is
+ * the process's own set, others are sets that hold sockets which more than one memory set has (passed by SCM_RIGHTS). */
 typedef uint64_t tas_off_t;
 #define TAS_OFF(chunk, byte) (((uint64_t)(chunk) << 32) | (uint32_t)(byte))
-#define TAS_OFF_CHUNK(o) ((uint32_t)((o) >> 32))
+#define TAS_OFF_CHUNK(o) ((uint32_t)((o) >> 32)) /* with the set's number */
 #define TAS_OFF_BYTE(o) ((uint32_t)(o))
+#define TAS_CHUNK_OF(number, index) ((uint32_t)(number) << 12 | (index))
+#define TAS_CHUNK_INDEX(chunk) ((chunk) & (TAS_CHUNKS_MAX - 1))
+#define TAS_CHUNK_NUMBER(chunk) ((chunk) >> 12)
 
 /* Written by the service only.  Publish: fields, then gen (release); a slot with gen 0 is empty.
  * For receive extents the service sets base.  For transmit extents base is 0 and the application says in
@@ -137,7 +141,11 @@ struct tas_service_line {
 	_Atomic uint32_t aq_limit; /* listener: accept entries in use at most (backlog + 1 on Linux) */
 	_Atomic uint32_t mss;
 	_Atomic uint64_t rx_urg; /* stream offset behind the newest urgent byte, 0: there never was one.  Before rx_delivered */
-	uint64_t reserved[2];
+	/* Not 0: the socket has moved, its block lies there now; nothing that is written here counts any more.  Set once, while the
+	 * service holds lock_rx and lock_tx; a writer of a word without lock stores it (seq_cst), then looks here, and repeats it
+	 * there; the service stores this (seq_cst), then reads those words again. */
+	_Atomic tas_off_t moved;
+	uint64_t reserved[1];
 };
 
 /* Line X: written by the service only. */
@@ -193,7 +201,8 @@ struct tas_app_line {
  * processes that died. */
 struct tas_lock_line {
 	/* Own futex words: 0 free, else process slot + 1 in bits 20..30, thread tag in bits 0..19, bit 31: there are waiters.
-	 * Held for copy + counter only.  The service never waits for one; at the death of the owner it frees the word. */
+	 * Held for copy + counter only.  The service never waits for one; at the death of the owner it frees the word, and it takes
+	 * a free one (slot 0, tag 1) for the moment in which it moves the socket. */
 	_Atomic uint32_t lock_rx;
 	_Atomic uint32_t lock_tx;
 	_Atomic uint32_t wait_in;  /* threads in futex-wait on ev_in (a hint: a killed one stays counted) */
@@ -301,6 +310,7 @@ TAS_ASSERT_AT(tas_service_line, local, 48);
 TAS_ASSERT_AT(tas_service_line, peer, 72);
 TAS_ASSERT_AT(tas_service_line, aq_limit, 96);
 TAS_ASSERT_AT(tas_service_line, rx_urg, 104);
+TAS_ASSERT_AT(tas_service_line, moved, 112);
 TAS_ASSERT_SIZE(tas_extent_line, 128);
 TAS_ASSERT_SIZE(tas_tx_base, 16);
 TAS_ASSERT_SIZE(tas_app_line, 128);

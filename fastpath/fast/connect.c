@@ -133,7 +133,7 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	}
 	/* an earlier, failed connect of the same backing socket */
 	old = tas__sock_by_cookie(i->cookie);
-	if (old && (old->set != p->set || !tas__of(old)->dead))
+	if (old && (!tas__set_reaches(p->set, old->set) || !tas__of(old)->dead))
 		return -EISCONN;
 	if (old) {
 		tas_claim_clear(p->region->claims, old->id);
@@ -171,7 +171,7 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 	struct tas_sock *s;
 	struct tcp_stats st;
 
-	if (!b || b->set != p->set)
+	if (!b || !tas__set_reaches(p->set, b->set))
 		return -EINVAL;
 	s = tas__of(b);
 	memset(&rep->u.info, 0, sizeof rep->u.info);

@@ -43,6 +43,7 @@
 	C(doorbells, "times an application woke the service") \
 	C(sleeps, "times the fast path went to sleep") \
 	C(procs_attached, "processes ever attached") \
+	C(sock_moves, "sockets that another memory set came to hold, and that moved for it") \
 	C(procs_died, "processes that ended without closing their session") \
 	C(fallbacks, "binds, listens and connects sent back to the kernel")
 

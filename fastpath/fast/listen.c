@@ -226,7 +226,7 @@ static void set_backlog(struct tas_sock *l, uint32_t backlog)
 
 static int listen_again(struct tas_proc *p, struct tas_sock_base *b, const struct tas_msg *req, struct tas_msg *rep)
 {
-	if (b->set != p->set)
+	if (!tas__set_reaches(p->set, b->set))
 		return -EACCES;
 	set_backlog(tas__of(b), req->u.listen.backlog);
 	tas__of(b)->u.lis.opts = req->u.listen.opts;
@@ -288,7 +288,7 @@ int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req)
 {
 	struct tas_sock_base *b = tas__sock(req->u.sock.id, req->u.sock.gen);
 
-	if (!b || b->set != p->set || b->kind != TAS_K_LISTENER || !tas_claim_test(p->region->claims, b->id))
+	if (!b || !tas__set_reaches(p->set, b->set) || b->kind != TAS_K_LISTENER || !tas_claim_test(p->region->claims, b->id))
 		return -EINVAL;
 	tas_claim_clear(p->region->claims, b->id);
 	tas__sock_last_close(b);

@@ -68,7 +68,7 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 	int changed;
 
 	tas_count(c, TAS_CTR_app_hints, 1);
-	if (!b || b->set != p->set) {
+	if (!b || !tas__set_reaches(p->set, b->set)) {
 		tas_count(c, TAS_CTR_app_bad_hints, 1);
 		return;
 	}

@@ -42,7 +42,7 @@ int tas__sock_json(uint32_t *id, char *buf, size_t room)
 	for (uint32_t i = 0; i < tas__n_procs && at < sizeof pids - 16; i++) {
 		const struct tas_proc *p = tas__procs[i];
 
-		if (p && p->set == b->set && p->region && tas_claim_test(p->region->claims, b->id))
+		if (p && tas__set_reaches(p->set, b->set) && p->region && tas_claim_test(p->region->claims, b->id))
 			at += (size_t)snprintf(pids + at, sizeof pids - at, "%s%d", at ? "," : "", (int)p->pid);
 	}
 	n = snprintf(buf, room,

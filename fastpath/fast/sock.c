@@ -147,6 +147,7 @@ void tas__sock_unplace(struct tas_sock *s)
 	if (b->id == UINT32_MAX)
 		return;
 	tas__accept_forget(s);
+	tas__moved_drop(b, NULL);
 	tas__watch_del(b);
 	forget_cookie(b);
 	free(b->more_subs);
@@ -299,9 +300,23 @@ void tas__sock_unclaimed(struct tas_sock_base *b)
 
 void tas__socks_check(struct tas_set *set)
 {
-	for (uint32_t i = 0; i < next_id && set->n_socks; i++)
-		if (table[i] && table[i]->base.set == set)
+	for (uint32_t i = 0; i < next_id && (set->n_socks || set->n_shared); i++)
+		if (table[i] && tas__set_reaches(set, table[i]->base.set))
 			tas__sock_unclaimed(&table[i]->base);
+}
+
+void tas__moved_drop_all(struct tas_set *set)
+{
+	for (uint32_t i = 0; i < next_id && set->n_moved; i++)
+		if (table[i] && table[i]->base.moved)
+			tas__moved_drop(&table[i]->base, set);
+}
+
+void tas__socks_reset(const struct tas_set *set)
+{
+	for (uint32_t i = 0; i < next_id; i++)
+		if (table[i] && table[i]->base.set == set && !table[i]->dead && !table[i]->base.closed)
+			tas__sock_nonsense(table[i]);
 }
 
 void tas__sock_last_close(struct tas_sock_base *b)

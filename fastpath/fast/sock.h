@@ -142,6 +142,7 @@ void tas__wake(struct tas_sock *s, unsigned what); /* now */
 void tas__wake_soon(struct tas_sock *s, unsigned what); /* with the batch of packets or hints that is being handled */
 void tas__wakes_run(struct tas_core *c);
 void tas__wake_forget(struct tas_sock *s);
+void tas__wake_watchers(struct tas_sock *s); /* look again, though nothing happened */
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 
 /* ---- stream memory: stream.c ---- */

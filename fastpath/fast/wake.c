@@ -80,7 +80,7 @@ static bool wake_set(struct tas_sock *s, uint32_t sub)
 	struct tas_proc *p = slot < TAS_PROC_MAX ? tas__procs[slot] : NULL;
 
 	/* the word is the application's: it may name only wait sets of its own memory set */
-	if (!p || p->set != s->base.set || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)
+	if (!p || !tas__set_reaches(p->set, s->base.set) || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)
 		return false;
 	if (ws < TAS_WS_BITMAPS)
 		tas_bitmap_set(&p->region->ready[ws], s->base.id);
@@ -127,6 +127,11 @@ static void wake_sets(struct tas_sock *s, uint32_t exclusive)
 	for (uint32_t i = 0; i < s->base.n_more_subs && exclusive; i++)
 		if ((s->base.more_subs[i] & TAS_SUB_EXCLUSIVE) && wake_set(s, s->base.more_subs[i]))
 			exclusive--;
+}
+
+void tas__wake_watchers(struct tas_sock *s)
+{
+	wake_sets(s, UINT32_MAX);
 }
 
 void tas__wake(struct tas_sock *s, unsigned what)

@@ -260,7 +260,8 @@ static struct chunk *chunk_new(struct tas_set *s)
 	c = mmap(NULL, sizeof *c, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (c == MAP_FAILED)
 		return NULL;
-	if (!(huge_free() && !chunk_map(c, true)) && chunk_map(c, false)) {
+	/* a huge page that one member gives back can be gone when it is needed: others must not suffer */
+	if (!(!s->number && huge_free() && !chunk_map(c, true)) && chunk_map(c, false)) {
 		munmap(c, sizeof *c);
 		return NULL;
 	}
@@ -434,13 +435,13 @@ tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
 	byte = class < 3 ? piece_take(c, (unsigned)class) : pages_take(c, (unsigned)class - 3) << PAGE_SHIFT;
 	c->pub.used += len;
 	mem.used += len;
-	return TAS_OFF(i, byte);
+	return TAS_OFF(TAS_CHUNK_OF(s->number, i), byte);
 }
 
 void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
 {
 	struct set *set = (struct set *)s;
-	uint32_t i = TAS_OFF_CHUNK(off), byte = TAS_OFF_BYTE(off);
+	uint32_t i = TAS_CHUNK_INDEX(TAS_OFF_CHUNK(off)), byte = TAS_OFF_BYTE(off);
 	int class = class_of(len);
 	unsigned order = 0;
 	struct chunk *c = i < s->n_chunks ? chunk_of(s, i) : NULL;
@@ -486,6 +487,7 @@ static void set_free(struct tas_set *s)
 	while (*p != s)
 		p = &(*p)->next;
 	*p = s->next;
+	tas__set_unshare(s);
 	for (uint32_t i = 0; i < s->n_chunks; i++)
 		chunk_free(chunk_of(s, i));
 	mem.n_sets--;
@@ -494,8 +496,17 @@ static void set_free(struct tas_set *s)
 
 void tas__set_put(struct tas_set *s)
 {
-	if (!s->n_procs && !s->n_socks)
-		set_free(s);
+	if (s->n_procs || s->n_socks)
+		return;
+	/* members may have it mapped for long after */
+	for (uint32_t i = 0; s->number && i < s->n_chunks; i++)
+		(void)!fallocate(s->chunk[i]->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, TAS_CHUNK_SIZE);
+	set_free(s);
+}
+
+struct tas_set *tas__sets(void)
+{
+	return mem.sets;
 }
 
 bool tas__set_dead(const struct tas_set *s)

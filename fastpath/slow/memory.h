@@ -14,6 +14,10 @@ bool tas__mem_hugepages(void); /* the newest chunk uses huge pages */
 /* A sealed memfd of this size.  Returns the descriptor or -errno. */
 int tas__memfd(const char *name, uint64_t size, bool huge);
 
+struct tas_set *tas__sets(void); /* all, linked by next */
+/* It goes: no shared set has it as a member, and it has none (slow/shared.c). */
+void tas__set_unshare(struct tas_set *s);
+
 /* A set whose memory failed is dead: it gets no more memory, and control ends its sessions. */
 bool tas__set_dead(const struct tas_set *s);
 void tas__set_kill(struct tas_set *s);

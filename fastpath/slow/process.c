@@ -38,7 +38,6 @@
 enum {
 	SLOTS = TAS_PROC_MAX - 1,
 	SLOTS_PER_USER = SLOTS / 2, /* of a user that is neither root nor the service's own */
-	ANCESTORS_MAX = 8,          /* how far a spawned program may be from the member that let it in */
 	PAGE = 4096,
 };
 
@@ -347,7 +346,8 @@ static bool is_dead(const struct tas_proc *p)
 bool tas__claimed(const struct tas_sock_base *s)
 {
 	for (uint32_t i = 0; i < tas__n_procs; i++)
-		if (procs.set[i] == s->set && tas_claim_test(tas__procs[i]->region->claims, s->id))
+		if (procs.set[i] && tas__set_reaches(procs.set[i], s->set) &&
+		    tas_claim_test(tas__procs[i]->region->claims, s->id))
 			return true;
 	return false;
 }
@@ -355,11 +355,12 @@ bool tas__claimed(const struct tas_sock_base *s)
 void tas__claims_clear(const struct tas_sock_base *s)
 {
 	for (uint32_t i = 0; i < tas__n_procs; i++)
-		if (procs.set[i] == s->set && tas_claim_test(tas__procs[i]->region->claims, s->id))
+		if (procs.set[i] && tas__set_reaches(procs.set[i], s->set) &&
+		    tas_claim_test(tas__procs[i]->region->claims, s->id))
 			tas_claim_clear(tas__procs[i]->region->claims, s->id);
 }
 
-/* Calls fn for every socket of p's set that p claims.  The bitmap is the application's: ids may be anything. */
+/* Calls fn for every socket that p may hold and claims.  The bitmap is the application's: ids may be anything. */
 static void each_claim(struct tas_proc *p, void (*fn)(struct tas_proc *p, struct tas_sock_base *s))
 {
 	for (uint32_t w = 0; w < TAS_SOCK_MAX / 64; w++) {
@@ -368,7 +369,7 @@ static void each_claim(struct tas_proc *p, void (*fn)(struct tas_proc *p, struct
 		for (; bits; bits &= bits - 1) {
 			struct tas_sock_base *s = tas__sock(w * 64 + (uint32_t)__builtin_ctzll(bits), 0);
 
-			if (s && s->set == p->set)
+			if (s && tas__set_reaches(p->set, s->set))
 				fn(p, s);
 		}
 	}
@@ -449,7 +450,8 @@ void tas__proc_end(struct tas_proc *p)
 	say_dead(p->region);
 	robust_del(&slot_of(p)->node);
 	slot_free(slot);
-	set->n_procs--;
+	if (--set->n_procs == 0)
+		tas__moved_drop_all(set);
 	tas__set_put(set);
 	tas__exit_if_unused();
 }
@@ -500,51 +502,9 @@ void tas__proc_succeed(struct tas_proc *old, struct tas_proc *p)
 	tas__proc_end(old);
 }
 
-/* ---- sets ---- */
-static pid_t parent_of(pid_t pid)
+void tas__proc_set(struct tas_proc *p, struct tas_set *set)
 {
-	char path[40], line[128];
-	int parent = 0;
-	FILE *f;
-
-	snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	while (fgets(line, sizeof line, f))
-		if (sscanf(line, "PPid: %d", &parent) == 1)
-			break;
-	fclose(f);
-	return parent;
-}
-
-static bool is_member(pid_t pid, const struct tas_set *set)
-{
-	for (uint32_t i = 0; i < tas__n_procs; i++)
-		if (procs.set[i] == set && tas__procs[i]->pid == pid)
-			return true;
-	return false;
-}
-
-int tas__proc_move(struct tas_proc *p, struct tas_set *set)
-{
-	struct tas_set *old = p->set;
-	pid_t pid = p->pid;
-	/* With nobody left in the set, who holds the descriptor is its heir (a starter that has gone). */
-	bool kin = !set->n_procs;
-
-	if (p->uid != set->uid || p->gid != set->gid || old->n_socks || tas__set_dead(set))
-		return -EACCES;
-	for (unsigned i = 0; pid > 1 && !kin && i < ANCESTORS_MAX; i++)
-		kin = is_member(pid = parent_of(pid), set);
-	if (!kin)
-		return -EACCES;
 	p->set = procs.set[p->slot] = set;
-	p->region->h.set_id = set->id;
-	set->n_procs++;
-	old->n_procs--;
-	tas__set_put(old);
-	return 0;
 }
 
 uint32_t tas__proc_count(void)

@@ -25,8 +25,12 @@ struct tas_proc *tas__proc_by_pid(pid_t pid, uid_t uid, gid_t gid);
 void tas__proc_succeed(struct tas_proc *old, struct tas_proc *p);
 /* What the parent holds, the child holds. */
 void tas__proc_copy_claims(struct tas_proc *child, const struct tas_proc *parent);
-/* May p, whose set has no sockets, continue in set?  Moves it there: 0 or -EACCES. */
+/* May p, whose set has no sockets, continue in set?  Moves it there: 0 or -EACCES (shared.c). */
 int tas__proc_move(struct tas_proc *p, struct tas_set *set);
+void tas__proc_set(struct tas_proc *p, struct tas_set *set);
+/* The set `with` will hold s, too: moves it where both reach it (shared.c).  0; -EAGAIN: ask again in a moment; -ENOBUFS;
+ * -EACCES. */
+int tas__sock_share(struct tas_sock_base *s, struct tas_set *with);
 /* Nobody can hold s any more, whatever their bitmaps say (a close that the library did not see): its id will be used again. */
 void tas__claims_clear(const struct tas_sock_base *s);
 uint32_t tas__proc_claims(const struct tas_proc *p); /* how many */

@@ -41,7 +41,7 @@ static struct tas_sock_base *own_sock(const struct tas_proc *p, uint32_t id, uin
 {
 	struct tas_sock_base *s = id < TAS_SOCK_MAX ? tas__sock(id, gen) : NULL;
 
-	return s && s->set == p->set && !s->closed ? s : NULL;
+	return s && tas__set_reaches(p->set, s->set) && !s->closed ? s : NULL;
 }
 
 /* ---- attach, fork, exec ---- */
@@ -155,13 +155,13 @@ static int resolve(struct tas_request *q)
 	s = tas__sock_by_cookie(i.cookie);
 	if (!s || s->closed || s->ident.ino != i.ino)
 		return TAS_FALLBACK;
-	if (s->set != p->set) {
-		err = tas__proc_move(p, s->set);
+	if (!tas__set_reaches(p->set, s->set) && tas__proc_move(p, s->set)) {
+		err = tas__sock_share(s, p->set);
 		if (err)
 			return err;
 	}
 	tas_claim_set(p->region->claims, s->id);
-	q->rep.u.sock = (struct tas_msg_sock){ .id = s->id, .gen = s->gen, .block = s->block, .set_id = s->set->id };
+	q->rep.u.sock = (struct tas_msg_sock){ .id = s->id, .gen = s->gen, .block = s->block, .set_id = p->set->id };
 	return 0;
 }
 
@@ -202,12 +202,19 @@ static int watch(struct tas_request *q)
 /* ---- memory and wait sets ---- */
 static int chunk(struct tas_request *q)
 {
-	const struct tas_set *set = q->s->proc->set;
+	const struct tas_set *set = q->s->proc->set, *shared;
+	uint32_t number = TAS_CHUNK_NUMBER(q->msg.u.chunk.index), index = TAS_CHUNK_INDEX(q->msg.u.chunk.index);
 
-	if (q->msg.u.chunk.index >= set->n_chunks)
+	if (number) {
+		shared = tas__set_numbered(number);
+		if (!shared || !tas__set_reaches(set, shared))
+			return -ENOENT;
+		set = shared;
+	}
+	if (index >= set->n_chunks)
 		return -ENOENT;
 	q->rep.u.chunk.index = q->msg.u.chunk.index;
-	reply_fd(q, set->chunk[q->msg.u.chunk.index]->fd, false);
+	reply_fd(q, set->chunk[index]->fd, false);
 	return 0;
 }
 

@@ -58,6 +58,9 @@ static void end_dead_sets(struct tas_pollable *io, uint32_t events)
 
 	(void)events;
 	(void)!read(io->fd, &n, sizeof n);
+	for (const struct tas_set *s = tas__sets(); s; s = s->next)
+		if (s->number && tas__set_dead(s))
+			tas__socks_reset(s);
 	for (uint32_t i = 0; i < tas__n_procs; i++) {
 		struct tas_proc *p = tas__procs[i];
 

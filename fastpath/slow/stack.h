@@ -4,7 +4,8 @@
  *
  * Ownership: a process belongs to one memory set; a set owns chunks; a socket (listener or connection) belongs to one set, in
  * whose memory its block and extents lie.  A set lives while it has processes, or sockets that still need its memory
- * (lingering closes).  Everything here is touched by core 0's thread only.
+ * (lingering closes).  A shared set has no processes but members: other sets, which hold its sockets together.  Everything here
+ * is touched by core 0's thread only.
  */
 #ifndef TAS_STACK_H
 #define TAS_STACK_H
@@ -26,18 +27,38 @@ struct tas_chunk {
 	uint32_t used; /* bytes allocated */
 };
 
+enum { TAS_SET_MEMBERS_MAX = 16 };
+
 struct tas_set {
 	uint32_t id;
+	uint32_t number; /* 0; of a shared set: upper bits of its chunks' indices */
 	uid_t uid;
 	gid_t gid;
 	uint32_t n_procs; /* attached processes, those between two images included */
-	uint32_t n_socks; /* sockets with memory in this set */
+	uint32_t n_socks; /* sockets with memory in this set, blocks that moved away included */
+	uint32_t n_moved;  /* of these, blocks that moved away */
+	uint32_t n_shared; /* shared sets that this is a member of */
+	uint32_t n_members;
+	struct tas_set *member[TAS_SET_MEMBERS_MAX];
 	uint32_t n_chunks;
 	struct tas_chunk *chunk[TAS_CHUNKS_MAX];
 	struct tas_set *next;
 };
 
 struct tas_set *tas__set_new(uid_t uid, gid_t gid); /* NULL: no memory */
+/* A set whose sockets all of these hold.  The one there is, or a new one; NULL: no memory. */
+struct tas_set *tas__set_shared(struct tas_set *const *member, uint32_t n);
+struct tas_set *tas__set_numbered(uint32_t number); /* NULL: none */
+/* May processes of set p hold sockets of s? */
+static inline bool tas__set_reaches(const struct tas_set *p, const struct tas_set *s)
+{
+	if (__builtin_expect(p == s, 1))
+		return p != NULL;
+	for (uint32_t i = 0; i < s->n_members; i++)
+		if (s->member[i] == p)
+			return p != NULL;
+	return false;
+}
 /* Call when n_procs or n_socks fell: frees the set when both are 0. */
 void tas__set_put(struct tas_set *s);
 /* Memory of a power-of-two length between 512 bytes (aligned to its size) and 8 MiB.  0: none (limits, no memory); offset 0
@@ -46,7 +67,7 @@ tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len);
 void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len);
 static inline void *tas__mem_ptr(const struct tas_set *s, tas_off_t off)
 {
-	return s->chunk[TAS_OFF_CHUNK(off)]->map + TAS_OFF_BYTE(off);
+	return s->chunk[TAS_CHUNK_INDEX(TAS_OFF_CHUNK(off))]->map + TAS_OFF_BYTE(off);
 }
 uint64_t tas__mem_used(void); /* bytes, all sets */
 uint32_t tas__mem_chunks(void);
@@ -126,6 +147,7 @@ struct tas_sock_base { /* first member of every struct tas_sock (which fast/ def
 	struct tas_addr local, peer;
 	uint64_t netns;
 	struct tas_sock_base *by_cookie; /* hash chain */
+	struct tas_moved *moved;         /* blocks it had before */
 	uint32_t *more_subs;             /* wait sets beyond tas_lock_line.subs: slot << 16 | index + 1 */
 	uint32_t n_more_subs;
 };
@@ -135,6 +157,15 @@ struct tas_sock_base *tas__sock(uint32_t id, uint32_t gen);
 struct tas_sock_base *tas__sock_by_cookie(uint64_t cookie);
 /* Remember the backing object's identity (RESOLVE finds it from then on). */
 void tas__sock_identify(struct tas_sock_base *s, const struct tas_ident *i);
+/* Puts it, its memory and what waits in its accept queue into another set's memory (fast/move.c).  0; -EAGAIN: somebody is at
+ * its bytes at this moment; -ENOBUFS. */
+int tas__sock_move(struct tas_sock_base *s, struct tas_set *to);
+/* Frees the blocks that s had in set (NULL: any). */
+void tas__moved_drop(struct tas_sock_base *s, const struct tas_set *set);
+/* The same for all sockets: the last process of set has ended, nobody looks at them any more. */
+void tas__moved_drop_all(struct tas_set *set);
+/* The memory of a shared set failed: its sockets are reset, its members live on. */
+void tas__socks_reset(const struct tas_set *set);
 /* A claim on it went away (hint, death, exec): closes it when nobody claims it and it is not watched. */
 void tas__sock_unclaimed(struct tas_sock_base *s);
 /* The same for every socket of a set, when a process of it may have died without a word. */

@@ -29,7 +29,8 @@ static struct {
 	struct epoll_event ev[FAKE_BATCH];
 	int n_ev;
 	struct tas_sock_base sock[FAKE_SOCKS];
-	unsigned closes, forgotten, hints, polls, listing;
+	unsigned closes, forgotten, hints, polls, listing, resets;
+	bool busy;
 	struct tas_ident last_ident;
 	char warning[256];
 } fake;
@@ -246,6 +247,33 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	(void)p;
 	fake.hints++;
 	return 0;
+}
+
+/* Only its set changes; fake.busy: somebody is at its bytes. */
+int tas__sock_move(struct tas_sock_base *s, struct tas_set *to)
+{
+	struct tas_set *from = s->set;
+
+	if (fake.busy)
+		return -EAGAIN;
+	tas__mem_free(from, s->block, TAS_BLOCK_SIZE);
+	s->block = tas__mem_alloc(to, TAS_BLOCK_SIZE);
+	s->set = to;
+	to->n_socks++;
+	from->n_socks--;
+	tas__set_put(from);
+	return 0;
+}
+
+void tas__moved_drop_all(struct tas_set *set)
+{
+	(void)set;
+}
+
+void tas__socks_reset(const struct tas_set *set)
+{
+	(void)set;
+	fake.resets++;
 }
 
 /* Every socket of a set, as fast/ looks at them when one of its processes has ended. */

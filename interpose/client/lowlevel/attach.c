@@ -136,6 +136,7 @@ static void session_free(struct tas_session *ss)
 			tas__shared_unmap(p, TAS_CHUNK_SIZE);
 		atomic_store(&ss->chunk[i], NULL);
 	}
+	tas__shared_free(ss);
 	tas__shared_unmap(ss->r, ss->size);
 	memset(ss->ws_open, 0, sizeof ss->ws_open);
 	memset(ss->ws_busy, 0, sizeof ss->ws_busy);

@@ -51,6 +51,15 @@ uint64_t tas__signals_block(void);
 void tas__signals_restore(uint64_t mask);
 
 /* ---- session ---- */
+/* Memory of sockets that other memory sets hold, too, as far as this process uses it.  Found without a lock by whoever has a
+ * reference (tas__shared_hold), which keeps number and chunks; without references the entry may become another's. */
+struct tas_shared {
+	_Atomic uint32_t number;
+	uint32_t refs; /* under ws_lock */
+	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
+};
+enum { TAS_SHARED_MAX = 1024 };
+
 struct tas_session {
 	_Atomic uint32_t refs; /* current session: 1; each socket, each user; 0: the struct may be taken again */
 	_Atomic bool dead; /* the service is gone (or we are a child that could not join) */
@@ -64,7 +73,8 @@ struct tas_session {
 	struct tas_mutex rpc;
 	uint32_t seq; /* under rpc */
 	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
-	struct tas_mutex ws_lock;
+	_Atomic(struct tas_shared *) shared[TAS_SHARED_MAX]; /* under ws_lock to write; filled from the start */
+	struct tas_mutex ws_lock; /* wait sets, shared memory */
 	uint64_t ws_open[TAS_WS_MAX / 64], ws_busy[TAS_WS_MAX / 64]; /* under ws_lock */
 	int ws_fd[TAS_WS_MAX]; /* valid where ws_open */
 	/* fork in progress (under all locks) */
@@ -98,6 +108,11 @@ int tas__tell(int ctl, struct tas_msg *m, uint16_t op);
 
 /* Address of off (n bytes inside one chunk), mapping the chunk when needed.  NULL: not ours, or no memory. */
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n);
+
+/* A reference to the memory that off lies in, when it is shared memory: 0 or -ENOMEM. */
+int tas__shared_hold(struct tas_session *ss, uint32_t number); /* under ws_lock */
+void tas__shared_release(struct tas_session *ss, uint32_t number);
+void tas__shared_free(struct tas_session *ss); /* the session ends */
 
 /* The service put this process, which held no socket, into another memory set: chunks mapped so far are of no use. */
 void tas__session_moved(struct tas_session *ss, uint32_t set_id);

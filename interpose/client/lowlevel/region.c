@@ -54,7 +54,7 @@ void tas__shared_unmap(void *p, uint64_t size)
 		sys_munmap(p, size);
 }
 
-static uint8_t *map_chunk(struct tas_session *ss, uint32_t index)
+static uint8_t *map_chunk(struct tas_session *ss, uint32_t index, _Atomic(uint8_t *) *slot)
 {
 	struct tas_msg m = {.op = TAS_MSG_CHUNK, .u.chunk.index = index};
 	int fd[1];
@@ -68,11 +68,102 @@ static uint8_t *map_chunk(struct tas_session *ss, uint32_t index)
 		p = tas__shared_map(fd[0], TAS_CHUNK_SIZE);
 	if (n == 1)
 		sys_close(fd[0]);
-	if (p && !atomic_compare_exchange_strong(&ss->chunk[index], &expected, p)) {
+	if (p && !atomic_compare_exchange_strong(slot, &expected, p)) {
 		tas__shared_unmap(p, TAS_CHUNK_SIZE); /* another thread was faster */
 		p = expected;
 	}
 	return p;
+}
+
+/* ---- memory that several sets share ---- */
+static struct tas_shared *shared_find(struct tas_session *ss, uint32_t number)
+{
+	for (unsigned i = 0; i < TAS_SHARED_MAX; i++) {
+		struct tas_shared *s = atomic_load_explicit(&ss->shared[i], memory_order_acquire);
+
+		if (!s || atomic_load_explicit(&s->number, memory_order_relaxed) == number)
+			return s;
+	}
+	return NULL;
+}
+
+static void shared_unmap(struct tas_shared *s)
+{
+	for (unsigned i = 0; i < TAS_CHUNKS_MAX; i++) {
+		uint8_t *p = atomic_load(&s->chunk[i]);
+
+		if (!p)
+			continue;
+		atomic_store(&s->chunk[i], NULL);
+		tas__shared_unmap(p, TAS_CHUNK_SIZE);
+	}
+}
+
+int tas__shared_hold(struct tas_session *ss, uint32_t number)
+{
+	struct tas_shared *s = shared_find(ss, number);
+
+	for (unsigned i = 0; !s && i < TAS_SHARED_MAX; i++) { /* one that nobody uses, or the first empty place */
+		s = atomic_load(&ss->shared[i]);
+		if (s && s->refs) {
+			s = NULL;
+			continue;
+		}
+		if (!s)
+			s = sys_mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+		if (!s)
+			return -ENOMEM;
+		atomic_store(&s->number, number);
+		atomic_store_explicit(&ss->shared[i], s, memory_order_release);
+	}
+	if (!s)
+		return -ENOMEM;
+	s->refs++;
+	return 0;
+}
+
+void tas__shared_release(struct tas_session *ss, uint32_t number)
+{
+	uint64_t mask = tas__signals_block();
+	struct tas_shared *s;
+
+	tas__mutex_lock(&ss->ws_lock);
+	s = shared_find(ss, number);
+	if (s && !--s->refs) {
+		atomic_store(&s->number, 0);
+		shared_unmap(s);
+	}
+	tas__mutex_unlock(&ss->ws_lock);
+	tas__signals_restore(mask);
+}
+
+void tas__shared_free(struct tas_session *ss)
+{
+	for (unsigned i = 0; i < TAS_SHARED_MAX; i++) {
+		struct tas_shared *s = atomic_exchange(&ss->shared[i], NULL);
+
+		if (!s)
+			return;
+		shared_unmap(s);
+		sys_munmap(s, sizeof *s);
+	}
+}
+
+static __attribute__((noinline)) uint8_t *mem_slow(struct tas_session *ss, uint32_t chunk)
+{
+	uint32_t number = TAS_CHUNK_NUMBER(chunk), index = TAS_CHUNK_INDEX(chunk);
+	_Atomic(uint8_t *) *slot = &ss->chunk[index];
+	uint8_t *p;
+
+	if (number) {
+		struct tas_shared *s = shared_find(ss, number);
+
+		if (!s)
+			return NULL;
+		slot = &s->chunk[index];
+	}
+	p = atomic_load_explicit(slot, memory_order_acquire);
+	return p ? p : map_chunk(ss, chunk, slot);
 }
 
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n)
@@ -80,11 +171,11 @@ void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n)
 	uint32_t i = TAS_OFF_CHUNK(off), at = TAS_OFF_BYTE(off);
 	uint8_t *p;
 
-	if (i >= TAS_CHUNKS_MAX || at > TAS_CHUNK_SIZE || n > TAS_CHUNK_SIZE - at)
+	if (at > TAS_CHUNK_SIZE || n > TAS_CHUNK_SIZE - at)
 		return NULL;
-	p = atomic_load_explicit(&ss->chunk[i], memory_order_acquire);
+	p = i < TAS_CHUNKS_MAX ? atomic_load_explicit(&ss->chunk[i], memory_order_acquire) : NULL;
 	if (__builtin_expect(!p, 0))
-		p = map_chunk(ss, i);
+		p = mem_slow(ss, i);
 	return p ? p + at : NULL;
 }
 

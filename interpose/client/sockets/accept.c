@@ -17,13 +17,14 @@ enum { NOTHING = -4096 /* no errno */, KERNEL_TURN = 16, TAKE_NS = 50000000 };
  */
 static int pop(struct tas_obj *o, struct tas_msg_sock *sock)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	uint64_t at = atomic_load_explicit(&b->a.rx_consumed, memory_order_acquire);
+	uint32_t number = atomic_load(&o->number);
 
 	while (at < atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire)) {
 		uint32_t len = atomic_load_explicit(&b->x.rx[0].len, memory_order_relaxed);
 		struct tas_accept_entry *ring =
-			tas__mem(o->ss, atomic_load_explicit(&b->x.rx[0].off, memory_order_relaxed), len);
+			tas__obj_mem(o, atomic_load_explicit(&b->x.rx[0].off, memory_order_relaxed), len);
 		bool had;
 
 		if (!ring || len < sizeof *ring || (len & (len - 1)))
@@ -32,9 +33,10 @@ static int pop(struct tas_obj *o, struct tas_msg_sock *sock)
 		sock->id = atomic_load_explicit(&ring->id, memory_order_relaxed);
 		sock->gen = atomic_load_explicit(&ring->gen, memory_order_relaxed);
 		sock->block = atomic_load_explicit(&ring->block, memory_order_relaxed);
-		if (sock->id >= TAS_SOCK_MAX)
+		had = sock->id < TAS_SOCK_MAX && tas_claim_test(o->ss->r->claims, sock->id);
+		/* in memory that others write: no socket that we hold already, and none of ours alone */
+		if (sock->id >= TAS_SOCK_MAX || (number && (had || TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(sock->block)) != number)))
 			return NOTHING;
-		had = tas_claim_test(o->ss->r->claims, sock->id);
 		/* the claim is there before the pop is: the service never sees a connection that nobody has */
 		tas_claim_set(o->ss->r->claims, sock->id);
 		if (atomic_compare_exchange_strong(&b->a.rx_consumed, &at, at + 1)) {
@@ -115,6 +117,7 @@ static bool readable(int fd)
 /* The kernel's half without waiting: number, NOTHING, or -errno. */
 static int accept_half(struct tas_obj *o, int fd, int flags, struct sockaddr *addr, socklen_t *len)
 {
+	struct tas_block *b = tas__block(o);
 	bool locked;
 	int r;
 
@@ -125,10 +128,10 @@ static int accept_half(struct tas_obj *o, int fd, int flags, struct sockaddr *ad
 	if (!readable(fd))
 		return NOTHING;
 	/* without the lock (its owner stopped or died with the service) the worst is to wait for the kernel's half */
-	locked = tas__lock(o->ss, &o->b->c.lock_rx, TAKE_NS) == 0;
+	locked = tas__lock(o->ss, &b->c.lock_rx, TAKE_NS) == 0;
 	r = readable(fd) ? accept_kernel(fd, flags, addr, len) : NOTHING;
 	if (locked)
-		tas__unlock(&o->b->c.lock_rx);
+		tas__unlock(&b->c.lock_rx);
 	return r;
 }
 
@@ -166,7 +169,7 @@ static int wait_both(struct tas_obj *o, int fd, uint64_t end, struct tas_sig_mar
 
 	if (live) {
 		p[2].fd = atomic_load(&o->ss->ctl);
-		if (tas__waiter_get(o->ss, false, &w) == 0 && tas__subscribe(&w, o->b, o->id, o->gen, true) == 0) {
+		if (tas__waiter_get(o->ss, false, &w) == 0 && tas__obj_subscribe(&w, o, true) == 0) {
 			p[1].fd = w.fd;
 			tas__waiter_arm(&w);
 		} else {
@@ -178,7 +181,7 @@ static int wait_both(struct tas_obj *o, int fd, uint64_t end, struct tas_sig_mar
 	if (!live || !tas__rx_avail(o->b))
 		r = tas__ppoll(p, 3, tas__left(end, slice, &ts), NULL, m, end == UINT64_MAX, p[1].fd);
 	if (w.ss) {
-		tas__unsubscribe(&w, o->b, o->id, o->gen);
+		tas__obj_unsubscribe(&w, o);
 		tas__waiter_put(&w);
 	}
 	if (live && (p[2].revents & (POLLHUP | POLLERR)))

@@ -6,14 +6,14 @@
 
 static void linger(struct tas_obj *o, int seconds)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	uint64_t end = tas__now() + (uint64_t)seconds * 1000000000u;
 	struct timespec ts;
 
-	atomic_fetch_or(&b->a.shut, TAS_SHUT_WR);
+	tas__app_or(o, TAS_SHUT_WR);
 	tas__hint(o->ss, b, o->id);
 	/* Linux waits here even on a non-blocking socket, and a signal ends the wait */
-	for (;;) {
+	for (;; b = tas__block(o)) {
 		if (!tas__obj_live(o) || (atomic_load(&b->s.flags) & TAS_F_RESET) || tas__now() >= end ||
 		    atomic_load(&b->s.tx_acked) >= atomic_load(&b->a.tx_written))
 			return;
@@ -43,7 +43,7 @@ void tas__before_close(struct tas_obj *o, int fd)
 	if (sys_getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len) < 0 || !l.l_onoff)
 		return;
 	if (!l.l_linger)
-		atomic_fetch_or(&o->b->a.shut, TAS_ABORT); /* whoever closes last: the option is the socket's */
+		tas__app_or(o, TAS_ABORT); /* whoever closes last: the option is the socket's */
 	else if (!(atomic_load(&o->flags) & TAS_OF_SHARED))
 		linger(o, l.l_linger);
 }
@@ -121,7 +121,7 @@ static int shutdown_listener(struct tas_obj *o, int fd, int how)
 	if (r < 0 || how == SHUT_WR)
 		return r;
 	/* Linux: a listening socket that is shut for reading listens no more */
-	atomic_fetch_or(&o->b->a.shut, TAS_SHUT_RD);
+	tas__app_or(o, TAS_SHUT_RD);
 	if (tas__alive(o->ss)) {
 		m.u.sock.id = o->id;
 		m.u.sock.gen = o->gen;
@@ -145,7 +145,7 @@ static int shutdown_conn(struct tas_obj *o, int fd, int how)
 		tas__obj_kick(o);
 		return r;
 	}
-	atomic_fetch_or(&b->a.shut, bits);
+	tas__app_or(o, bits);
 	tas__hint(o->ss, b, o->id);
 	tas__obj_kick(o);
 	return 0;

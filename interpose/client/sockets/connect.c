@@ -48,7 +48,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN)
 		r = tas__obj_bind_block(o, ss, sock);
 	if (r == 0) {
-		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
+		tas__app_store(o, c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 		if (atomic_load(&o->touched))
 			tas__opts_mirror(o, fd);
 		atomic_store(&o->so_error, 0);
@@ -73,9 +73,10 @@ static int finish(struct tas_obj *o, int fd, bool just_begun)
 	struct tas_wait w = {.sig = tas__sig_mark()};
 
 	for (;;) {
-		uint32_t seen = atomic_load_explicit(&o->b->s.ev_out, memory_order_acquire);
-		uint32_t shut = atomic_load_explicit(&o->b->a.shut, memory_order_acquire);
-		uint32_t state = atomic_load_explicit(&o->b->s.state, memory_order_acquire);
+		struct tas_block *b = tas__block(o);
+		uint32_t seen = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
+		uint32_t state = atomic_load_explicit(&b->s.state, memory_order_acquire);
 		bool live = tas__obj_live(o);
 		int r;
 
@@ -117,7 +118,7 @@ static int dissolve(struct tas_obj *o, int fd, int err)
 {
 	struct tas_obj *by;
 
-	atomic_fetch_or(&o->b->a.shut, TAS_ABORT);
+	tas__app_or(o, TAS_ABORT);
 	by = start_over(o, fd);
 	if (!by)
 		return -ENOMEM;

@@ -77,7 +77,7 @@ static void mirror_nonblock(int fd)
 	if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN) {
 		fl = sys_fcntl(fd, F_GETFL, 0);
 		if (fl >= 0)
-			atomic_store(&o->b->c.nonblock, (uint32_t)(fl & O_NONBLOCK));
+			tas__app_store(o, c.nonblock, (uint32_t)(fl & O_NONBLOCK));
 	}
 	tas__obj_put(o);
 }

@@ -40,7 +40,7 @@ static int tas_member_begin(struct tas_ep *ep, struct tas_item *i)
 	ep->near |= tas__obj_near(o);
 	tas__ep_ready(ep, i);
 	if (tas__ep_ensure(ep, o->ss))
-		tas__subscribe(&ep->w, o->b, o->id, o->gen, i->events & EPOLLEXCLUSIVE);
+		tas__obj_subscribe(&ep->w, o, i->events & EPOLLEXCLUSIVE);
 	tas__ep_wake(ep);
 	return 0;
 }
@@ -55,7 +55,7 @@ static void tas_member_end(struct tas_ep *ep, struct tas_item *i, bool in_kernel
 	for (struct tas_item *k = o->items; k; k = k->obj_next)
 		other |= k != i && k->ep == ep && (k->flags & TAS_IT_TAS);
 	if (!other && ep->w.ss && o->ss == ep->w.ss)
-		tas__unsubscribe(&ep->w, o->b, o->id, o->gen);
+		tas__obj_unsubscribe(&ep->w, o);
 	if (i->flags & TAS_IT_KHALF) {
 		atomic_fetch_sub(&ep->n_listen, 1);
 		if (in_kernel)

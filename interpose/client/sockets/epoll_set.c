@@ -329,7 +329,7 @@ bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss)
 	for (uint32_t k = 0; k < ep->n_buckets; k++)
 		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next)
 			if (i->o->ss == ss)
-				tas__subscribe(&ep->w, i->o->b, i->o->id, i->o->gen, i->events & EPOLLEXCLUSIVE);
+				tas__obj_subscribe(&ep->w, i->o, i->events & EPOLLEXCLUSIVE);
 	tas__ep_force_all(ep);
 	if (atomic_load(&ep->exposed))
 		expose_now(ep);

@@ -61,7 +61,7 @@ static bool has_edge(struct tas_item *i, const struct tas_seen *now, uint32_t re
 /* One item of the ready list.  True: *ev is filled. */
 static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev)
 {
-	struct tas_seen now = see(i->o->b);
+	struct tas_seen now = see(tas__block(i->o));
 	uint32_t r;
 
 	tas__ep_unready(i);
@@ -254,7 +254,7 @@ static bool settle(struct tas_ep *ep)
 
 	drain_bitmap(ep);
 	for (i = ep->ready.ready_next; i != &ep->ready; i = next) {
-		struct tas_seen now = see(i->o->b);
+		struct tas_seen now = see(tas__block(i->o));
 		uint32_t r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
 
 		next = i->ready_next;

@@ -9,7 +9,9 @@
 
 #include "sockets/sock.h"
 
-enum { SLAB = 256 };
+enum { SLAB = 256, HOPS_MAX = 64, MOVE_NS = 2000000000 };
+
+static struct tas_block lost; /* generation 0: of no socket */
 
 static struct tas_obj *all, *free_list; /* table lock */
 
@@ -42,7 +44,8 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	o = free_list;
 	free_list = o->free;
 	o->id = o->gen = 0;
-	o->b = NULL;
+	atomic_store(&o->b, NULL);
+	atomic_store(&o->number, 0);
 	o->ss = NULL;
 	o->items = NULL;
 	o->backlog = 0;
@@ -83,14 +86,17 @@ static void obj_release(struct tas_obj *o)
 {
 	uint64_t mask = tas__table_lock();
 	struct tas_session *ss = o->ss;
+	uint32_t number = atomic_load(&o->number);
 
 	tas__ep_forget(o);
 	/* closed behind our back, the socket is gone, and its id may be another's */
-	if (ss && o->b && atomic_load_explicit(&o->b->s.gen, memory_order_acquire) == o->gen)
+	if (ss && o->b && atomic_load_explicit(&tas__block(o)->s.gen, memory_order_acquire) == o->gen)
 		tas__claim_drop(ss, o->b, o->id);
 	o->free = free_list;
 	free_list = o;
 	tas__table_unlock(mask);
+	if (number)
+		tas__shared_release(ss, number);
 	if (ss)
 		tas__session_put(ss);
 }
@@ -109,18 +115,117 @@ struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen)
 	return NULL;
 }
 
+static int shared_hold(struct tas_session *ss, uint32_t number)
+{
+	uint64_t mask = tas__signals_block();
+	int r;
+
+	tas__mutex_lock(&ss->ws_lock);
+	r = tas__shared_hold(ss, number);
+	tas__mutex_unlock(&ss->ws_lock);
+	tas__signals_restore(mask);
+	return r;
+}
+
 int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s)
 {
-	struct tas_block *b = tas__mem(ss, s->block, sizeof *b);
+	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(s->block));
+	struct tas_block *b;
 
-	if (!b)
+	if (number && shared_hold(ss, number) < 0)
 		return -ENOMEM;
+	b = tas__mem(ss, s->block, sizeof *b);
+	if (!b) {
+		if (number)
+			tas__shared_release(ss, number);
+		return -ENOMEM;
+	}
 	tas__session_ref(ss);
 	o->ss = ss;
-	o->b = b;
 	o->id = s->id;
 	o->gen = s->gen;
+	atomic_store(&o->number, number);
+	atomic_store(&o->b, b);
 	return 0;
+}
+
+/* ---- moves ---- */
+/* Under ws_lock.  The memory that it leaves stays held: other threads may have the old block in hand. */
+static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
+{
+	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(to));
+	struct tas_block *b;
+
+	if (number && tas__shared_hold(o->ss, number) < 0)
+		return NULL;
+	b = tas__mem(o->ss, to, sizeof *b);
+	if (!b || atomic_load_explicit(&b->s.gen, memory_order_acquire) != o->gen)
+		return NULL;
+	atomic_store(&o->number, number);
+	atomic_store_explicit(&o->b, b, memory_order_release);
+	return b;
+}
+
+struct tas_block *tas__follow(struct tas_obj *o)
+{
+	uint64_t mask = tas__signals_block();
+	struct tas_block *b, *next;
+	int hops = 0;
+
+	tas__mutex_lock(&o->ss->ws_lock);
+	while (tas__moved(b = atomic_load(&o->b))) {
+		next = ++hops > HOPS_MAX ? NULL : follow_once(o, atomic_load(&b->s.moved));
+		if (next)
+			continue;
+		/* no memory, or nothing there: for this process the connection is lost */
+		b = &lost;
+		atomic_store(&o->b, b);
+	}
+	tas__mutex_unlock(&o->ss->ws_lock);
+	tas__signals_restore(mask);
+	return b;
+}
+
+void tas__app_or(struct tas_obj *o, uint32_t shut)
+{
+	struct tas_block *b;
+
+	do {
+		b = tas__block(o);
+		atomic_fetch_or(&b->a.shut, shut);
+	} while (tas__moved(b));
+}
+
+int tas__obj_subscribe(struct tas_waiter *w, struct tas_obj *o, bool exclusive)
+{
+	struct tas_block *b;
+	int r;
+
+	do {
+		b = tas__block(o);
+		r = tas__subscribe(w, b, o->id, o->gen, exclusive);
+	} while (!r && tas__moved(b));
+	return r;
+}
+
+void tas__obj_unsubscribe(struct tas_waiter *w, struct tas_obj *o)
+{
+	tas__unsubscribe(w, tas__block(o), o->id, o->gen);
+}
+
+int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b)
+{
+	for (;;) {
+		_Atomic uint32_t *w;
+		int r;
+
+		*b = tas__block(o);
+		w = tx ? &(*b)->c.lock_tx : &(*b)->c.lock_rx;
+		r = tas__lock(o->ss, w, -1);
+		if (r < 0 || !tas__moved(*b))
+			return r;
+		tas__unlock(w);
+	}
 }
 
 struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock *s, enum tas_obj_kind kind)
@@ -186,6 +291,21 @@ static void state_if_unknown(int fd, enum tas_fd_state st)
 				    __ATOMIC_RELAXED);
 }
 
+/* A socket of another memory set moves; not while somebody copies its bytes (a stopped program may do so for long). */
+static int ask_until_moved(struct tas_session *ss, struct tas_msg *m, int fd)
+{
+	struct timespec nap = {0, 100000};
+	uint64_t end = tas__now() + MOVE_NS;
+	int r;
+
+	while ((r = tas__ask(ss, m, TAS_MSG_RESOLVE, &fd, 1)) == -EAGAIN && tas__now() < end) {
+		sys2(SYS_nanosleep, SYS_P(&nap), 0);
+		if (nap.tv_nsec < 5000000)
+			nap.tv_nsec *= 2;
+	}
+	return r;
+}
+
 /* Asks the service.  1: it is a TAS socket and adopted, 0: none, -errno. */
 static int resolve(int fd)
 {
@@ -198,7 +318,7 @@ static int resolve(int fd)
 
 	if (tas__session_attach(&ss) < 0)
 		return 0;
-	r = tas__ask(ss, &m, TAS_MSG_RESOLVE, &fd, 1);
+	r = ask_until_moved(ss, &m, fd);
 	if (r) {
 		tas__session_put(ss);
 		return r < 0 ? r : 0;

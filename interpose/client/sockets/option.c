@@ -131,7 +131,8 @@ static void mirror_one(uint64_t touched, int fd, int level, int name, _Atomic ui
 /* Copies what TAS acts on from the backing socket to the block. */
 void tas__opts_mirror(struct tas_obj *o, int fd)
 {
-	struct tas_app_line *a = &o->b->a;
+	struct tas_block *b = tas__block(o);
+	struct tas_app_line *a = &b->a;
 	uint64_t t = atomic_load_explicit(&o->touched, memory_order_relaxed);
 	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
 
@@ -140,7 +141,6 @@ void tas__opts_mirror(struct tas_obj *o, int fd)
 	now |= flag_of(t, fd, IPPROTO_TCP, TCP_CORK, TAS_O_CORK);
 	now |= flag_of(t, fd, SOL_SOCKET, SO_KEEPALIVE, TAS_O_KEEPALIVE);
 	now |= flag_of(t, fd, SOL_SOCKET, SO_OOBINLINE, TAS_O_OOBINLINE);
-	atomic_store_explicit(&a->opts, now, memory_order_relaxed);
 	mirror_one(t, fd, SOL_SOCKET, SO_RCVLOWAT, &a->rcvlowat);
 	mirror_one(t, fd, SOL_SOCKET, SO_RCVBUF, &a->rcvbuf);
 	mirror_one(t, fd, SOL_SOCKET, SO_SNDBUF, &a->sndbuf);
@@ -148,7 +148,11 @@ void tas__opts_mirror(struct tas_obj *o, int fd)
 	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPINTVL, &a->keep_intvl);
 	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPCNT, &a->keep_cnt);
 	mirror_one(t, fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &a->user_timeout);
-	tas__hint(o->ss, o->b, o->id);
+	atomic_store(&a->opts, now);
+	if (tas__moved(b)) /* meanwhile */
+		tas__opts_mirror(o, fd);
+	else
+		tas__hint(o->ss, b, o->id);
 }
 
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to)

@@ -120,7 +120,7 @@ static bool subscribe(struct job *j)
 			continue;
 		if (!j->w.ss && tas__waiter_get(o->ss, false, &j->w) < 0)
 			return false;
-		if (o->ss == j->w.ss && tas__subscribe(&j->w, o->b, o->id, o->gen, false) < 0)
+		if (o->ss == j->w.ss && tas__obj_subscribe(&j->w, o, false) < 0)
 			return false;
 	}
 	return true;
@@ -132,7 +132,7 @@ static void unsubscribe(struct job *j)
 		return;
 	for (nfds_t i = 0; i < j->n; i++)
 		if (j->o[i] && j->o[i]->ss && j->o[i]->ss == j->w.ss)
-			tas__unsubscribe(&j->w, j->o[i]->b, j->o[i]->id, j->o[i]->gen);
+			tas__obj_unsubscribe(&j->w, j->o[i]);
 	tas__waiter_put(&j->w);
 }
 

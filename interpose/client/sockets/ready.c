@@ -9,7 +9,7 @@ enum { SETTLE_NS = 1000000000, SETTLE_YIELD_NS = 200000, SETTLE_NAP_MAX_NS = 200
 
 static uint32_t listener_ready(struct tas_obj *o)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 
 	if (!tas__obj_live(o))
 		return 0; /* its kernel half goes on */
@@ -35,7 +35,7 @@ static bool writable(struct tas_block *b)
 
 uint32_t tas__obj_ready(struct tas_obj *o)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b;
 	uint32_t flags, shut, state, lowat, r = 0;
 	uint64_t avail;
 	bool live, rd, wr;
@@ -46,6 +46,7 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 	case TAS_OBJ_PLAIN: /* what the kernel does not know of it */
 		return tas__obj_error(o, false) ? EPOLLERR : 0;
 	}
+	b = tas__block(o);
 	live = tas__obj_live(o);
 	flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
 	state = atomic_load_explicit(&b->s.state, memory_order_acquire);
@@ -81,13 +82,14 @@ error:
 
 void tas__obj_kick(struct tas_obj *o)
 {
+	struct tas_block *b = tas__block(o);
 	uint64_t mask = tas__table_lock();
 
 	tas__ep_kick(o, 0);
 	tas__table_unlock(mask);
-	sys_futex(&o->b->a.shut, FUTEX_WAKE, INT32_MAX, NULL);
+	sys_futex(&b->a.shut, FUTEX_WAKE, INT32_MAX, NULL);
 	if (!atomic_load(&o->ss->dead))
-		tas__wake_subscribers(o->ss, o->b);
+		tas__wake_subscribers(o->ss, b);
 }
 
 /* Linux, tcp_set_rcvlowat(): what is there may be enough now, which is news for readers. */
@@ -101,7 +103,7 @@ void tas__obj_lowat(struct tas_obj *o)
 	tas__ep_kick(o, EPOLLIN | EPOLLRDNORM);
 	tas__table_unlock(mask);
 	if (!atomic_load(&o->ss->dead))
-		tas__wake_subscribers(o->ss, o->b);
+		tas__wake_subscribers(o->ss, tas__block(o));
 }
 
 /* ---- waiting on one socket ---- */
@@ -179,14 +181,14 @@ static uint64_t timeout_of(int fd, bool in)
 	return tas__now() + (uint64_t)tv.s * 1000000000u + (uint64_t)tv.us * 1000u;
 }
 
-static bool unchanged(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut)
+static bool unchanged(struct tas_obj *o, struct tas_block *b, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut)
 {
 	return atomic_load_explicit(ev, memory_order_seq_cst) == seen &&
-	       atomic_load_explicit(&o->b->a.shut, memory_order_seq_cst) == shut && tas__alive(o->ss);
+	       atomic_load_explicit(&b->a.shut, memory_order_seq_cst) == shut && tas__alive(o->ss);
 }
 
 /* With a timeout: ppoll, which a signal always interrupts, as it does recv() with SO_RCVTIMEO. */
-static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, const struct tas_wait *t)
+static int wait_timed(struct tas_obj *o, struct tas_block *b, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut, const struct tas_wait *t)
 {
 	uint64_t end = t->deadline;
 	struct tas_waiter w = {0};
@@ -196,19 +198,19 @@ static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 	int r = 0;
 
 	if (tas__waiter_get(o->ss, false, &w) == 0) {
-		if (tas__subscribe(&w, o->b, o->id, o->gen, false) == 0)
+		if (tas__obj_subscribe(&w, o, false) == 0)
 			p[0].fd = w.fd;
 		tas__waiter_arm(&w);
 	}
 	if (p[0].fd < 0)
 		slice = 2000000; /* no wait set to be had: look now and then */
-	if (unchanged(o, ev, seen, shut)) {
+	if (unchanged(o, b, ev, seen, shut)) {
 		r = tas__ppoll(p, 2, tas__left(end, slice, &ts), NULL, t->sig, false, p[0].fd);
 		if (r == 0)
 			r = tas__now() >= end ? -EAGAIN : 0;
 	}
 	if (w.ss) {
-		tas__unsubscribe(&w, o->b, o->id, o->gen);
+		tas__obj_unsubscribe(&w, o);
 		tas__waiter_put(&w);
 	}
 	if (p[1].revents & (POLLHUP | POLLERR))
@@ -218,8 +220,9 @@ static int wait_timed(struct tas_obj *o, _Atomic uint32_t *ev, uint32_t seen, ui
 
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w)
 {
-	_Atomic uint32_t *ev = in ? &o->b->s.ev_in : &o->b->s.ev_out;
-	_Atomic uint32_t *waiters = in ? &o->b->c.wait_in : &o->b->c.wait_out;
+	struct tas_block *b = tas__block(o);
+	_Atomic uint32_t *ev = in ? &b->s.ev_in : &b->s.ev_out;
+	_Atomic uint32_t *waiters = in ? &b->c.wait_in : &b->c.wait_out;
 	bool restarts = !w->partial && (!w->deadline || w->deadline == UINT64_MAX);
 	_Atomic uint32_t *news = restarts ? &tas__sigs.news_intr : &tas__sigs.news_any;
 	uint32_t v = atomic_load_explicit(news, memory_order_relaxed);
@@ -229,7 +232,7 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	if (tas__sig_came(w->sig, restarts))
 		return -EINTR;
 	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
-		if (!unchanged(o, ev, seen, shut)) {
+		if (!unchanged(o, b, ev, seen, shut)) {
 			w->spin = (struct tas_spin){0};
 			return 0;
 		}
@@ -238,11 +241,11 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	if (!w->deadline)
 		w->deadline = timeout_of(fd, in);
 	if (w->deadline != UINT64_MAX)
-		return wait_timed(o, ev, seen, shut, w);
+		return wait_timed(o, b, ev, seen, shut, w);
 	/* pairs with the service's bump of ev before its load of the waiters */
 	atomic_fetch_add_explicit(waiters, 1, memory_order_seq_cst);
-	if (unchanged(o, ev, seen, shut))
-		r = tas__park(o->ss, ev, seen, &o->b->a.shut, shut, news, v);
+	if (unchanged(o, b, ev, seen, shut))
+		r = tas__park(o->ss, ev, seen, &b->a.shut, shut, news, v);
 	atomic_fetch_sub_explicit(waiters, 1, memory_order_relaxed);
 	return r;
 }

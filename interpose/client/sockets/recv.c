@@ -86,10 +86,10 @@ static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, 
  */
 static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b;
 	uint64_t from, at, end, avail, urg;
 	ssize_t done = 0;
-	int r = tas__lock(o->ss, &b->c.lock_rx, -1);
+	int r = tas__obj_lock(o, false, &b);
 
 	if (r == -EDEADLK)
 		return -EAGAIN;
@@ -116,7 +116,7 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	while (at < end && (size_t)done < max) {
 		uint64_t to = end - at > max - (size_t)done ? at + (max - (size_t)done) : end;
 		struct tas_span p = tas_rx_span(b->x.rx, at, to);
-		uint8_t *mem = p.len ? tas__mem(o->ss, p.off, p.len) : NULL;
+		uint8_t *mem = p.len ? tas__obj_mem(o, p.off, p.len) : NULL;
 
 		if (!mem) {
 			if (!done)
@@ -152,12 +152,12 @@ static int why_empty(struct tas_obj *o, uint32_t flags, uint32_t shut, bool got_
 		return -err;
 	if ((flags & TAS_F_RESET) || (shut & TAS_SHUT_RD) || !tas__obj_live(o))
 		return 0;
-	return atomic_load(&o->b->s.state) == TAS_S_CLOSE ? -ENOTCONN : 1;
+	return atomic_load(&tas__block(o)->s.state) == TAS_S_CLOSE ? -ENOTCONN : 1;
 }
 
 static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	bool settled = false, peek = flags & MSG_PEEK, mark, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
@@ -170,7 +170,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 		s.iov++;
 		s.n--;
 	}
-	for (;;) {
+	for (;; b = tas__block(o)) {
 		uint32_t seen = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
 		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
 		uint32_t f = atomic_load_explicit(&b->s.flags, memory_order_acquire);
@@ -216,7 +216,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 /* MSG_OOB, Linux's tcp_recv_urg(): one byte, never waits. */
 static ssize_t receive_urgent(struct tas_obj *o, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
 	ssize_t r = -EINVAL;
 	struct tas_span p;
@@ -225,7 +225,7 @@ static ssize_t receive_urgent(struct tas_obj *o, const struct iovec *iov, size_t
 
 	if (tas__urg_mark(b) == UINT64_MAX && tas__obj_near(o))
 		tas__settle(o->ss);
-	if (tas__lock(o->ss, &b->c.lock_rx, -1) < 0)
+	if (tas__obj_lock(o, false, &b) < 0)
 		return -EINVAL;
 	u = tas__urg_mark(b);
 	if (u == UINT64_MAX || tas__urg_inline(b) || atomic_load(&b->a.urg_read) == u + 1)
@@ -246,7 +246,7 @@ static ssize_t receive_urgent(struct tas_obj *o, const struct iovec *iov, size_t
 		s.n--;
 	}
 	p = tas_rx_span(b->x.rx, u, u + 1);
-	mem = p.len ? tas__mem(o->ss, p.off, 1) : NULL;
+	mem = p.len ? tas__obj_mem(o, p.off, 1) : NULL;
 	if (mem)
 		sink_put(&s, mem, 1);
 	r = mem ? 1 : -ECONNRESET;

@@ -141,7 +141,7 @@ static uint32_t want_of(uint32_t len, size_t left)
  */
 static bool may_grow(struct tas_obj *o)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	uint64_t base = 0;
 	uint32_t len = 0;
 
@@ -175,11 +175,11 @@ static void cork(struct tas_block *b, bool more)
 /* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof), -errno. */
 static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b;
 	uint64_t base = 0, written, acked, from, at;
 	uint32_t len = 0;
 	ssize_t done = 0;
-	int i, r = tas__lock(o->ss, &b->c.lock_tx, -1);
+	int i, r = tas__obj_lock(o, true, &b);
 
 	if (r < 0)
 		return r == -EDEADLK ? -EAGAIN : 0;
@@ -194,7 +194,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 	while ((size_t)done < max) {
 		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base,
 						    len, at, at + (max - (size_t)done));
-		uint8_t *mem = tas__mem(o->ss, p.off, p.len);
+		uint8_t *mem = tas__obj_mem(o, p.off, p.len);
 		ssize_t n = mem ? source_get(src, mem, p.len) : tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 
 		if (n <= 0) {
@@ -240,12 +240,12 @@ static int broken(struct tas_obj *o, int flags)
 
 ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags)
 {
-	struct tas_block *b = o->b;
+	struct tas_block *b = tas__block(o);
 	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false;
 	struct tas_wait w = {.sig = tas__sig_mark()};
 	size_t sent = 0;
 
-	for (;;) {
+	for (;; b = tas__block(o)) {
 		uint32_t seen = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
 		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
 		uint32_t f = atomic_load_explicit(&b->s.flags, memory_order_acquire);

@@ -38,7 +38,8 @@ struct tas_obj {
 	_Atomic uint32_t flags;
 	_Atomic int so_error; /* pending error that is not the block's (refused connect) */
 	uint32_t id, gen;
-	struct tas_block *b;
+	_Atomic(struct tas_block *) b; /* changes when the socket moves: tas__block() */
+	_Atomic uint32_t number; /* of the shared memory that b lies in; 0: this process's own set */
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
@@ -105,6 +106,40 @@ struct tas_obj *tas__obj_all(void);
 struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen);
 /* Gives o its block.  0 or -errno. */
 int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s);
+/* The block moved (the socket was passed to a process of another memory set): the new one. */
+struct tas_block *tas__follow(struct tas_obj *o);
+static inline bool tas__moved(const struct tas_block *b)
+{
+	/* seq_cst: after this thread stored a word of the block without a lock (tas_abi.h) */
+	return atomic_load_explicit(&b->s.moved, memory_order_seq_cst) != 0;
+}
+static inline struct tas_block *tas__block(struct tas_obj *o)
+{
+	struct tas_block *b = atomic_load_explicit(&o->b, memory_order_acquire);
+
+	return __builtin_expect(tas__moved(b), 0) ? tas__follow(o) : b;
+}
+/* Stores a word of the application's line without a lock, where it counts. */
+#define tas__app_store(o, field, v) \
+	do { \
+		struct tas_block *b_; \
+		do { \
+			b_ = tas__block(o); \
+			atomic_store(&b_->field, v); \
+		} while (tas__moved(b_)); \
+	} while (0)
+void tas__app_or(struct tas_obj *o, uint32_t shut); /* a.shut */
+int tas__obj_subscribe(struct tas_waiter *w, struct tas_obj *o, bool exclusive);
+void tas__obj_unsubscribe(struct tas_waiter *w, struct tas_obj *o);
+/* Takes lock_rx, or lock_tx, of the block that o has at that moment: *b.  As tas__lock(). */
+int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b);
+/* Memory that belongs to o.  A socket's shared memory names nothing but itself: who else has it could point anywhere. */
+static inline void *tas__obj_mem(struct tas_obj *o, tas_off_t off, uint32_t n)
+{
+	if (TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(off)) != atomic_load_explicit(&o->number, memory_order_relaxed))
+		return NULL;
+	return tas__mem(o->ss, off, n);
+}
 /* A new object for a socket that the service named (claim set); NULL: no memory, claim given back. */
 struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock *s, enum tas_obj_kind kind);
 void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id);

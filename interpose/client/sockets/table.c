@@ -205,7 +205,11 @@ struct tas_obj *tas__obj_get(int fd)
 			continue;
 		/* the object may have been freed and made anew between the two lines above, and the number another's */
 		if (atomic_load_explicit(&e->p, memory_order_acquire) == o && still_that(fd, e)) {
-			if (st != TAS_FD_PLAIN || !(atomic_load(&o->flags) & TAS_OF_CONNECTING))
+			if (st == TAS_FD_TAS) {
+				tas__block(o); /* for all that follows: it has not moved up to now */
+				return o;
+			}
+			if (!(atomic_load(&o->flags) & TAS_OF_CONNECTING))
 				return o;
 			tas__connect_await(o);
 			tas__obj_put(o);
