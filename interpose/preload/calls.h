@@ -93,6 +93,10 @@
 	FD(int, ioctl, (int fd, unsigned long request, void *arg), (fd, request, arg), tas_ioctl(fd, request, arg)) \
 	OWN(int, pidfd_getfd, (int pidfd, int fd, unsigned flags), (pidfd, fd, flags), numbers.c) \
 	OWN(int, login_tty, (int fd), (fd), numbers.c) \
+	/* built of others inside of libc */ \
+	OWN(int, eventfd_read, (int fd, eventfd_t *value), (fd, value), built.c) \
+	OWN(int, eventfd_write, (int fd, eventfd_t value), (fd, value), built.c) \
+	OWN(int, bindresvport, (int fd, struct sockaddr_in *sin), (fd, sin), built.c) \
 	/* waiting */ \
 	OWN(int, poll, (struct pollfd *fds, nfds_t n, int ms), (fds, n, ms), wait.c) \
 	SAME(__poll, poll) \
@@ -129,6 +133,7 @@
 	OWN(int, sigprocmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old), masks.c) \
 	OWN(int, pthread_sigmask, (int how, const sigset_t *set, sigset_t *old), (how, set, old), masks.c) \
 	OWN(int, sigsuspend, (const sigset_t *mask), (mask), masks.c) \
+	SAME(__sigsuspend, sigsuspend) \
 	/* threads and libraries */ \
 	OWN(int, pthread_create, (pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg), \
 	    (t, attr, fn, arg), threads.c) \
@@ -137,7 +142,9 @@
 	NEW(void *, dlmopen, (Lmid_t space, const char *file, int flags), library.S) \
 	/* stdio */ \
 	OWN(FILE *, fdopen, (int fd, const char *mode), (fd, mode), stdio.c) \
+	SAME(_IO_fdopen, fdopen) \
 	OWN(int, fclose, (FILE *f), (f), stdio.c) \
+	SAME(_IO_fclose, fclose) \
 	OWN(FILE *, freopen, (const char *path, const char *mode, FILE *f), (path, mode, f), stdio.c) \
 	OWN(FILE *, freopen64, (const char *path, const char *mode, FILE *f), (path, mode, f), stdio.c) \
 	OWN(int, vdprintf, (int fd, const char *format, va_list ap), (fd, format, ap), stdio.c) \
@@ -165,6 +172,7 @@
 	     char *const argv[], char *const envp[]), (pid, file, acts, attr, argv, envp), process.c) \
 	OWN(int, system, (const char *command), (command), process.c) \
 	OWN(FILE *, popen, (const char *command, const char *mode), (command, mode), process.c) \
+	SAME(_IO_popen, popen) \
 	OWN(int, execve, (const char *path, char *const argv[], char *const envp[]), (path, argv, envp), exec.c) \
 	OWN(int, execvpe, (const char *file, char *const argv[], char *const envp[]), (file, argv, envp), exec.c) \
 	OWN(int, fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp), exec.c) \

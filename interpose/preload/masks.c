@@ -32,3 +32,4 @@ int tas__w_sigsuspend(const sigset_t *mask)
 
 	return tas__real.sigsuspend(tas__mask(mask, &room));
 }
+TAS_SAME(__sigsuspend, sigsuspend);

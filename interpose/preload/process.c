@@ -181,3 +181,4 @@ FILE *tas__w_popen(const char *command, const char *mode)
 		tas_before_spawn();
 	return tas__real.popen(command, mode);
 }
+TAS_SAME(_IO_popen, popen);

@@ -57,10 +57,15 @@ int tas__w_sockatmark(int fd)
 	return r < 0 ? (int)tas__result(r) : mark;
 }
 
-/* Sockets have no position: an offset other than "here" is ESPIPE, which the kernel says of the backing socket. */
-static int rwf_to_msg(int flags)
+/* Sockets have no position: an offset other than "here" is ESPIPE, which the kernel says of the backing socket.  Which flags
+ * it knows, it says as well: that socket is not connected, so a read does nothing else. */
+static int rwf_to_msg(int fd, int flags)
 {
-	if (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND))
+	char byte;
+	struct iovec one = {&byte, 1};
+
+	if (flags & ~(RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND) &&
+	    tas__real.preadv2(fd, &one, 1, -1, flags | RWF_NOWAIT) < 0 && errno == EOPNOTSUPP)
 		return -EOPNOTSUPP;
 	return flags & RWF_NOWAIT ? MSG_DONTWAIT : 0;
 }
@@ -68,7 +73,7 @@ static int rwf_to_msg(int flags)
 ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int flags)
 {
 	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
-	int msg_flags = rwf_to_msg(flags);
+	int msg_flags = rwf_to_msg(fd, flags);
 
 	if (off != -1 || n < 0 || n > IOV_MAX) {
 		ssize_t r = tas__real.preadv2(fd, iov, n, off, flags);
@@ -81,7 +86,7 @@ ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int fl
 ssize_t tas__pwritev2(int fd, const struct iovec *iov, int n, off64_t off, int flags)
 {
 	struct msghdr msg = {.msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)n};
-	int msg_flags = rwf_to_msg(flags);
+	int msg_flags = rwf_to_msg(fd, flags);
 
 	if (off != -1 || n < 0 || n > IOV_MAX) {
 		ssize_t r = tas__real.pwritev2(fd, iov, n, off, flags);

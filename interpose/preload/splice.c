@@ -23,11 +23,16 @@ static bool is_tas(int fd)
 	return tas__is_ours(fd) && tas_fd_states[fd] == TAS_FD_TAS;
 }
 
-static bool is_pipe(int fd)
+/* A pipe that is open for what is wanted of it; the kernel says what is wrong with any other. */
+static bool is_pipe(int fd, int mode)
 {
 	struct stat st;
+	int fl;
 
-	return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode);
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode))
+		return false;
+	fl = tas__real.fcntl(fd, F_GETFL, 0) & O_ACCMODE;
+	return fl == mode || fl == O_RDWR;
 }
 
 static long pipe_writable(int fd, bool wait)
@@ -128,9 +133,9 @@ ssize_t tas__w_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t
 	if (likely(tas__kernel(in) && tas__kernel(out)) || tas__passive() || off_in || off_out || !n ||
 	    (flags & ~known))
 		return tas__real.splice(in, off_in, out, off_out, n, flags);
-	if (is_tas(in) && is_pipe(out))
+	if (is_tas(in) && is_pipe(out, O_WRONLY))
 		return tas__result(CP(socket_to_pipe(in, out, n, flags)));
-	if (is_tas(out) && is_pipe(in))
+	if (is_tas(out) && is_pipe(in, O_RDONLY))
 		return tas__result(CP(pipe_to_socket(in, out, n, flags)));
 	return tas__real.splice(in, off_in, out, off_out, n, flags);
 }
@@ -139,7 +144,7 @@ ssize_t tas__w_sendfile(int out, int in, off64_t *off, size_t n)
 {
 	if (likely(tas__kernel(out) && tas__kernel(in)) || tas__passive())
 		return tas__real.sendfile(out, in, off, n);
-	if (n && !off && is_tas(in) && is_pipe(out))
+	if (n && !off && is_tas(in) && is_pipe(out, O_WRONLY))
 		return tas__result(CP(socket_to_pipe(in, out, n, 0)));
 	return tas__result(CP(tas_sendfile(out, in, off, n)));
 }

@@ -71,6 +71,7 @@ FILE *tas__w_fdopen(int fd, const char *mode)
 		return tas__real.fdopen(fd, mode);
 	return cookie_stream(fd, mode);
 }
+TAS_SAME(_IO_fdopen, fdopen);
 
 /* The number of a stream, or -1; errno stays. */
 static int number(FILE *f)
@@ -138,6 +139,7 @@ int tas__w_fclose(FILE *f)
 	note_stream(f);
 	return tas__real.fclose(f);
 }
+TAS_SAME(_IO_fclose, fclose);
 
 /* glibc cannot freopen a cookie stream (it dereferences wide data that such a stream has not): put the new file on the
  * stream's number instead; our functions go where the number goes. */
@@ -149,19 +151,18 @@ static FILE *reopen_cookie(const char *path, const char *mode, FILE *f)
 	fflush(f);
 	__fpurge(f);
 	clearerr(f);
-	if (path) {
-		fresh = fopen(path, mode);
-		if (!fresh || tas__w_dup2(fileno(fresh), fd) < 0) {
-			int err = errno;
+	errno = ENXIO; /* the same file again: sockets cannot be opened */
+	fresh = path ? fopen(path, mode) : NULL;
+	if (!fresh || tas__w_dup2(fileno(fresh), fd) < 0) {
+		int err = errno;
 
-			if (fresh)
-				tas__real.fclose(fresh);
-			tas__real.fclose(f);
-			errno = err;
-			return NULL;
-		}
-		tas__real.fclose(fresh);
+		if (fresh)
+			tas__real.fclose(fresh);
+		tas__real.fclose(f);
+		errno = err;
+		return NULL;
 	}
+	tas__real.fclose(fresh);
 	f->_flags &= ~(NO_READS | NO_WRITES);
 	if (!strchr(mode, '+'))
 		f->_flags |= mode[0] == 'r' ? NO_WRITES : NO_READS;

@@ -296,6 +296,8 @@ ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *ad
 	return r;
 }
 
+enum { FLAG_COMPAT = INT32_MIN }; /* the kernel's own flag, which no program may give */
+
 ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	struct tas_obj *o;
@@ -312,7 +314,9 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 			tas__note_received(msg);
 		return tas__plain_result(fd, r);
 	}
-	if (tas__wild(msg)) {
+	if (flags & FLAG_COMPAT) {
+		r = -EINVAL;
+	} else if (tas__wild(msg)) {
 		r = -EFAULT;
 	} else {
 		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total);
@@ -321,7 +325,7 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 		if (r >= 0) {
 			msg->msg_namelen = 0;
 			msg->msg_controllen = 0;
-			msg->msg_flags = flags & MSG_OOB; /* Linux: says what came */
+			msg->msg_flags = flags & (MSG_OOB | MSG_CMSG_CLOEXEC); /* Linux: says what came */
 		}
 	}
 	tas__obj_put(o);
@@ -366,35 +370,64 @@ ssize_t tas_readv(int fd, const struct iovec *iov, int n)
 	return r;
 }
 
+/* What is left of recvmmsg's timeout, which is looked at after each message only; false: nothing. */
+static bool time_left(struct timespec *timeout, uint64_t end)
+{
+	uint64_t now = tas__now(), left = end > now ? end - now : 0;
+
+	timeout->tv_sec = (time_t)(left / 1000000000u);
+	timeout->tv_nsec = (long)(left % 1000000000u);
+	return left != 0;
+}
+
+static int recvmmsg_check(const struct timespec *timeout, int flags)
+{
+	if (flags & FLAG_COMPAT)
+		return -EINVAL;
+	if (!timeout)
+		return 0;
+	if (tas__wild(timeout))
+		return -EFAULT;
+	return timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= 1000000000 ? -EINVAL : 0;
+}
+
+static int receive_many(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout, ssize_t *r)
+{
+	uint64_t end = tas__deadline(timeout);
+	unsigned i = 0;
+
+	while (i < n && i < 1024) {
+		*r = tas__wild(vec) ? -EFAULT : tas_recvmsg(fd, &vec[i].msg_hdr, flags & ~MSG_WAITFORONE);
+		if (*r < 0)
+			break;
+		vec[i++].msg_len = (unsigned)*r;
+		if (flags & MSG_WAITFORONE)
+			flags |= MSG_DONTWAIT;
+		if (timeout && !time_left(timeout, end))
+			break;
+	}
+	return (int)i;
+}
+
 int tas_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout)
 {
 	struct tas_obj *o = tas__conn_get(fd);
-	uint64_t end;
-	unsigned i;
 	ssize_t r = 0;
+	int done;
 
 	if (!o) {
 		r = tas__sleep5(SYS_recvmmsg, tas__raw(fd), SYS_P(vec), n, flags, SYS_P(timeout));
-		for (i = 0; r > 0 && i < (unsigned)r; i++)
+		for (int i = 0; i < r; i++)
 			if (vec[i].msg_hdr.msg_controllen)
 				tas__note_received(&vec[i].msg_hdr);
 		return (int)tas__plain_result(fd, r);
 	}
-	r = -tas__obj_error(o, true); /* Linux: before anything is received */
+	r = recvmmsg_check(timeout, flags);
+	if (r == 0)
+		r = -tas__obj_error(o, true); /* Linux: before anything is received */
+	done = r < 0 ? 0 : receive_many(fd, vec, n, flags, timeout, &r);
+	if (done && r < 0 && r != -EAGAIN && r != -ECANCELED)
+		atomic_store(&o->so_error, (int)-r); /* Linux: the next call says it */
 	tas__obj_put(o);
-	if (r < 0)
-		return (int)r;
-	end = tas__deadline(timeout);
-	for (i = 0; i < n && i < 1024; i++) {
-		r = tas_recvmsg(fd, &vec[i].msg_hdr,
-				(flags & ~MSG_WAITFORONE) | (i && (flags & MSG_WAITFORONE) ? MSG_DONTWAIT : 0));
-		if (r < 0)
-			break;
-		vec[i].msg_len = (unsigned)r;
-		if (end != UINT64_MAX && tas__now() >= end) {
-			i++;
-			break;
-		}
-	}
-	return i && r != -ECANCELED ? (int)i : (int)r;
+	return done && r != -ECANCELED ? done : (int)r;
 }

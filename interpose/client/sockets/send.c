@@ -375,7 +375,10 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
-	r = tas__wild(msg) ? -EFAULT : check_message(msg, &total);
+	if (flags & INT32_MIN) /* MSG_CMSG_COMPAT: the kernel's own */
+		r = -EINVAL;
+	else
+		r = tas__wild(msg) ? -EFAULT : check_message(msg, &total);
 	if (r == 0 && may_send(o))
 		r = check_control(msg);
 	if (r == 0)
@@ -416,7 +419,7 @@ ssize_t tas_writev(int fd, const struct iovec *iov, int n)
 	if (!o)
 		return tas__plain_result(fd, r);
 	r = n < 0 || n > 1024 ? -EINVAL : tas__iov_check(iov, (size_t)n, &total);
-	if (r == 0)
+	if (r == 0 && total) /* Linux: a vector of nothing is not sent, whatever the state */
 		r = send_iov(o, fd, iov, n, total, 0);
 	tas__obj_put(o);
 	return r;
@@ -428,7 +431,7 @@ int tas_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
 	unsigned i;
 
 	for (i = 0; i < n && i < 1024; i++) {
-		r = tas_sendmsg(fd, &vec[i].msg_hdr, flags);
+		r = tas__wild(vec) ? -EFAULT : tas_sendmsg(fd, &vec[i].msg_hdr, flags);
 		if (r < 0)
 			break;
 		vec[i].msg_len = (unsigned)r;

@@ -118,6 +118,66 @@ static void spawns(void)
 	SAY(pclose(p));
 }
 
+/* Other programs get a connection by file actions, by a shell's redirections, and by simply inheriting it. */
+static void spawned_with_sockets(void)
+{
+	char *cat[] = {"cat", NULL}, *shell[] = {"sh", "-c", "read a; echo got $a; exit 2", NULL};
+	char line[64], command[64];
+	posix_spawn_file_actions_t acts;
+	pid_t pid;
+	int s[2];
+	FILE *p;
+
+	tcp_pair(s);
+	fcntl(s[0], F_SETFD, FD_CLOEXEC);
+	fcntl(s[1], F_SETFD, FD_CLOEXEC);
+	posix_spawn_file_actions_init(&acts);
+	posix_spawn_file_actions_adddup2(&acts, s[1], 0);
+	posix_spawn_file_actions_adddup2(&acts, s[1], 1);
+	posix_spawn_file_actions_addclosefrom_np(&acts, 3);
+	SAY(posix_spawnp(&pid, "cat", &acts, NULL, cat, environ));
+	close(s[1]);
+	SAY(write(s[0], "through cat\n", 12));
+	SAY(read_line(s[0], line, sizeof line));
+	SAY_TEXT(line, strlen(line));
+	shutdown(s[0], SHUT_WR);
+	SAY(read_line(s[0], line, sizeof line));
+	SAY(wait_status(pid));
+	close(s[0]);
+
+	tcp_pair(s);
+	posix_spawn_file_actions_destroy(&acts);
+	posix_spawn_file_actions_init(&acts);
+	posix_spawn_file_actions_addclose(&acts, s[0]);
+	posix_spawn_file_actions_adddup2(&acts, s[1], 0);
+	posix_spawn_file_actions_adddup2(&acts, s[1], 1);
+	SAY(posix_spawn(&pid, "/bin/sh", &acts, NULL, shell, environ));
+	SAY(write(s[0], "words\n", 6));
+	SAY(read_line(s[0], line, sizeof line));
+	SAY_TEXT(line, strlen(line));
+	SAY(wait_status(pid));
+	posix_spawn_file_actions_destroy(&acts);
+	snprintf(command, sizeof command, "echo system >&%d", s[1]);
+	SAY(WEXITSTATUS(system(command)));
+	SAY(read_line(s[0], line, sizeof line));
+	SAY_TEXT(line, strlen(line));
+	snprintf(command, sizeof command, "cat >&%d", s[1]);
+	p = popen(command, "w");
+	fputs("popen\n", p);
+	SAY(pclose(p));
+	SAY(read_line(s[0], line, sizeof line));
+	SAY_TEXT(line, strlen(line));
+	snprintf(command, sizeof command, "read a <&%d; echo $a", s[1]);
+	p = popen(command, "r");
+	SAY(write(s[0], "for the pipe\n", 13));
+	SAY(fgets(line, sizeof line, p) != NULL);
+	SAY_TEXT(line, strlen(line));
+	SAY(pclose(p));
+	close(s[1]);
+	SAY(read(s[0], line, sizeof line));
+	close(s[0]);
+}
+
 /* One exec spelling: 0 execve, 1 execv … with our own program as the target, which writes to the number it is given. */
 static void become(int how, int fd)
 {
@@ -310,6 +370,7 @@ int main(int argc, char **argv)
 	forks();
 	vforks();
 	spawns();
+	spawned_with_sockets();
 	execs();
 	inherited_listener();
 	inetd();
