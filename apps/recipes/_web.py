@@ -49,7 +49,7 @@ def fetch(r: Run, name: str, base: str, *options: str) -> None:
     big = r.tmp / f"{name.replace(' ', '-')}.got"
     r.see(f"{name}: big", [curl(r, *options, "-o", big, f"{base}/big.bin"), sha(big.read_bytes())])
     nowhere, told = ("-o", "/dev/null"), ("-w", "%{http_code} %{num_connects} %{size_download}\n")
-    r.see(f"{name}: range", curl(r, *options, *nowhere, *told, "-r", "100-109,300-309", f"{base}/small.txt"))
+    r.see(f"{name}: range", curl(r, *options, *nowhere, *told, "-r", "100-109", f"{base}/small.txt"))
     r.see(f"{name}: missing", curl(r, *options, *nowhere, *told, f"{base}/none"))
     r.see(f"{name}: one connection", curl(r, *options, *told, *nowhere * 3, *(f"{base}/many/{n}" for n in range(3))))
 
