@@ -64,6 +64,7 @@ static void loopback(struct tas_addr *a)
 
 struct plan {
 	struct tas_sock *listener; /* NULL: over the link */
+	bool refused;              /* nobody listens on this address of ours */
 	struct tas_addr local, peer;
 };
 
@@ -84,8 +85,9 @@ static int plan_route(struct plan *pl, const struct tas_ident *i)
 		uint32_t mix = pl->local.port ^ (uint32_t)tas_cores[0].now;
 
 		pl->listener = tas__listener_find(&pl->peer, i->netns, own, mix);
-		if (!pl->listener) /* a kernel server may be on loopback; nobody else is on our own addresses */
-			return loop ? TAS_FALLBACK : -ECONNREFUSED;
+		if (!pl->listener && loop)
+			return TAS_FALLBACK; /* a kernel server may be there; on our own addresses nobody else is */
+		pl->refused = !pl->listener;
 	}
 	if (pl->local.family != pl->peer.family || tas__addr_any(&pl->local)) {
 		uint16_t port = pl->local.port;
@@ -97,7 +99,7 @@ static int plan_route(struct plan *pl, const struct tas_ident *i)
 			pl->local = r.src;
 		pl->local.port = port;
 		pl->local.scope = 0;
-	} else if (!pl->listener) {
+	} else if (!pl->listener && !pl->refused) {
 		struct tas_route mine;
 
 		tas_net_route(&pl->local, &mine);
@@ -139,7 +141,7 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 		tas_claim_clear(p->region->claims, old->id);
 		tas__sock_last_close(old);
 	}
-	s = tas__sock_new(c, pl.listener ? TAS_K_LOCAL : TAS_K_LINK);
+	s = tas__sock_new(c, pl.listener || pl.refused ? TAS_K_LOCAL : TAS_K_LINK);
 	if (!s)
 		return -ENOBUFS;
 	s->base.local = pl.local;
@@ -155,7 +157,10 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	tas__sock_publish(s, TAS_S_SYN_SENT);
 	tas__sock_identify(&s->base, i);
 	tas__port_add(s);
-	err = pl.listener ? tas__local_connect(s, pl.listener) : tas__wire_connect(s, req->u.connect.opts);
+	if (pl.refused) /* Linux: the attempt is made, and its answer is a RST */
+		tas__local_abandon(s, ECONNREFUSED);
+	else
+		err = pl.listener ? tas__local_connect(s, pl.listener) : tas__wire_connect(s, req->u.connect.opts);
 	if (err) {
 		tas__sock_free(s);
 		return err;

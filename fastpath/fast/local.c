@@ -79,6 +79,12 @@ static bool pump(struct tas_sock *from)
 			reset(from);
 			return true;
 		}
+	} else if (n && to->app_deaf && to->app_fin) { /* Linux: so is data after shutdown(SHUT_RDWR), and both are told */
+		if (from->urg_written)
+			tas__rx_urgent(to, from->urg_written);
+		reset(to);
+		reset(from);
+		return true;
 	} else if (n) {
 		room = to->rcv_limit - to->delivered;
 		n = n < room ? n : room;
@@ -167,7 +173,8 @@ void tas__local_close(struct tas_sock *s, bool abort_it)
 		tas__sock_free(s);
 		return;
 	}
-	if (abort_it && peer && !peer->dead) {
+	/* Linux: none after both FINs; the connection has ended */
+	if (abort_it && peer && !peer->dead && !(s->rx_eof && peer->rx_eof)) {
 		part(s);
 		reset(peer);
 		peer = NULL;

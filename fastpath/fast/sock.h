@@ -70,6 +70,7 @@ struct tas_sock {
 	uint8_t rx_cur, tx_cur;       /* newest slot */
 	bool tx_full;                 /* the writer saw little room: tell it when there is some */
 	bool app_fin;                 /* the application has shut its sending side */
+	bool app_deaf;                /* the application has shut its receiving side */
 	bool rx_eof;                  /* stream ended at delivered */
 	bool in_time_wait;
 	uint64_t sent_high;           /* link: end of what was ever sent */
@@ -155,7 +156,7 @@ struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t en
 void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len);
 void tas__tx_acked(struct tas_sock *s, uint64_t acked); /* publishes, frees an emptied extent, wakes a waiting writer */
 /* Reads the application's counters once.  Returns bits of what changed, or -EPROTO when they make no sense. */
-enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8, TAS_CH_URG = 16 };
+enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8, TAS_CH_URG = 16, TAS_CH_DEAF = 32 };
 int tas__app_read(struct tas_sock *s);
 /* Urgent data ends at stream offset end: for the reader.  Before the bytes are published. */
 void tas__rx_urgent(struct tas_sock *s, uint64_t end);

@@ -322,7 +322,13 @@ int tas__app_read(struct tas_sock *s)
 	want = atomic_load_explicit(&a->tx_want, memory_order_relaxed);
 	if (want)
 		tx_offer(s, want);
-	if (!s->app_fin && (atomic_load_explicit(&a->shut, memory_order_acquire) & TAS_SHUT_WR)) {
+	uint32_t shut = atomic_load_explicit(&a->shut, memory_order_acquire);
+
+	if (!s->app_deaf && (shut & TAS_SHUT_RD)) {
+		s->app_deaf = true;
+		changed |= TAS_CH_DEAF;
+	}
+	if (!s->app_fin && (shut & TAS_SHUT_WR)) {
 		/* what was written before the shutdown is visible now */
 		r = tx_read(s);
 		if (r < 0)

@@ -299,6 +299,8 @@ void tas__wire_hint(struct tas_sock *s, int changed)
 		tcp_app_written(&s->u.tcp, s->written);
 	if (changed & TAS_CH_CONSUMED)
 		tcp_app_window(&s->u.tcp, s->rcv_limit);
+	if (changed & TAS_CH_DEAF)
+		tcp_app_deaf(&s->u.tcp);
 	if (changed & TAS_CH_SHUT) {
 		tcp_app_shutdown(&s->u.tcp, s->core->now);
 		tas__sock_flags(s, TAS_F_TX_EOF);

@@ -59,6 +59,11 @@ void tcp_app_shutdown(struct tcp_conn *c, uint64_t now)
 	}
 }
 
+void tcp_app_deaf(struct tcp_conn *c)
+{
+	c->flags |= TCP__DEAF;
+}
+
 void tcp_app_close(struct tcp_conn *c, uint64_t now)
 {
 	tcp_app_shutdown(c, now);

@@ -7,6 +7,8 @@
  */
 #include "tcp/tcp_conn.h"
 
+#include <errno.h>
+
 /* Everything that decides acceptance of payload is here, so that tcp_rx_want() and tcp_input() cannot disagree. */
 struct tcp_rx_want tcp__rcv_place(const struct tcp_conn *c, const struct tcp_seg *seg)
 {
@@ -203,15 +205,19 @@ void tcp__rcv_segment(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t no
 			c->flags |= TCP__ACK_NOW;
 		return;
 	}
-	if (c->flags & TCP__ORPHAN && seg->len &&
+	if (seg->flags & TCP_F_URG)
+		note_urgent(c, seg, res);
+	if ((c->flags & TCP__ORPHAN || (c->flags & TCP__DEAF && c->state != TCP_S_ESTABLISHED)) && seg->len &&
 	    seq_gt(seg->seq + seg->len, tcp__rcv_seq(c, c->rcv_nxt))) {
-		/* RFC 1122 §4.2.2.13: data that nobody will read is answered by RST. */
-		tcp__closed(c, res);
+		/* RFC 1122 §4.2.2.13: data that nobody will read is answered by RST.  Linux: also after shutdown(SHUT_RDWR);
+		 * while only reading is shut, it is taken. */
+		if (c->flags & TCP__ORPHAN)
+			tcp__closed(c, res);
+		else
+			tcp__fail(c, ECONNRESET, res);
 		res->reset_reply = true;
 		return;
 	}
-	if (seg->flags & TCP_F_URG)
-		note_urgent(c, seg, res);
 	if (seg->len)
 		place_payload(c, seg, now, res);
 	if (fin)

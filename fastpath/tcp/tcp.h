@@ -157,6 +157,7 @@ bool tcp_output(struct tcp_conn *c, uint64_t now, uint32_t max_len, struct tcp_s
 void tcp_app_written(struct tcp_conn *c, uint64_t written);        /* end of the send stream so far; never shrinks */
 void tcp_app_window(struct tcp_conn *c, uint64_t rcv_limit);       /* consumed + buffer; never shrinks */
 void tcp_app_shutdown(struct tcp_conn *c, uint64_t now);           /* FIN after what is written */
+void tcp_app_deaf(struct tcp_conn *c);                             /* shut for reading: data after our FIN is answered by RST */
 void tcp_app_close(struct tcp_conn *c, uint64_t now);              /* shutdown, and nobody will read: orphan timeouts; later data is answered by RST */
 void tcp_app_abort(struct tcp_conn *c, uint64_t now);              /* RST if one is due (tcp_output gives it), then CLOSE */
 void tcp_app_urgent(struct tcp_conn *c, uint64_t off);             /* urgent data ends at this send-stream offset */

@@ -65,6 +65,7 @@ enum {
 	TCP__TAIL = 1u << 26,      /* a tail loss probe is in flight: tail_end */
 	TCP__TAIL_RTX = 1u << 27,  /* it was a retransmission */
 	TCP__NO_TAIL = 1u << 28,   /* configured */
+	TCP__DEAF = 1u << 30,      /* tcp_app_deaf(): shut for reading */
 	TCP__HOLE = 1u << 29,      /* what is at snd_una was found lost by time and sent again */
 	TCP__RARE_OUTPUT = TCP__RST_DUE | TCP__SYN_DUE | TCP__HEAD_DUE | TCP__PROBE_DUE | TCP__TAIL_DUE,
 };

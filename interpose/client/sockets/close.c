@@ -145,6 +145,7 @@ static int shutdown_conn(struct tas_obj *o, int fd, int how)
 		tas__obj_kick(o);
 		return r;
 	}
+	atomic_fetch_or(&o->flags, TAS_OF_CONNECTED); /* Linux: a connect() that nobody asked about again counts as done */
 	tas__app_or(o, bits);
 	tas__hint(o->ss, b, o->id);
 	tas__obj_kick(o);

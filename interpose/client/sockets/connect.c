@@ -125,6 +125,7 @@ static int dissolve(struct tas_obj *o, int fd, int err)
 	if (err)
 		tas__plain_error(by, err);
 	tas__obj_put(by);
+	tas__obj_kick(o); /* who waits looks again, at the new object */
 	return 0;
 }
 
@@ -224,12 +225,6 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	tas__session_put(ss);
 	if (r == TAS_FALLBACK)
 		return connect_kernel(o, fd, addr, len);
-	if (r == -ECONNREFUSED && (sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK)) {
-		/* Linux: the answer comes later, through SO_ERROR; the unconnected socket polls as OUT and HUP
-		 * meanwhile */
-		tas__plain_error(o, ECONNREFUSED);
-		return -EINPROGRESS;
-	}
 	if (r < 0)
 		return r;
 	return settle_attempt(o, fd, finish(o, fd, true));
