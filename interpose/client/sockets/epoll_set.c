@@ -299,6 +299,8 @@ static void expose_now(struct tas_ep *ep)
 
 	if (!ep->exposed_in && ep->w.ss && fd >= 0)
 		ep->exposed_in = tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->w.fd, &ev) == 0;
+	if (ep->w.ss)
+		tas__waiter_arm(&ep->w); /* or the first announcement would think that the service has rung already */
 	tas__ep_announce(ep);
 }
 
