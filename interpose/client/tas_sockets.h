@@ -117,6 +117,10 @@ TAS_PUBLIC bool tas_exec_keeps_sockets(void);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.
  * Async-signal-safe. */
 TAS_PUBLIC void tas_signal_ran(bool interrupts);
+/* Every handler of the program runs behind a trampoline that asks tas_signal_defer() first: from now on calls do not block
+ * signals.  True: the handler must not run now; the signal will come again, and the trampoline returns.  Async-signal-safe. */
+TAS_PUBLIC void tas_signals_deferred(void);
+TAS_PUBLIC bool tas_signal_defer(int sig, const siginfo_t *info, void *context);
 /* pthread_cancel, given libc's: wakes the thread where it sleeps in one of our calls, which then returns -ECANCELED and has
  * given up what it held.  The wrapper that sees this goes to tas_cancel_point(), which returns only where there is nothing to
  * act on.  The thread's cancellation type must be PTHREAD_CANCEL_DEFERRED during our calls. */

@@ -67,6 +67,7 @@ extern __thread int tas__vfork_depth __attribute__((tls_model("initial-exec")));
 
 /* Starts the library if that has not happened: for calls that make TAS sockets in constructors that run before ours. */
 void tas__start(void);
+void tas__signals_start(void); /* signals.c */
 
 static inline bool tas__passive(void)
 {

@@ -121,6 +121,7 @@ __attribute__((constructor)) static void construct(void)
 	tas__keep_deepbind = env_says("TAS_DEEPBIND", "keep");
 	find_self();
 	tas__start();
+	tas__signals_start();
 	for (int fd = 0; fd < 3; fd++)
 		tas__standard_stream(fd);
 	tas__raw_start();

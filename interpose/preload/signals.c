@@ -17,6 +17,8 @@ typedef void (*full_handler)(int, siginfo_t *, void *);
 static struct {
 	_Atomic(full_handler) handler;
 	_Atomic bool restarts;
+	_Atomic bool once; /* SA_RESETHAND: the kernel forgets the trampoline when it has come */
+	struct sigaction action; /* as the kernel got it */
 } table[NSIG];
 
 /* Signals for which siginterrupt() asked that calls be interrupted: signal() obeys. */
@@ -27,6 +29,11 @@ static void trampoline(int sig, siginfo_t *info, void *context)
 {
 	full_handler h = atomic_load_explicit(&table[sig].handler, memory_order_acquire);
 
+	if (unlikely(tas_signal_defer(sig, info, context))) {
+		if (atomic_load_explicit(&table[sig].once, memory_order_relaxed))
+			tas__real.sigaction(sig, &table[sig].action, NULL);
+		return;
+	}
 	tas_signal_ran(!atomic_load_explicit(&table[sig].restarts, memory_order_relaxed));
 	h(sig, info, context);
 }
@@ -55,6 +62,8 @@ int tas__w_sigaction(int sig, const struct sigaction *new, struct sigaction *old
 		sa.sa_sigaction = trampoline;
 		if (tas__raw_mode != TAS_RAW_OFF)
 			sigdelset(&sa.sa_mask, SIGSYS);
+		table[sig].action = sa;
+		atomic_store_explicit(&table[sig].once, !!(new->sa_flags & (int)SA_RESETHAND), memory_order_relaxed);
 		/* first the table: with a trampoline already there, its next run is the new handler's */
 		atomic_store_explicit(&table[sig].restarts, !!(new->sa_flags & SA_RESTART), memory_order_relaxed);
 		atomic_store_explicit(&table[sig].handler, new->sa_sigaction, memory_order_release);
@@ -74,6 +83,18 @@ int tas__w_sigaction(int sig, const struct sigaction *new, struct sigaction *old
 	return r;
 }
 TAS_SAME(__sigaction, sigaction);
+
+/* Handlers that were there before us (a constructor that made the system call itself) get their trampoline as well: after this
+ * there is none without. */
+void tas__signals_start(void)
+{
+	struct sigaction sa;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		if (!tas__real.sigaction(sig, NULL, &sa) && is_handler(&sa) && sa.sa_sigaction != trampoline)
+			tas__w_sigaction(sig, &sa, NULL);
+	tas_signals_deferred();
+}
 
 static sighandler_t set_handler(int sig, sighandler_t h, int flags)
 {

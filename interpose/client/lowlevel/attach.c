@@ -315,7 +315,7 @@ int tas__session_attach(struct tas_session **ss)
 	*ss = tas__session_get();
 	if (*ss)
 		return 0;
-	mask = tas__signals_block();
+	mask = tas__signals_block_hard();
 	tas__mutex_lock(&tas__attach_lock);
 	if (!atomic_load(&current))
 		r = attach_locked();

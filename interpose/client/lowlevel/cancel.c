@@ -112,7 +112,7 @@ int tas_cancel(pthread_t thread, int (*libc_cancel)(pthread_t))
 
 	if (pthread_equal(thread, pthread_self()))
 		return libc_cancel(thread);
-	mask = tas__signals_block(); /* a handler must not keep the thread waiting */
+	mask = tas__signals_block_hard(); /* a handler must not keep the thread waiting */
 	atomic_store(&t->cancel, true);
 	atomic_fetch_add(&t->news_any, 1);
 	atomic_fetch_add(&t->news_intr, 1);

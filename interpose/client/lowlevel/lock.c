@@ -15,20 +15,6 @@ enum { WAITED = 1u << 31, SLICE_NS = 100000000 };
 static __thread _Atomic uint32_t *held[2];
 static __thread uint32_t my_tid;
 
-uint64_t tas__signals_block(void)
-{
-	/* everything but ILL, TRAP, BUS, FPE, SEGV, SYS: a blocked fault kills */
-	uint64_t all = ~(1ull << 3 | 1ull << 4 | 1ull << 6 | 1ull << 7 | 1ull << 10 | 1ull << 30), old = 0;
-
-	sys4(SYS_rt_sigprocmask, SIG_BLOCK, SYS_P(&all), SYS_P(&old), 8);
-	return old;
-}
-
-void tas__signals_restore(uint64_t mask)
-{
-	sys4(SYS_rt_sigprocmask, SIG_SETMASK, SYS_P(&mask), 0, 8);
-}
-
 void tas__mutex_wait(struct tas_mutex *m)
 {
 	for (int i = 0; i < 50; i++) {

@@ -46,8 +46,10 @@ static inline void tas__mutex_unlock(struct tas_mutex *m)
 		sys_futex(&m->w, FUTEX_WAKE_PRIVATE, 1, NULL);
 }
 
-/* Blocks everything but synchronous faults; returns the old mask for tas__signals_restore(). */
+/* No handler of the program runs on this thread until tas__signals_restore() gets what this returned.  They nest.  The
+ * hard kind is for sections that sleep or make calls which a signal would interrupt. */
 uint64_t tas__signals_block(void);
+uint64_t tas__signals_block_hard(void);
 void tas__signals_restore(uint64_t mask);
 
 /* ---- session ---- */
@@ -187,6 +189,8 @@ struct tas_sigs {
 	_Atomic uint32_t asleep; /* cancel.c */
 };
 void tas_signal_ran(bool interrupts);
+void tas_signals_deferred(void);
+bool tas_signal_defer(int sig, const siginfo_t *info, void *context);
 extern __thread struct tas_sigs tas__sigs __attribute__((tls_model("initial-exec")));
 
 /* ---- cancellation: cancel.c ---- */

@@ -102,7 +102,7 @@ int tas__tell(int ctl, struct tas_msg *m, uint16_t op)
 
 int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in)
 {
-	uint64_t mask = tas__signals_block();
+	uint64_t mask = tas__signals_block_hard();
 	unsigned max = n_in ? *n_in : 0;
 	uint32_t seq;
 	int r = -ECONNRESET, ctl;

@@ -25,7 +25,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
 LIBRARY = BUILD / "libtas_interpose.so"
-PROGRAMS = ["calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "cancel"]
+PROGRAMS = ["calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel"]
 MODES = ["fallback", "service"]
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="libtas_interpose.so is not built")
