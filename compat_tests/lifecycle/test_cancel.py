@@ -3,6 +3,7 @@
 What was held shows afterwards: the socket works, its close is the last one (the peer hears of it), and the service holds nothing.
 """
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -55,7 +56,9 @@ CALLS: dict[str, Callable[[Pair, int], object]] = {
     "select": lambda x, fd: x.s.do("select", fd + 1, _bits(fd), NULL, NULL, NULL, thread=1, text="set"),
     "pselect": lambda x, fd: x.s.do("pselect", fd + 1, _bits(fd), NULL, NULL, NULL, NULL, thread=1, text="set"),
     "epoll_wait": lambda x, fd: x.s.ready(_epoll(x, fd), timeout=-1, thread=1),
-    "epoll_pwait": lambda x, fd: x.s.do("epoll_pwait", _epoll(x, fd), out(12), 1, -1, bytes(128), thread=1, text="mask"),
+    "epoll_pwait": lambda x, fd: x.s.do(
+        "epoll_pwait", _epoll(x, fd), out(12), 1, -1, bytes(128), thread=1, text="mask"
+    ),
     "epoll_pwait2": lambda x, fd: x.s.do("epoll_pwait2", _epoll(x, fd), out(12), 1, NULL, NULL, thread=1, text="set"),
     "epoll_of_epoll": lambda x, fd: x.s.ready(_epoll(x, _epoll(x, fd)), timeout=-1, thread=1),
     "poll_of_epoll": lambda x, fd: x.s.poll((_epoll(x, fd), IN), timeout=-1, thread=1),

@@ -1,5 +1,6 @@
 """Who is woken: several threads on one set, several sets on one socket, sets around sets, sets that a fork shares."""
 
+# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct

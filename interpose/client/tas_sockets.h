@@ -124,6 +124,8 @@ TAS_PUBLIC bool tas_signal_defer(int sig, const siginfo_t *info, void *context);
 /* pthread_cancel, given libc's: wakes the thread where it sleeps in one of our calls, which then returns -ECANCELED and has
  * given up what it held.  The wrapper that sees this goes to tas_cancel_point(), which returns only where there is nothing to
  * act on.  The thread's cancellation type must be PTHREAD_CANCEL_DEFERRED during our calls. */
+/* What the library's own sender had to write otherwise in the information of a signal (SIGIO), put right. */
+TAS_PUBLIC void tas_signal_info(int sig, siginfo_t *info);
 TAS_PUBLIC int tas_cancel(pthread_t thread, int (*libc_cancel)(pthread_t));
 TAS_PUBLIC void tas_cancel_point(void);
 /* True once the process has attached to a service. */

@@ -87,7 +87,7 @@
 	OWN(int, dup2, (int fd, int to), (fd, to), numbers.c) \
 	SAME(__dup2, dup2) \
 	OWN(int, dup3, (int fd, int to, int flags), (fd, to, flags), numbers.c) \
-	FD(int, fcntl, (int fd, int cmd, unsigned long arg), (fd, cmd, arg), tas_fcntl(fd, cmd, arg)) \
+	OWN(int, fcntl, (int fd, int cmd, unsigned long arg), (fd, cmd, arg), async.c) \
 	SAME(__fcntl, fcntl) \
 	SAME(fcntl64, fcntl) \
 	FD(int, ioctl, (int fd, unsigned long request, void *arg), (fd, request, arg), tas_ioctl(fd, request, arg)) \
@@ -151,6 +151,9 @@
 	OWN(int, __vdprintf_chk, (int fd, int flag, const char *format, va_list ap), (fd, flag, format, ap), stdio.c) \
 	NEW(int, dprintf, (int fd, const char *format, ...), stdio.c) \
 	NEW(int, __dprintf_chk, (int fd, int flag, const char *format, ...), stdio.c) \
+	OWN(int, sigtimedwait, (const sigset_t *set, siginfo_t *info, const struct timespec *timeout), \
+	    (set, info, timeout), async.c) \
+	OWN(int, sigwaitinfo, (const sigset_t *set, siginfo_t *info), (set, info), async.c) \
 	/* cancellation */ \
 	OWN(int, pthread_cancel, (pthread_t thread), (thread), cancel.c) \
 	OWN(int, pthread_setcanceltype, (int type, int *old), (type, old), cancel.c) \

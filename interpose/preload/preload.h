@@ -119,6 +119,7 @@ int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigs
 
 /* Is fd (looked up if need be) a socket that is or may become one of TAS? */
 bool tas__is_ours(int fd);
+extern _Atomic bool tas__wants_info[NSIG]; /* the signal's handler was installed with SA_SIGINFO */
 /* Number fd (0, 1, 2) may have become a socket of TAS: its standard stream follows. */
 void tas__standard_stream(int fd);
 /* Descriptors that a kernel socket brought may be anything. */

@@ -35,6 +35,8 @@ static void trampoline(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	tas_signal_ran(!atomic_load_explicit(&table[sig].restarts, memory_order_relaxed));
+	if (atomic_load_explicit(&tas__wants_info[sig], memory_order_relaxed))
+		tas_signal_info(sig, info);
 	h(sig, info, context);
 }
 
@@ -66,6 +68,7 @@ int tas__w_sigaction(int sig, const struct sigaction *new, struct sigaction *old
 		atomic_store_explicit(&table[sig].once, !!(new->sa_flags & (int)SA_RESETHAND), memory_order_relaxed);
 		/* first the table: with a trampoline already there, its next run is the new handler's */
 		atomic_store_explicit(&table[sig].restarts, !!(new->sa_flags & SA_RESTART), memory_order_relaxed);
+		atomic_store_explicit(&tas__wants_info[sig], !!(new->sa_flags & SA_SIGINFO), memory_order_relaxed);
 		atomic_store_explicit(&table[sig].handler, new->sa_sigaction, memory_order_release);
 	}
 	r = tas__real.sigaction(sig, ours ? &sa : new, &was);

@@ -34,8 +34,6 @@ TAS_SAME(__send, send);
 TAS_SAME(preadv64v2, preadv2);
 TAS_SAME(pwritev64v2, pwritev2);
 TAS_SAME(__close, close);
-TAS_SAME(__fcntl, fcntl);
-TAS_SAME(fcntl64, fcntl);
 
 int tas__w_socket(int domain, int type, int protocol)
 {

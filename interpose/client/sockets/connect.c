@@ -108,7 +108,7 @@ static struct tas_obj *start_over(struct tas_obj *o, int fd)
 	if (!by)
 		return NULL;
 	atomic_store(&by->touched, atomic_load(&o->touched));
-	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED));
+	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC));
 	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
 	return by;
 }
@@ -223,6 +223,8 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		r = TAS_FALLBACK;
 	asking_end(o, mask);
 	tas__session_put(ss);
+	if (r == 0)
+		tas__async_began(o, fd);
 	if (r == TAS_FALLBACK)
 		return connect_kernel(o, fd, addr, len);
 	if (r < 0)

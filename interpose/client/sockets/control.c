@@ -82,6 +82,18 @@ static void mirror_nonblock(int fd)
 	tas__obj_put(o);
 }
 
+/* known: only a socket that had an owner or O_ASYNC before is concerned */
+static void owner_changed(int fd, bool known)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+
+	if (!o)
+		return;
+	if (!known || (atomic_load(&o->flags) & TAS_OF_ASYNC))
+		tas__async_update(o, fd);
+	tas__obj_put(o);
+}
+
 int tas_fcntl(int fd, int cmd, unsigned long arg)
 {
 	int r = sys_fcntl(tas__raw(fd), cmd, arg);
@@ -92,6 +104,8 @@ int tas_fcntl(int fd, int cmd, unsigned long arg)
 		follow(fd, r);
 	else if (cmd == F_SETFL)
 		mirror_nonblock(fd);
+	if (cmd == F_SETOWN || cmd == F_SETOWN_EX || cmd == F_SETSIG || cmd == F_SETFL)
+		owner_changed(fd, cmd == F_SETFL && !(arg & O_ASYNC));
 	return r;
 }
 
@@ -139,5 +153,7 @@ int tas_ioctl(int fd, unsigned long request, void *arg)
 		tas__obj_put(o);
 	if (r == 0 && request == FIONBIO)
 		mirror_nonblock(fd);
+	if (r == 0 && (request == FIOASYNC || request == FIOSETOWN || request == SIOCSPGRP))
+		owner_changed(fd, false);
 	return r;
 }

@@ -54,6 +54,7 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	atomic_store(&o->active, 0);
 	atomic_store(&o->grow_asked, 0);
 	atomic_store(&o->touched, 0);
+	atomic_store(&o->no_space, false);
 	atomic_store(&o->turn, 0);
 	atomic_store(&o->retry_at, 0);
 	atomic_store(&o->kind, kind);
@@ -89,6 +90,8 @@ static void obj_release(struct tas_obj *o)
 	uint32_t number = atomic_load(&o->number);
 
 	tas__ep_forget(o);
+	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
+		tas__async_forget(o);
 	/* closed behind our back, the socket is gone, and its id may be another's */
 	if (ss && o->b && atomic_load_explicit(&tas__block(o)->s.gen, memory_order_acquire) == o->gen)
 		tas__claim_drop(ss, o->b, o->id);
@@ -528,6 +531,7 @@ void tas_fork_child(void)
 {
 	tas__fork_child();
 	tas__ep_fork_child();
+	tas__async_fork_child();
 	recount();
 	tas__table_unlock(fork_mask);
 	for (struct tas_obj *o = all; o; o = o->next)

@@ -268,6 +268,8 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 	err = (int)sys2(SYS_listen, fd, backlog);
 	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0))
 		unlisten(ss, &sock);
+	else if (r == 0)
+		tas__async_began(o, fd);
 	else if (r == TAS_FALLBACK && err == 0)
 		become_kernel(o, fd);
 	r = err;
@@ -294,6 +296,7 @@ static void relisten(struct tas_obj *o, int fd, struct tas_session *ss, const st
 	atomic_store(&by->touched, atomic_load(&o->touched));
 	atomic_store(&by->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 	tas__obj_replace(o, by, TAS_FD_TAS, fd);
+	tas__async_began(by, fd);
 	tas__obj_put(by);
 }
 

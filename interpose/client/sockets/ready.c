@@ -71,6 +71,8 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 		r |= EPOLLIN | EPOLLRDNORM;
 	if (wr || writable(b))
 		r |= EPOLLOUT | EPOLLWRNORM;
+	else
+		atomic_store_explicit(&o->no_space, true, memory_order_relaxed);
 error:
 	/* The service publishes the error, then the flags: one that came after our look at the flags waits for the next look,
 	 * so that ERR is never seen without the HUP that belongs to it. */

@@ -270,6 +270,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 				return (ssize_t)sent;
 			continue;
 		}
+		atomic_store_explicit(&o->no_space, true, memory_order_relaxed);
 		if (!asked) { /* room may have come between the look and the asking */
 			asked = true;
 			continue;

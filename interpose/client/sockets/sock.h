@@ -26,6 +26,7 @@ enum {
 	TAS_OF_SHARED = 1u << 2, /* was there at a fork: another process may act on it */
 	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
+	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
@@ -44,6 +45,7 @@ struct tas_obj {
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
 	_Atomic uint64_t touched; /* options that were set: bits of tas__options */
+	_Atomic bool no_space; /* a writer or poll was refused since SIGIO told of room */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
 	_Atomic uint64_t retry_at; /* listener: when to try the next service, ns */
@@ -299,6 +301,16 @@ void tas__ep_refresh_all(void);
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
 void tas__ep_fork_child(void);
+
+/* ---- async.c ---- */
+void tas__async_update(struct tas_obj *o, int fd); /* after fcntl or ioctl on fd, and when a PLAIN socket became TAS's */
+static inline void tas__async_began(struct tas_obj *o, int fd)
+{
+	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
+		tas__async_update(o, fd);
+}
+void tas__async_forget(struct tas_obj *o); /* under the table lock */
+void tas__async_fork_child(void);
 
 /* ---- spawn.c ---- */
 void tas__watch_passed(const struct msghdr *m);
