@@ -105,13 +105,16 @@ static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const s
 {
 	struct tas_sock *l;
 
-	if ((seg->flags & (TCP_F_SYN | TCP_F_ACK | TCP_F_RST)) == TCP_F_SYN) {
+	if (!(seg->flags & (TCP_F_ACK | TCP_F_RST))) {
 		l = tas__listener_find(local, 0, true, hash(local, peer));
 		if (l) {
-			passive_open(c, l, seg, local, peer, isn);
+			/* Linux: a listener passes over what is no SYN, and a SYN with a FIN */
+			if ((seg->flags & (TCP_F_SYN | TCP_F_FIN)) == TCP_F_SYN)
+				passive_open(c, l, seg, local, peer, isn);
 			return;
 		}
-		tas_count(c, TAS_CTR_tcp_no_listener, 1);
+		if (seg->flags & TCP_F_SYN)
+			tas_count(c, TAS_CTR_tcp_no_listener, 1);
 	}
 	tas__wire_reset(c, seg, local, peer);
 }

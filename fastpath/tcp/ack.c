@@ -57,12 +57,21 @@ void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg)
 	}
 }
 
-/* RFC 9293 §3.10.7.4, as Linux (tcp_may_update_window). */
-static bool window_newer(const struct tcp_conn *c, const struct tcp_seg *seg, bool advances)
+/* RFC 9293 §3.10.7.4, as Linux (tcp_may_update_window): among segments that cannot be told apart a larger window counts, and 0. */
+bool tcp__window_newer(const struct tcp_conn *c, const struct tcp_seg *seg, bool advances)
 {
 	uint64_t end = c->snd_una + ((uint64_t)seg->wnd << c->snd_wscale);
 
-	return advances || seq_gt(seg->seq, c->snd_wl1) || (seg->seq == c->snd_wl1 && end > c->snd_wnd_end);
+	return advances || seq_gt(seg->seq, c->snd_wl1) ||
+	       (seg->seq == c->snd_wl1 && (end > c->snd_wnd_end || !seg->wnd));
+}
+
+/* RFC 5961 §5.2: acknowledges what was never sent, or what is too old.  Linux: and not before the first byte. */
+static bool ack_acceptable(const struct tcp_conn *c, int64_t pos)
+{
+	uint64_t back = c->max_wnd < c->snd_una ? c->max_wnd : c->snd_una;
+
+	return pos <= (int64_t)c->snd_nxt && pos >= (int64_t)(c->snd_una - back);
 }
 
 /* RFC 5681 §2: a duplicate acknowledgement. */
@@ -95,10 +104,8 @@ bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struc
 	int64_t pos = seq_widen(c->snd_una, seg->ack - c->snd_seq0);
 	uint64_t una = c->snd_una;
 
-	if (pos > (int64_t)c->snd_nxt || pos < (int64_t)una - (int64_t)c->max_wnd) {
-		/* RFC 5961 §5.2: acknowledges what was never sent, or what is too old. */
+	if (!ack_acceptable(c, pos))
 		return false;
-	}
 	c->probes = 0;
 	bool advances = pos > (int64_t)una;
 	bool dup = pos == (int64_t)una && is_duplicate(c, seg);
@@ -106,7 +113,7 @@ bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struc
 		tcp__ack_advance(c, (uint64_t)pos, seg, now);
 		res->events |= TCP_EV_WRITABLE;
 	}
-	if (pos >= (int64_t)una && window_newer(c, seg, advances))
+	if (pos >= (int64_t)una && tcp__window_newer(c, seg, advances))
 		tcp__window_set(c, seg);
 	bool open = c->recovery == TCP__OPEN;
 

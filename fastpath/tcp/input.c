@@ -215,8 +215,7 @@ static inline bool input_fast(struct tcp_conn *c, const struct tcp_seg *seg, uin
 		tcp__ack_timer(c, now);
 		res->events |= TCP_EV_WRITABLE;
 	}
-	if (acked || seq_gt(seg->seq, c->snd_wl1) ||
-	    (seg->seq == c->snd_wl1 && c->snd_una + ((uint64_t)seg->wnd << c->snd_wscale) > c->snd_wnd_end))
+	if (tcp__window_newer(c, seg, acked))
 		tcp__window_set(c, seg);
 	if (seg->len) {
 		res->rx_len = seg->len;

@@ -10,6 +10,7 @@ enum {
 	MSS_MIN = 48,      /* Linux: tcp_min_snd_mss */
 	TS_OPTION = 12,
 };
+#define SYN_AGAIN (8 * TCP__MS) /* Linux: TCP_TIMEOUT_MIN, two ticks */
 
 static uint32_t or_default(uint64_t v, uint64_t unit, uint64_t dflt)
 {
@@ -128,6 +129,9 @@ void tcp__input_syn_sent(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t
 
 	if (ack && seg->ack != c->snd_seq0) {
 		res->reset_reply = !(seg->flags & TCP_F_RST);
+		/* Linux: an old connection of the peer's that our RST has just ended; the SYN goes again at once */
+		if (!c->retransmits)
+			tcp__arm(c, TCP__T_RTO, now + SYN_AGAIN);
 		return;
 	}
 	/* RFC 7323 §3.2: an echo of a timestamp that we cannot have sent (Linux: PAWSACTIVEREJECTED). */

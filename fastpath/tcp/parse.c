@@ -95,7 +95,7 @@ int tcp_parse(const uint8_t *p, size_t total, struct tcp_seg *seg)
 			continue;
 		}
 		if (i + 1 >= hdr || p[i + 1] < 2 || i + p[i + 1] > hdr)
-			return -1;
+			break; /* Linux: what came before counts, the segment is good */
 		parse_option(p + i, p[i + 1], seg);
 		i += p[i + 1];
 	}

@@ -246,6 +246,7 @@ unsigned tcp__rcv_sack_blocks(struct tcp_conn *c, struct tcp_seg *seg, unsigned 
 void tcp__ack_advance(struct tcp_conn *c, uint64_t to, const struct tcp_seg *seg, uint64_t now);
 void tcp__ack_timer(struct tcp_conn *c, uint64_t now);
 bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struct tcp_result *res);
+bool tcp__window_newer(const struct tcp_conn *c, const struct tcp_seg *seg, bool advances);
 void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg);
 /* recover.c */
 void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t acked, bool dup);

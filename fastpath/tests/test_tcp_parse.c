@@ -81,11 +81,22 @@ static void malformed_headers_are_refused(void **state)
 	p[12] = 8 << 4; /* longer than the segment */
 	assert_int_equal(tcp_parse(p, 31, &s), -1);
 	assert_int_equal(tcp_parse(p, 32, &s), 0);
-	assert_int_equal(WITH(&s, TCP_F_SYN, 2, 0, 0, 0), -1);  /* length 0 */
-	assert_int_equal(WITH(&s, TCP_F_SYN, 2, 1, 0, 0), -1);  /* length 1 */
-	assert_int_equal(WITH(&s, TCP_F_SYN, 1, 1, 2, 4), -1);  /* beyond the header */
-	assert_int_equal(WITH(&s, TCP_F_SYN, 1, 1, 1, 2), -1);  /* no length byte */
-	assert_int_equal(WITH(&s, TCP_F_SYN, 0, 2, 99, 0), 0);  /* behind the end: anything */
+}
+
+static void broken_options_end_the_list(void **state)
+{
+	struct tcp_seg s;
+
+	(void)state;
+	assert_int_equal(WITH(&s, TCP_F_SYN, 2, 0, 0, 0), 0);  /* length 0 */
+	assert_int_equal(WITH(&s, TCP_F_SYN, 2, 1, 0, 0), 0);  /* length 1 */
+	assert_int_equal(WITH(&s, TCP_F_SYN, 1, 1, 2, 4), 0);  /* beyond the header */
+	assert_int_equal(s.mss, 0);
+	assert_int_equal(WITH(&s, TCP_F_SYN, 1, 1, 1, 2), 0);  /* no length byte */
+	assert_int_equal(WITH(&s, TCP_F_SYN, 0, 2, 99, 0), 0); /* behind the end: anything */
+	assert_int_equal(WITH(&s, TCP_F_SYN, 2, 4, 5, 0xb4, 3, 0, 4, 2), 0);
+	assert_int_equal(s.mss, 1460); /* what came before counts */
+	assert_false(s.sack_ok);
 }
 
 static void options_count_where_they_belong(void **state)
@@ -155,6 +166,7 @@ int main(void)
 		cmocka_unit_test(what_is_built_parses_back),
 		cmocka_unit_test(sack_blocks_that_do_not_fit_are_left_out),
 		cmocka_unit_test(malformed_headers_are_refused),
+		cmocka_unit_test(broken_options_end_the_list),
 		cmocka_unit_test(options_count_where_they_belong),
 		cmocka_unit_test(a_stray_segment_is_answered_by_the_reset_that_fits),
 		cmocka_unit_test(siphash_gives_the_published_vector),
