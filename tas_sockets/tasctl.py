@@ -73,6 +73,8 @@ def conns(args: argparse.Namespace) -> int:
     if args.listening:
         listed = [c for c in listed if c.get("kind") == "listener"]
     rows: list[list[object]] = [["State", "Recv-Q", "Send-Q", "Local", "Peer", "Kind", "Processes"]]
+    if any(c.get("unacted") for c in listed):  # options that programs set and TAS does not act on
+        rows[0].append("Unacted")
     for c in listed:
         pids = c.get("pids", c.get("pid", []))
         rows.append(
@@ -84,6 +86,7 @@ def conns(args: argparse.Namespace) -> int:
                 c.get("peer", "*") if c.get("kind") != "listener" else "*",
                 c.get("kind", "?"),
                 ",".join(map(str, pids)) if isinstance(pids, list) else pids,
+                *([",".join(c.get("unacted", []))] if "Unacted" in rows[0] else []),
             ]
         )
     _table(rows, right=frozenset({1, 2}))

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
-from harness.agent import NULL, WILD, Result, inout, out
+from harness.agent import NULL, WILD, Result, inout, out, parse_address
 from harness.rig import Pair
 from harness.states import IN
 from harness.suite import scenario
@@ -144,12 +145,14 @@ def test_structures(x: Pair) -> None:
     name, state = x.case.rsplit("-", 1)
     level, number, values = STRUCTS[name]
     fd = open_(x, name, state == "connected")
-    quiet = name == "SO_NETNS_COOKIE_size" or (name in ("TCP_CC_INFO", "SO_PEERNAME") and state == "connected")
+    quiet = name == "SO_NETNS_COOKIE_size" or (name == "TCP_CC_INFO" and state == "connected")
     for raw in [None, *values]:
         if raw is not None:
             x.s.set(fd, level, number, raw)
         for size in (16, 4, 8, 64):
-            if quiet:
+            if name == "SO_PEERNAME" and state == "connected":
+                x.s.do("getsockopt", fd, level, number, out(size), inout(struct.pack("=i", size)), see=see_peer(x))
+            elif quiet:
                 x.s.do(
                     "getsockopt",
                     fd,
@@ -162,6 +165,17 @@ def test_structures(x: Pair) -> None:
                 )
             else:
                 x.s.get(fd, level, number, size)
+
+
+def see_peer(x: Pair) -> Callable[[Result], str]:
+    def see(r: Result) -> str:
+        n = int.from_bytes(r.out[1], "little")
+        if r.ret or n < 8:
+            return f"{r} length {n}"
+        ip, port = parse_address(r.out[0][:n].ljust(16, b"\0"))
+        return f"{r} {ip} {x.s.trace.port(port)} length {n}"
+
+    return see
 
 
 def size_only(r: Result) -> str:

@@ -194,7 +194,7 @@ struct tas_app_line {
 	_Atomic uint32_t more;                            /* lock_tx; TAS_O_CORK is there for MSG_MORE alone */
 	_Atomic uint64_t tx_urg;   /* lock_tx; stream offset behind the last urgent byte; before tx_written */
 	_Atomic uint64_t urg_read; /* lock_rx; rx_urg whose byte MSG_OOB has taken */
-	uint64_t reserved2[2];
+	_Atomic uint64_t unacted[2]; /* options set that TAS does not act on: enum tas_option_bit */
 };
 
 /* Line C: read and written by applications; the service reads waiters and subs as hints, and frees the locks of

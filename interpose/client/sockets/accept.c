@@ -80,7 +80,7 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	atomic_store(&c->flags, TAS_OF_BOUND | TAS_OF_CONNECTED);
 	atomic_store(&c->active, tas__tsc());
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
-	if (atomic_load(&o->touched))
+	if (tas__opts_touched(o))
 		tas__opts_inherit(o, from, c, fd);
 	if (tas__adopt(fd, TAS_FD_TAS, c) < 0) {
 		tas__obj_put(c);

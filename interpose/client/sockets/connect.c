@@ -49,7 +49,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 		r = tas__obj_bind_block(o, ss, sock);
 	if (r == 0) {
 		tas__app_store(o, c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
-		if (atomic_load(&o->touched))
+		if (tas__opts_touched(o))
 			tas__opts_mirror(o, fd);
 		atomic_store(&o->so_error, 0);
 		atomic_store(&o->active, tas__tsc());
@@ -107,7 +107,7 @@ static struct tas_obj *start_over(struct tas_obj *o, int fd)
 	tas__table_unlock(mask);
 	if (!by)
 		return NULL;
-	atomic_store(&by->touched, atomic_load(&o->touched));
+	tas__opts_touch(by, o);
 	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC));
 	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
 	return by;
@@ -201,6 +201,8 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		return -ECONNREFUSED;
 	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		return connect_raw(fd, addr, len); /* AF_UNSPEC, and what the kernel refuses */
+	if (tas__opt_device(o, fd))
+		return connect_kernel(o, fd, addr, len);
 	ss = tas__service(&err);
 	if (err)
 		return err;
@@ -210,7 +212,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	m.u.connect.flags = tas__bind_flags(fd);
 	if (m.u.connect.local.port)
 		m.u.connect.flags |= TAS_BIND_BOUND;
-	m.u.connect.opts = atomic_load(&o->touched) ? tas__opts_of(fd) : 0;
+	m.u.connect.opts = tas__opts_touched(o) ? tas__opts_of(fd) : 0;
 	if (!asking_begin(o, &mask)) { /* another thread is faster: what its attempt came to is ours, too */
 		tas__session_put(ss);
 		tas__connect_await(o);
@@ -295,19 +297,24 @@ int tas_getsockname(int fd, struct sockaddr *addr, socklen_t *len)
 	return r;
 }
 
+int tas__peer_name(struct tas_obj *o, struct sockaddr *addr, socklen_t *len)
+{
+	uint32_t state = atomic_load(&o->b->s.state);
+
+	/* Linux: a socket in TIME_WAIT is closed */
+	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || state == TAS_S_SYN_SENT)
+		return -ENOTCONN;
+	return tas__addr_out(&o->b->s.peer, o->b->s.family, addr, len);
+}
+
 int tas_getpeername(int fd, struct sockaddr *addr, socklen_t *len)
 {
 	struct tas_obj *o = tas__conn_get(fd);
-	uint32_t state;
 	int r;
 
 	if (!o)
 		return (int)sys3(SYS_getpeername, tas__raw(fd), SYS_P(addr), SYS_P(len));
-	state = atomic_load(&o->b->s.state);
-	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || state == TAS_S_SYN_SENT)
-		r = -ENOTCONN; /* Linux: a socket in TIME_WAIT is closed */
-	else
-		r = tas__addr_out(&o->b->s.peer, o->b->s.family, addr, len);
+	r = tas__peer_name(o, addr, len);
 	tas__obj_put(o);
 	return r;
 }

@@ -53,7 +53,7 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	atomic_store(&o->so_error, 0);
 	atomic_store(&o->active, 0);
 	atomic_store(&o->grow_asked, 0);
-	atomic_store(&o->touched, 0);
+	tas__opts_touch(o, NULL);
 	atomic_store(&o->no_space, false);
 	atomic_store(&o->turn, 0);
 	atomic_store(&o->retry_at, 0);
@@ -342,7 +342,7 @@ static int resolve(int fd)
 
 			atomic_store(&o->kind, listens ? TAS_OBJ_LISTEN : TAS_OBJ_CONN);
 			atomic_store(&o->flags, TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_CONNECTED | TAS_OF_ANNOUNCED);
-			atomic_store(&o->touched, UINT64_MAX);
+			tas__opts_touch_all(o);
 			o->backlog = 4096;
 		}
 	}
@@ -396,7 +396,7 @@ static int adopt_plain(int fd)
 	int r = -ENOMEM;
 
 	if (o) {
-		atomic_store(&o->touched, UINT64_MAX);
+		tas__opts_touch_all(o);
 		atomic_store(&o->flags, TAS_OF_SHARED);
 		r = tas__number_set(fd, TAS_FD_PLAIN, o, &old);
 	}

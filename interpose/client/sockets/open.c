@@ -247,8 +247,8 @@ static void become_kernel(struct tas_obj *o, int fd)
 static int listen_plain(struct tas_obj *o, int fd, int backlog)
 {
 	struct tas_msg_sock sock;
-	int r, err;
-	struct tas_session *ss = tas__service(&err);
+	int r, err = 0;
+	struct tas_session *ss = tas__opt_device(o, fd) ? NULL : tas__service(&err);
 
 	if (err)
 		return err;
@@ -293,7 +293,7 @@ static void relisten(struct tas_obj *o, int fd, struct tas_session *ss, const st
 	}
 	by->backlog = o->backlog;
 	atomic_store(&by->flags, atomic_load(&o->flags) & ~(uint32_t)TAS_OF_WATCHED);
-	atomic_store(&by->touched, atomic_load(&o->touched));
+	tas__opts_touch(by, o);
 	atomic_store(&by->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 	tas__obj_replace(o, by, TAS_FD_TAS, fd);
 	tas__async_began(by, fd);

@@ -2,102 +2,99 @@
 /*
  * Socket options.  The backing socket validates, stores and answers every option; here is what TAS acts on (mirrored
  * into the application's line of the block), what the backing socket cannot know (SO_ERROR, TCP_INFO, TCP_MAXSEG), what
- * would break data (refused), and which options an accepted socket inherits.
+ * would break data (refused), and which options an accepted socket inherits.  The list is abi/tas_options.h.
  */
+#include <linux/in6.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <string.h>
 
+#include "abi/tas_options.h"
 #include "sockets/sock.h"
 
-enum opt_act { ACT_NONE, ACT_MIRROR, ACT_QUICKACK };
+/* of kernels newer than the headers */
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
 
-enum { OPT_IP_LOCAL_PORT_RANGE = 51 };
+enum effect { ACTS, GIVES, SAME, STORED, REFUSED };
+enum { NOT, INHERITED, DOUBLED = 64 };
 
-/* Options that are inherited by accept; `touched` of an object has one bit for each. */
+/* In the order of enum tas_option_bit: a place in this table is a bit of tas_obj.touched. */
 static const struct opt {
 	int level, name;
-	uint8_t len; /* of the value */
-	bool halve; /* the kernel answers with double what was set */
-	enum opt_act act;
+	uint8_t len; /* of the value, for accept; DOUBLED: the kernel answers with twice what was set */
+	uint8_t effect, accept;
 } opts[] = {
-	{SOL_SOCKET, SO_LINGER, sizeof(struct linger), false, ACT_NONE}, /* first: tas__opt_touched_linger() */
-	{SOL_SOCKET, SO_KEEPALIVE, sizeof(int), false, ACT_MIRROR},
-	{SOL_SOCKET, SO_RCVBUF, sizeof(int), true, ACT_MIRROR},
-	{SOL_SOCKET, SO_SNDBUF, sizeof(int), true, ACT_MIRROR},
-	{SOL_SOCKET, SO_RCVLOWAT, sizeof(int), false, ACT_MIRROR},
-	{SOL_SOCKET, SO_RCVTIMEO, 16, false, ACT_NONE},
-	{SOL_SOCKET, SO_SNDTIMEO, 16, false, ACT_NONE},
-	{SOL_SOCKET, SO_REUSEADDR, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_REUSEPORT, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_OOBINLINE, sizeof(int), false, ACT_MIRROR},
-	{SOL_SOCKET, SO_MARK, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_NODELAY, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_CORK, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_KEEPCNT, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int), false, ACT_MIRROR},
-	{IPPROTO_TCP, TCP_QUICKACK, sizeof(int), false, ACT_QUICKACK},
-	{IPPROTO_TCP, TCP_MAXSEG, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_LINGER2, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_WINDOW_CLAMP, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_TOS, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_TTL, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_MTU_DISCOVER, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IPV6, IPV6_TCLASS, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IPV6, IPV6_UNICAST_HOPS, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_DEBUG, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_DONTROUTE, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_BROADCAST, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_NO_CHECK, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_TIMESTAMP, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_TIMESTAMPNS, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_TIMESTAMPING, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_RXQ_OVFL, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_WIFI_STATUS, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_PEEK_OFF, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_NOFCS, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_SELECT_ERR_QUEUE, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_BUSY_POLL, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_MAX_PACING_RATE, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_ZEROCOPY, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_PREFER_BUSY_POLL, sizeof(int), false, ACT_NONE},
-	{SOL_SOCKET, SO_BUF_LOCK, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_RECVOPTS, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_PKTINFO, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_RECVERR, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_RECVTTL, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_RECVTOS, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_FREEBIND, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_TRANSPARENT, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_MINTTL, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, sizeof(int), false, ACT_NONE},
-	{IPPROTO_IP, OPT_IP_LOCAL_PORT_RANGE, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_SYNCNT, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_NOTSENT_LOWAT, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_SAVE_SYN, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_INQ, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_TX_DELAY, sizeof(int), false, ACT_NONE},
-	{IPPROTO_TCP, TCP_CONGESTION, 16, false, ACT_NONE}, /* a name */
+#define ROW(level, name, length, effect, accept, text) {level, name, length, effect, accept},
+	TAS_OPTIONS_MARKED(ROW)
+#undef ROW
 };
-enum { N_OPTS = sizeof opts / sizeof *opts };
-_Static_assert(N_OPTS <= 64, "touched has 64 bits");
+
+/* Other names of the same thing. */
+static const struct {
+	int level, name, bit;
+} also[] = {
+	{SOL_SOCKET, SO_RCVBUFFORCE, TAS_BIT_SO_RCVBUF},
+	{SOL_SOCKET, SO_SNDBUFFORCE, TAS_BIT_SO_SNDBUF},
+	{SOL_SOCKET, SO_RCVTIMEO_NEW, TAS_BIT_SO_RCVTIMEO},
+	{SOL_SOCKET, SO_SNDTIMEO_NEW, TAS_BIT_SO_SNDTIMEO},
+	{SOL_SOCKET, SO_TIMESTAMP_NEW, TAS_BIT_SO_TIMESTAMP},
+	{SOL_SOCKET, SO_TIMESTAMPNS_NEW, TAS_BIT_SO_TIMESTAMPNS},
+	{SOL_SOCKET, SO_TIMESTAMPING_NEW, TAS_BIT_SO_TIMESTAMPING},
+	{SOL_SOCKET, SO_BINDTOIFINDEX, TAS_BIT_SO_BINDTODEVICE},
+};
+
+/* The bits that TAS does not act on. */
+static const uint64_t stored[TAS_OPTION_WORDS] = {
+#define BIT(bit, effect, word) | ((effect) == STORED && (bit) / 64 == (word) ? 1ull << (bit) % 64 : 0)
+#define ROW0(level, name, length, effect, accept, text) BIT(TAS_BIT_##name, effect, 0)
+#define ROW1(level, name, length, effect, accept, text) BIT(TAS_BIT_##name, effect, 1)
+	0 TAS_OPTIONS_MARKED(ROW0),
+	0 TAS_OPTIONS_MARKED(ROW1),
+#undef ROW0
+#undef ROW1
+#undef BIT
+};
 
 static int find(int level, int name)
 {
-	for (int i = 0; i < N_OPTS; i++)
+	for (int i = 0; i < TAS_OPTION_BITS; i++)
 		if (opts[i].level == level && opts[i].name == name)
 			return i;
+	for (unsigned i = 0; i < sizeof also / sizeof *also; i++)
+		if (also[i].level == level && also[i].name == name)
+			return also[i].bit;
 	return -1;
+}
+
+static bool touched(const struct tas_obj *o, int bit)
+{
+	return atomic_load_explicit(&o->touched[bit / 64], memory_order_relaxed) >> bit % 64 & 1;
+}
+
+bool tas__opts_touched(const struct tas_obj *o)
+{
+	return atomic_load_explicit(&o->touched[0], memory_order_relaxed) |
+	       atomic_load_explicit(&o->touched[1], memory_order_relaxed);
+}
+
+void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as)
+{
+	for (int w = 0; w < TAS_OPTION_WORDS; w++)
+		atomic_store_explicit(&o->touched[w], as ? atomic_load_explicit(&as->touched[w], memory_order_relaxed) : 0,
+				      memory_order_relaxed);
+}
+
+void tas__opts_touch_all(struct tas_obj *o)
+{
+	for (int w = 0; w < TAS_OPTION_WORDS; w++)
+		atomic_store_explicit(&o->touched[w], UINT64_MAX, memory_order_relaxed);
 }
 
 bool tas__opt_touched_linger(const struct tas_obj *o)
 {
-	return atomic_load_explicit(&o->touched, memory_order_relaxed) & 1;
+	return touched(o, TAS_BIT_SO_LINGER);
 }
 
 static int int_opt(int fd, int level, int name)
@@ -116,69 +113,82 @@ uint32_t tas__opts_of(int fd)
 	       (int_opt(fd, SOL_SOCKET, SO_OOBINLINE) ? TAS_O_OOBINLINE : 0);
 }
 
-/* What was never set has the value that it began with, in the block as well: 0. */
-static uint32_t flag_of(uint64_t touched, int fd, int level, int name, uint32_t flag)
+bool tas__opt_device(const struct tas_obj *o, int fd)
 {
-	return touched & (1ull << find(level, name)) && int_opt(fd, level, name) ? flag : 0;
+	return touched(o, TAS_BIT_SO_BINDTODEVICE) && int_opt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
 }
 
-static void mirror_one(uint64_t touched, int fd, int level, int name, _Atomic uint32_t *to)
+/* What was never set has the value that it began with, in the block as well: 0. */
+static uint32_t flag_of(const struct tas_obj *o, int fd, int bit, uint32_t flag)
 {
-	if (touched & (1ull << find(level, name)))
-		atomic_store_explicit(to, (uint32_t)int_opt(fd, level, name), memory_order_relaxed);
+	return touched(o, bit) && int_opt(fd, opts[bit].level, opts[bit].name) ? flag : 0;
+}
+
+static void mirror_one(const struct tas_obj *o, int fd, int bit, _Atomic uint32_t *to)
+{
+	if (touched(o, bit))
+		atomic_store_explicit(to, (uint32_t)int_opt(fd, opts[bit].level, opts[bit].name), memory_order_relaxed);
+}
+
+/* For tasctl: what was set and TAS does not act on.  Of a socket that came from elsewhere nobody knows what was set. */
+static void tell_unacted(struct tas_obj *o)
+{
+	for (int w = 0; w < TAS_OPTION_WORDS; w++) {
+		uint64_t t = atomic_load_explicit(&o->touched[w], memory_order_relaxed);
+
+		if (t != UINT64_MAX && (t & stored[w]))
+			atomic_fetch_or_explicit(&o->b->a.unacted[w], t & stored[w], memory_order_relaxed);
+	}
 }
 
 /* Copies what TAS acts on from the backing socket to the block. */
 void tas__opts_mirror(struct tas_obj *o, int fd)
 {
-	struct tas_block *b = tas__block(o);
-	struct tas_app_line *a = &b->a;
-	uint64_t t = atomic_load_explicit(&o->touched, memory_order_relaxed);
+	struct tas_app_line *a = &o->b->a;
 	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
 
 	atomic_store_explicit(&a->more, 0, memory_order_relaxed);
-	now |= flag_of(t, fd, IPPROTO_TCP, TCP_NODELAY, TAS_O_NODELAY);
-	now |= flag_of(t, fd, IPPROTO_TCP, TCP_CORK, TAS_O_CORK);
-	now |= flag_of(t, fd, SOL_SOCKET, SO_KEEPALIVE, TAS_O_KEEPALIVE);
-	now |= flag_of(t, fd, SOL_SOCKET, SO_OOBINLINE, TAS_O_OOBINLINE);
-	mirror_one(t, fd, SOL_SOCKET, SO_RCVLOWAT, &a->rcvlowat);
-	mirror_one(t, fd, SOL_SOCKET, SO_RCVBUF, &a->rcvbuf);
-	mirror_one(t, fd, SOL_SOCKET, SO_SNDBUF, &a->sndbuf);
-	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPIDLE, &a->keep_idle);
-	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPINTVL, &a->keep_intvl);
-	mirror_one(t, fd, IPPROTO_TCP, TCP_KEEPCNT, &a->keep_cnt);
-	mirror_one(t, fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &a->user_timeout);
-	atomic_store(&a->opts, now);
-	if (tas__moved(b)) /* meanwhile */
-		tas__opts_mirror(o, fd);
-	else
-		tas__hint(o->ss, b, o->id);
+	now |= flag_of(o, fd, TAS_BIT_TCP_NODELAY, TAS_O_NODELAY);
+	now |= flag_of(o, fd, TAS_BIT_TCP_CORK, TAS_O_CORK);
+	now |= flag_of(o, fd, TAS_BIT_SO_KEEPALIVE, TAS_O_KEEPALIVE);
+	now |= flag_of(o, fd, TAS_BIT_SO_OOBINLINE, TAS_O_OOBINLINE);
+	atomic_store_explicit(&a->opts, now, memory_order_relaxed);
+	mirror_one(o, fd, TAS_BIT_SO_RCVLOWAT, &a->rcvlowat);
+	mirror_one(o, fd, TAS_BIT_SO_RCVBUF, &a->rcvbuf);
+	mirror_one(o, fd, TAS_BIT_SO_SNDBUF, &a->sndbuf);
+	mirror_one(o, fd, TAS_BIT_TCP_KEEPIDLE, &a->keep_idle);
+	mirror_one(o, fd, TAS_BIT_TCP_KEEPINTVL, &a->keep_intvl);
+	mirror_one(o, fd, TAS_BIT_TCP_KEEPCNT, &a->keep_cnt);
+	mirror_one(o, fd, TAS_BIT_TCP_USER_TIMEOUT, &a->user_timeout);
+	tell_unacted(o);
+	tas__hint(o->ss, o->b, o->id);
 }
 
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to)
 {
-	uint64_t t = atomic_load_explicit(&listener->touched, memory_order_relaxed);
-	bool mirror = false;
+	bool acts = false;
 
-	atomic_store(&o->touched, t);
-	for (int i = 0; i < N_OPTS; i++) {
+	tas__opts_touch(o, listener);
+	for (int i = 0; i < TAS_OPTION_BITS; i++) {
 		union {
 			int n;
 			char room[16];
 		} v;
-		socklen_t len = opts[i].len;
+		socklen_t len = opts[i].len & ~DOUBLED;
 
-		if (!(t & (1ull << i)) || opts[i].act == ACT_QUICKACK)
+		if (!touched(listener, i) || opts[i].accept != INHERITED)
 			continue;
 		if (sys_getsockopt(from, opts[i].level, opts[i].name, &v, &len) < 0)
 			continue;
-		if (opts[i].halve)
+		if (opts[i].len & DOUBLED)
 			v.n /= 2;
 		sys_setsockopt(to, opts[i].level, opts[i].name, &v, len);
-		mirror |= opts[i].act == ACT_MIRROR;
+		acts |= opts[i].effect == ACTS;
 	}
-	if (mirror)
+	if (acts)
 		tas__opts_mirror(o, to);
+	else
+		tell_unacted(o);
 }
 
 /* ---- setsockopt ---- */
@@ -196,6 +206,19 @@ static int refused(const struct tas_obj *o, int level, int name, socklen_t len)
 	return 0;
 }
 
+/* Option i was set, on a TAS socket. */
+static void take_up(struct tas_obj *o, int fd, int i, const void *val)
+{
+	if (i == TAS_BIT_TCP_QUICKACK && *(const int *)val)
+		atomic_fetch_or(&o->b->a.opts, TAS_O_QUICKACK);
+	else if (i == TAS_BIT_TCP_QUICKACK)
+		atomic_fetch_and(&o->b->a.opts, ~(uint32_t)TAS_O_QUICKACK);
+	if (opts[i].effect == ACTS)
+		tas__opts_mirror(o, fd);
+	else
+		tell_unacted(o);
+}
+
 int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 {
 	struct tas_obj *o = tas__obj_get(fd);
@@ -209,17 +232,9 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 		r = sys_setsockopt(fd, level, name, val, len);
 	i = r == 0 ? find(level, name) : -1;
 	if (i >= 0) {
-		atomic_fetch_or(&o->touched, 1ull << i);
-		if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN && tas__obj_live(o)) {
-			if (opts[i].act == ACT_QUICKACK && *(const int *)val)
-				atomic_fetch_or(&o->b->a.opts, TAS_O_QUICKACK);
-			else if (opts[i].act == ACT_QUICKACK)
-				atomic_fetch_and(&o->b->a.opts, ~(uint32_t)TAS_O_QUICKACK);
-			if (opts[i].act != ACT_NONE)
-				tas__opts_mirror(o, fd);
-			if (level == SOL_SOCKET && name == SO_RCVLOWAT && atomic_load(&o->kind) == TAS_OBJ_CONN)
-				tas__obj_lowat(o);
-		}
+		atomic_fetch_or(&o->touched[i / 64], 1ull << i % 64);
+		if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN && tas__obj_live(o))
+			take_up(o, fd, i, val);
 	}
 	tas__obj_put(o);
 	return r;
@@ -289,6 +304,23 @@ static int give_info(struct tas_obj *o, int fd, void *val, socklen_t *len)
 	return give(val, len, room, n);
 }
 
+/* Linux: a length that the address does not fill is wrong, a short one is obeyed. */
+static int give_peer(struct tas_obj *o, void *val, socklen_t *len)
+{
+	struct sockaddr_storage a;
+	socklen_t n = sizeof a;
+	int r;
+
+	if (tas__wild(len))
+		return -EFAULT;
+	if ((int)*len < 0)
+		return -EINVAL;
+	r = tas__peer_name(o, (struct sockaddr *)&a, &n);
+	if (r == 0 && *len > n)
+		r = -EINVAL;
+	return r < 0 ? r : give(val, len, &a, n);
+}
+
 int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 {
 	struct tas_obj *o = tas__obj_get(fd);
@@ -302,6 +334,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {
 		r = give_info(o, fd, val, len);
+	} else if (kind == TAS_OBJ_CONN && level == SOL_SOCKET && name == SO_PEERNAME) {
+		r = give_peer(o, val, len);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_MAXSEG && atomic_load(&o->b->s.mss)) {
 		n = (int)atomic_load(&o->b->s.mss);
 		r = give(val, len, &n, sizeof n);

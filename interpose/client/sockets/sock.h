@@ -44,7 +44,7 @@ struct tas_obj {
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
-	_Atomic uint64_t touched; /* options that were set: bits of tas__options */
+	_Atomic uint64_t touched[2]; /* options that were set: enum tas_option_bit */
 	_Atomic bool no_space; /* a writer or poll was refused since SIGIO told of room */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
@@ -254,6 +254,7 @@ int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
 extern _Atomic uint32_t tas__connecting;
 void tas__connect_await(struct tas_obj *o);
 int tas__disconnect(struct tas_obj *o, int fd);
+int tas__peer_name(struct tas_obj *o, struct sockaddr *addr, socklen_t *len);
 
 /* ---- address.c ---- */
 /* What the kernel says of a struct sockaddr before any protocol sees it. */
@@ -277,6 +278,10 @@ uint32_t tas__opts_of(int fd);
 void tas__opts_mirror(struct tas_obj *o, int fd);
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
 bool tas__opt_touched_linger(const struct tas_obj *o);
+bool tas__opts_touched(const struct tas_obj *o); /* any */
+void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as); /* NULL: none */
+void tas__opts_touch_all(struct tas_obj *o); /* nobody knows what was set */
+bool tas__opt_device(const struct tas_obj *o, int fd); /* bound to a device: TAS has none */
 
 /* ---- close.c ---- */
 /* Whoever drops number fd of connection o says first what close has to do (SO_LINGER). */
