@@ -375,9 +375,8 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 	s = tas__flow_find(c, &local, &peer);
 	if (!s)
 		return;
-	if (mtu) {
-		if (mtu >= 576)
-			tcp_path_mtu(&s->u.tcp, seq, (uint16_t)(mtu - 40), s->core->now);
+	if (mtu) { /* Linux: net.ipv4.route.min_pmtu */
+		tcp_path_mtu(&s->u.tcp, seq, (uint16_t)((mtu < PMTU_MIN ? PMTU_MIN : mtu) - 40), s->core->now);
 	} else {
 		tcp_icmp_error(&s->u.tcp, seq, error, hard, s->core->now, &res);
 		tas__wire_result(s, &res);
