@@ -176,7 +176,7 @@ static void note_fin(struct tcp_conn *c, const struct tcp_seg *seg)
 		return;
 	c->rcv_fin = (uint64_t)fin;
 	c->flags |= TCP__FIN_SEEN;
-	if ((uint64_t)fin != c->rcv_nxt)
+	if ((uint64_t)fin != c->rcv_nxt && !seg->len) /* its payload's place has been answered */
 		ack_at_once(c);
 }
 
@@ -293,7 +293,7 @@ unsigned tcp__rcv_sack_blocks(struct tcp_conn *c, struct tcp_seg *seg, unsigned 
 	for (unsigned i = 0; i < c->n_ooo; i++)
 		if (seq_leq(c->ooo[i].left, c->ooo_recent) && seq_gt(c->ooo[i].right, c->ooo_recent))
 			recent = i;
-	for (unsigned i = 0; i < c->n_ooo && n < max; i++) {
+	for (unsigned i = 0; i <= c->n_ooo && c->n_ooo && n < max; i++) { /* once more: the recent one's turn counts as none */
 		unsigned k = recent;
 
 		if (i) { /* walk over the rest, starting where the last acknowledgement stopped */
