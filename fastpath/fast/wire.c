@@ -12,7 +12,7 @@
 
 #include "fast/wire.h"
 
-enum { RCV_FIRST = 65536 };
+enum { RCV_FIRST = 65536, PMTU_MIN = 552 };
 
 static uint8_t isn_key[16];
 
