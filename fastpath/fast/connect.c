@@ -148,6 +148,7 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	s->base.peer = pl.peer;
 	s->base.netns = i->netns;
 	s->reuse = req->u.connect.flags & TAS_BIND_REUSEADDR;
+	s->reuseport = req->u.connect.flags & TAS_BIND_REUSEPORT;
 	err = tas__sock_place(s, p->set, i->domain);
 	if (err) {
 		tas__sock_free(s);

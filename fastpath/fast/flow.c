@@ -90,6 +90,7 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 	s->base.peer = *peer;
 	s->base.netns = l->base.netns;
 	s->reuse = l->reuse;
+	s->reuseport = l->reuseport;
 	s->listener = l;
 	l->u.lis.embryos++;
 	c->stack->n_embryos++;

@@ -164,7 +164,7 @@ static bool is_link_addr(const struct tas_addr *a)
 
 /* Linux's inet_csk_bind_conflict, for what the kernel cannot see: connections of TAS on that port, and listeners of other
  * namespaces on a link address. */
-static bool conflict(const struct tas_sock *o, const struct tas_addr *a, uint64_t netns, bool reuse, bool link)
+static bool conflict(const struct tas_sock *o, const struct tas_addr *a, uint64_t netns, uint32_t flags, bool link)
 {
 	const struct tas_sock_base *b = &o->base;
 
@@ -174,13 +174,12 @@ static bool conflict(const struct tas_sock *o, const struct tas_addr *a, uint64_
 		return link && b->netns != netns && o->u.lis.owns_link;
 	if (b->netns != netns)
 		return false;
-	return !(reuse && o->reuse);
+	return !(flags & TAS_BIND_REUSEADDR && o->reuse) && !(flags & TAS_BIND_REUSEPORT && o->reuseport);
 }
 
 int tas__op_bind(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep)
 {
 	struct tas_addr a = tas__addr_unmap(&req->u.bind.local);
-	bool reuse = req->u.bind.flags & TAS_BIND_REUSEADDR;
 	bool link = is_link_addr(&a);
 
 	(void)p;
@@ -188,7 +187,7 @@ int tas__op_bind(struct tas_proc *p, const struct tas_ident *i, const struct tas
 	if (!a.port)
 		return 0;
 	for (struct tas_sock *o = tas__port_first(tas__port(&a)); o; o = o->port_next)
-		if (conflict(o, &a, i->netns, reuse, link))
+		if (conflict(o, &a, i->netns, req->u.bind.flags, link))
 			return -EADDRINUSE;
 	return 0;
 }

@@ -114,7 +114,7 @@ static bool pump(struct tas_sock *from)
 		tas__sock_flags(to, TAS_F_RX_EOF);
 		show_state(to);
 		show_state(from);
-		tas__wake_soon(to, TAS_WAKE_IN | (to->app_fin ? TAS_WAKE_OUT : 0));
+		tas__wake_soon(to, TAS_WAKE_IN | TAS_WAKE_OUT); /* Linux, tcp_fin(): a change of state is news for everybody */
 		if (to->app_fin)
 			tas__wake_soon(from, TAS_WAKE_IN | TAS_WAKE_OUT);
 	}
@@ -232,6 +232,7 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 	b->base.peer = a->base.local;
 	b->base.netns = l->base.netns;
 	b->reuse = l->reuse;
+	b->reuseport = l->reuseport;
 	if (tas__sock_place(b, l->base.set, l->base.ident.domain) < 0 || tas__tx_first(b) < 0) {
 		tas__sock_free(b);
 		return -ENOBUFS;

@@ -207,7 +207,7 @@ void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 	if (res->events & TCP_EV_FIN) {
 		s->rx_eof = true;
 		tas__sock_flags(s, TAS_F_RX_EOF);
-		wake |= TAS_WAKE_IN;
+		wake |= TAS_WAKE_IN | TAS_WAKE_OUT; /* Linux, tcp_fin(): a change of state is news for everybody */
 	}
 	if (res->events & TCP_EV_ERROR && !s->dead) {
 		failed(s, res->error);

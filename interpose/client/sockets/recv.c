@@ -206,6 +206,8 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 		why = tas__obj_wait(o, fd, true, seen, shut, &w);
 		if (why < 0)
 			return got && why != -ECANCELED ? (ssize_t)got : why;
+		if (!total)
+			return 0; /* Linux: who reads nothing waits once, for whatever happens */
 		if (peek) {
 			got = 0;
 			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
