@@ -364,6 +364,8 @@ class Generator:
             self.say(f"ewait {e} {r.choice((16, 16, 1))} -1", t)
         elif v and r.random() < 0.35:
             other = self.some("conn", "listener", "in") or v
+            other = v if other in self.waited else other
+            self.waited.add(other)
             self.say(r.choice((f"poll -1 {v} {r.choice(EVENTS)} {other} IN", f"select -1 {v} R {other} R")), t)
         elif v:
             self.say(f"setfl {v} 0")

@@ -512,6 +512,11 @@ static bool without_call(int n, const struct step *s, char *line)
 	return true;
 }
 
+static bool is_wait(int op)
+{
+	return !strcmp(ops[op].name, "poll") || !strcmp(ops[op].name, "select") || !strcmp(ops[op].name, "ewait");
+}
+
 /* Calls that slept, and have returned; one that was woken and does not sleep yet is waited for. */
 static void returned(char *line)
 {
@@ -525,6 +530,11 @@ static void returned(char *line)
 		if (is_done(n)) {
 			waiting[n] = false;
 			append(line, " ;%s ", slot_names[n]);
+			if (shared->slot[n].ret > 0 && is_wait(current[n]->op)) { /* allowed: several */
+				append(line, "woken");
+				atomic_store(&shared->slot[n].state, SLOT_IDLE);
+				continue;
+			}
 			take_result(n, current[n], line);
 		} else if (gone(process_of(n))) {
 			append(line, " ;%s ", slot_names[n]);

@@ -62,6 +62,8 @@ struct op {
 	X(fill, "how much a socket takes until it would block: the operation fill says only that it did") \
 	X(drain, "in which pieces a stream comes: the operation drain says the sum and a hash, and stops when all has come") \
 	X(delay, "when something happens at a distance: up to the limit of settle(), until the trace is the expected one") \
+	X(several, "what a poll, select or epoll_wait that slept reports: only that it was woken, for its thread may run between two " \
+		   "of several events of one step") \
 	X(nagle, "delays of small segments: every socket is given TCP_NODELAY")
 
 extern const struct op ops[];
