@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from _lab import BUILD, Lab, Service, missing, sweep
@@ -47,6 +48,22 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def tas(lab: Lab) -> Lab:
     """A lab with a service on a tap."""
+    Service(lab)
+    return lab
+
+
+@pytest.fixture
+def public_tmp() -> Iterator[Path]:
+    """A folder that every user can reach (pytest's own cannot be)."""
+    with TemporaryDirectory(prefix="tastest-", dir="/tmp") as path:
+        Path(path).chmod(0o755)
+        yield Path(path)
+
+
+@pytest.fixture
+def public_tas(public_tmp: Path, lab: Lab) -> Lab:
+    """A lab with a service on a tap that programs of any user find."""
+    lab.tmp = public_tmp
     Service(lab)
     return lab
 

@@ -431,6 +431,10 @@ bool tas__request(struct tas_request *q)
 		if (q->cred.uid != p->uid || q->cred.gid != p->gid || tas__proc_identify(p, q->cred.pid, q->s->io.fd))
 			return false;
 	}
+	if (p && p->pid && p->pid == q->cred.pid) { /* it may have dropped privileges since it attached */
+		p->uid = q->cred.uid;
+		p->gid = q->cred.gid;
+	}
 	q->rep = (struct tas_msg){ .magic = TAS_ABI_MAGIC, .op = q->msg.op, .seq = q->msg.seq };
 	q->rep.err = answer(q);
 	q->rep.n_fds = (uint16_t)q->n_rep_fds;

@@ -25,7 +25,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
 LIBRARY = BUILD / "libtas_interpose.so"
-PROGRAMS = ["calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel"]
+PROGRAMS = [
+    "calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel",
+    "confined",
+]  # fmt: skip
 MODES = ["fallback", "service"]
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="libtas_interpose.so is not built")
