@@ -52,6 +52,35 @@ def test_a_prefork_server_whose_children_accept_from_one_listener(tas: Lab) -> N
                 assert c.recv(100).endswith(b" again")
 
 
+def test_children_of_a_process_that_dropped_its_privileges_after_listen_own_their_connections(tas: Lab) -> None:
+    server = tas.tas_python(
+        """
+import os, socket
+l = socket.create_server(("0.0.0.0", 0))
+print(f"listening on 0.0.0.0:{l.getsockname()[1]}")
+os.setgid(65534)
+os.setuid(65534)
+for n in range(3):
+    c, _ = l.accept()
+    r, w = os.pipe()
+    if os.fork() == 0:
+        os.close(w)
+        os.read(r, 1)
+        c.sendall(b"child: " + c.recv(100))
+        os._exit(0)
+    c.close()
+    os.close(w)
+    os.wait()
+"""
+    )
+    port = server.listening()
+    for _ in range(3):
+        with tas.peer.connect(TAS_ADDR, port) as s:
+            s.sendall(b"hello")
+            assert s.recv(100) == b"child: hello"
+    server.ok()
+
+
 def test_a_connection_goes_on_in_a_forked_child_when_the_parent_closes_it(tas: Lab) -> None:
     server = tas.tas_python(
         """

@@ -108,7 +108,8 @@ static int fork_prepare(struct tas_request *q)
 
 	if (!is_control_socket(q->fd[0], q->cred.pid))
 		return -ENOTSOCK;
-	err = tas__proc_new(parent->set, parent->uid, parent->gid, parent->comm, &p, &region);
+	/* as whom it runs by now: privileges may have been dropped since it attached */
+	err = tas__proc_new(parent->set, q->cred.uid, q->cred.gid, parent->comm, &p, &region);
 	if (err)
 		return err;
 	p->session = tas__session_new(q->fd[0], p);
