@@ -137,8 +137,10 @@ static int shutdown_conn(struct tas_obj *o, int fd, int how)
 	uint32_t state = atomic_load(&b->s.state);
 	uint32_t bits = how == SHUT_RD ? TAS_SHUT_RD : how == SHUT_WR ? TAS_SHUT_WR : TAS_SHUT_RD | TAS_SHUT_WR;
 
-	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || (atomic_load(&b->s.flags) & TAS_F_RESET))
+	if (!tas__obj_live(o) || state == TAS_S_CLOSE || state == TAS_S_TIME_WAIT || (atomic_load(&b->s.flags) & TAS_F_RESET)) {
+		tas__obj_kick(o); /* Linux: an event all the same */
 		return -ENOTCONN;
+	}
 	if (state == TAS_S_SYN_SENT) { /* Linux: gives the attempt up */
 		int r = tas__disconnect(o, fd);
 
