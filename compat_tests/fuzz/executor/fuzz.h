@@ -57,7 +57,7 @@ struct op {
 /* Not compared, each with the reason: the only place.  `executor --allowed` prints the list. */
 #define ALLOWED(X) \
 	X(order, "order of events of one epoll_wait: sorted by the user's data") \
-	X(choice, "which members a full epoll_wait reports when more are ready: only how many") \
+	X(choice, "which members a full epoll_wait reports when more are ready: only how many (and such programs use no ET, no ONESHOT)") \
 	X(ports, "port numbers: p1, p2, ... in the order in which the trace shows them") \
 	X(fill, "how much a socket takes until it would block: the operation fill says only that it did") \
 	X(drain, "in which pieces a stream comes: the operation drain says the sum and a hash, and stops when all has come") \
