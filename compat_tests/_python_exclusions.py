@@ -1,6 +1,7 @@
 """Tests of CPython that are not expected to pass with the module substituted, each with its reason.
 
-Keys are patterns (fnmatch) of test ids; those under MAY_FAIL depend on timing or on sizes of buffers.
+Keys are patterns (fnmatch) of test ids; those under MAY_FAIL depend on timing or on sizes of buffers, and those under RACES
+have to pass once in five times.
 """
 
 from __future__ import annotations
@@ -16,4 +17,13 @@ MAY_FAIL = {
     "do not bound TAS's buffers: the whole file is under way before the peer closes",
     "test.test_ssl.TestPostHandshakeAuth.test_pha_required_nocert": "a race of the test: the server's reset may be "
     "there before the client's next write, and then the write says so",
+}
+
+RACES = {
+    pattern: "the test's server stops for good when a connection is reset, which it is when the client closes after "
+    "the server's session tickets have come: TAS is quicker to bring them than Linux"
+    for pattern in (
+        "test.test_ssl.SimpleBackgroundTests.*",
+        "test.test_ssl.TestSSLDebug.test_msg_callback_deadlock_bpo43577",
+    )
 }

@@ -10,8 +10,8 @@
  * recv() makes the bytes object in the size that it will have.  When nothing is there it waits with a scratch buffer, taken
  * for that call only: other threads, and signal handlers between two waits, receive as well.
  *
- * The first argument is the socket object, for its number may change while a signal's handlers run; the second its timeout
- * in nanoseconds, -1: none.  An argument that the standard method would refuse raises Refused, and the caller calls that
+ * The first argument is the socket object, for its number may change while a signal's handlers run, or a mere number; the
+ * second its timeout in nanoseconds, -1: none.  An argument that the standard method would refuse raises Refused, and the caller calls that
  * method for the exact error.
  */
 #include <Python.h> /* before all others, as Python asks */
@@ -39,9 +39,15 @@ static int pooled;
 /* The object's present number; -2: an exception is set.  -1: closed, as the calls will say. */
 static int number_of(PyObject *self)
 {
-	PyObject *n = PyObject_CallOneArg(get_number, self);
+	PyObject *n;
 	long fd;
 
+	if (PyLong_Check(self)) { /* of os.read() and the like */
+		Py_ssize_t v = PyLong_AsSsize_t(self);
+
+		return v < 0 || v > INT_MAX ? -1 : (int)v;
+	}
+	n = PyObject_CallOneArg(get_number, self);
 	if (!n)
 		return -2;
 	fd = PyLong_AsLong(n);
@@ -415,7 +421,7 @@ static bool with_parts(PyObject *const *a, Py_ssize_t n_args, bool send, struct 
 		Py_XDECREF(seq);
 		return false;
 	}
-	if (!send || PySys_Audit("socket.sendmsg", "OO", c->self, Py_None) == 0)
+	if (!send || PyLong_Check(c->self) || PySys_Audit("socket.sendmsg", "OO", c->self, Py_None) == 0)
 		*r = move_parts(c, &p, send);
 	else
 		*r = -EINTR; /* with an exception */
@@ -488,10 +494,26 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 	return list;
 }
 
+/* ---- numbers ---- */
+/* state(fd): what the table says (enum tas_fd_state); anything that is no number of a descriptor is the kernel's affair. */
+static PyObject *fast_state(PyObject *module, PyObject *arg)
+{
+	long fd;
+
+	(void)module;
+	if (!PyLong_CheckExact(arg))
+		return PyLong_FromLong(TAS_FD_KERNEL);
+	fd = PyLong_AsLong(arg);
+	if (fd == -1 && PyErr_Occurred())
+		PyErr_Clear();
+	return PyLong_FromLong(fd < 0 || fd > INT_MAX ? TAS_FD_KERNEL : tas__state((int)fd));
+}
+
 /* ---- the module ---- */
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))fast_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-	FAST(recv), FAST(recv_into), FAST(send), FAST(sendall), FAST(sendmsg), FAST(recvmsg_into), FAST(epoll_wait), {0},
+	FAST(recv), FAST(recv_into), FAST(send), FAST(sendall), FAST(sendmsg), FAST(recvmsg_into), FAST(epoll_wait),
+	{"state", fast_state, METH_O, NULL}, {0},
 };
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "tas_sockets._fast", .m_size = -1, .m_methods = methods};

@@ -276,6 +276,27 @@ int glue_getname(int fd, int peer, struct glue_addr *a)
 	return r;
 }
 
+/* close; where this process may hold the other end, that has seen it when the call returns, as over Linux's loopback. */
+int glue_close(int fd)
+{
+	struct tas_obj *o = tas__state(fd) == TAS_FD_TAS ? tas__conn_get(fd) : NULL;
+	struct tas_session *ss = NULL;
+	int r;
+
+	if (o && tas__obj_near(o)) {
+		ss = o->ss;
+		tas__session_ref(ss);
+	}
+	if (o)
+		tas__obj_put(o);
+	r = tas_close(fd);
+	if (ss) {
+		tas__settle(ss);
+		tas__session_put(ss);
+	}
+	return r;
+}
+
 /* The interpreter changed O_NONBLOCK by a raw call: the mirror follows. */
 int glue_nonblock(int fd)
 {

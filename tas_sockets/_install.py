@@ -13,7 +13,15 @@ _MAY_HOLD = frozenset(
         *("subprocess", "_posixsubprocess", "signal", "site", "email.utils", "__main__"),
     )
 )
+# A child that multiprocessing has spawned imports it before the program's own first line.
+_MAY_BE_GIVEN = frozenset(("multiprocessing",))
 _REPLACED = ("socket", "select", "selectors", "ssl")
+_KEPT = {
+    "socket": ("socket",),
+    "select": ("select", "poll", "epoll"),
+    "selectors": ("SelectSelector", "PollSelector", "EpollSelector"),
+    "ssl": ("SSLContext", "SSLSocket"),
+}
 
 
 def watch_spawns() -> None:
@@ -35,39 +43,35 @@ def watch_spawns() -> None:
     sys.addaudithook(hook)
 
 
-def _sendfile_too() -> None:
-    """os.sendfile() names a socket by number, as asyncio does: for that it has to go through the library."""
-    import functools
-    import os
-
-    from tas_sockets._ffi import error, lib
-
-    standard = os.sendfile
-
-    @functools.wraps(standard)
-    def sendfile(out_fd: int, in_fd: int, offset: int | None, count: int, *more: Any, **kw: Any) -> int:
-        if more or kw or type(out_fd) is not int or type(in_fd) is not int:
-            return standard(out_fd, in_fd, offset, count, *more, **kw)
-        r = lib.glue_sendfile(out_fd, in_fd, -1 if offset is None else offset, count, -1)
-        if r < 0:
-            raise error(r)
-        return r
-
-    os.sendfile = sendfile
+def _originals() -> dict[int, str]:
+    """What is about to be replaced: modules, and classes that programs derive from or keep."""
+    found = {id(sys.modules[n]): n for n in _REPLACED if n in sys.modules}
+    for module, names in _KEPT.items():
+        if module in sys.modules:
+            found |= {id(getattr(sys.modules[module], n)): f"{module}.{n}" for n in names}
+    return found
 
 
-def _holders() -> list[str]:
+def _holders() -> list[types.ModuleType]:
     """Modules that took something of the originals already."""
-    originals = {id(sys.modules[n]): n for n in _REPLACED if n in sys.modules}
-    if "socket" in sys.modules:
-        originals[id(sys.modules["socket"].socket)] = "socket.socket"
+    originals = _originals()
     found = []
     for name, module in list(sys.modules.items()):
         if name in _MAY_HOLD or name.split(".")[0] == "tas_sockets" or not isinstance(module, types.ModuleType):
             continue
         if any(id(v) in originals for v in list(vars(module).values())):
-            found.append(name)
-    return sorted(found)
+            found.append(module)
+    return found
+
+
+def _hand_over(module: types.ModuleType, ours: dict[str, types.ModuleType]) -> None:
+    """A module that only names the originals in its globals gets ours."""
+    originals = _originals()
+    for name, value in list(vars(module).items()):
+        path = originals.get(id(value))
+        if path:
+            of, _, inner = path.partition(".")
+            setattr(module, name, getattr(ours[of], inner) if inner else ours[of])
 
 
 def install() -> None:
@@ -85,16 +89,16 @@ def install() -> None:
     if sys.modules.get("socket") is tas_sockets or _names.interposed():
         return
     holders = _holders()
-    if holders:
+    late = sorted(m.__name__ for m in holders if m.__name__.split(".")[0] not in _MAY_BE_GIVEN)
+    if late:
         raise RuntimeError(
-            f"tas_sockets.install() is too late: {', '.join(holders)} use the standard modules already; call it before "
+            f"tas_sockets.install() is too late: {', '.join(late)} use the standard modules already; call it before "
             "they are imported, or run the program with `python -m tas_sockets`"
         )
     tas_sockets.socket  # noqa: B018  (fills the module)
     from tas_sockets import select, selectors, ssl
 
-    sys.modules["socket"] = tas_sockets
-    sys.modules["select"] = select
-    sys.modules["selectors"] = selectors
-    sys.modules["ssl"] = ssl
-    _sendfile_too()
+    ours: dict[str, types.ModuleType] = {"socket": tas_sockets, "select": select, "selectors": selectors, "ssl": ssl}
+    for module in holders:
+        _hand_over(module, ours)
+    sys.modules.update(ours)

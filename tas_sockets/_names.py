@@ -15,6 +15,7 @@ REPLACED = ("close", "dup", "socket")
 # the standard module's functions on top of the above: the same code, looking names up in tas_sockets instead of in
 # socket.  So they behave, and can be patched by a test, like the standard ones of this very Python.
 REBOUND = (
+    "_fallback_socketpair",  # from 3.13 on
     "create_connection",
     "create_server",
     "fromfd",
@@ -60,7 +61,7 @@ def fill(names: dict[str, Any]) -> bool:
     """Puts the module's names into ``names``, the package's own; True when that was done now."""
     if "__all__" in names:
         return False
-    from tas_sockets import _install
+    from tas_sockets import _install, _multiprocessing
 
     new: dict[str, Any] = {k: v for k, v in vars(std).items() if not k.startswith("__") and k not in _KEEP}
     if not interposed():
@@ -72,7 +73,11 @@ def fill(names: dict[str, Any]) -> bool:
         for name in REBOUND:
             if hasattr(std, name):
                 new[name] = _rebind(getattr(std, name), names)
+        from tas_sockets import _os
+
+        _os.install()
         _install.watch_spawns()
+        _multiprocessing.register()
     new["install"] = _install.install
     new["__all__"] = list(std.__all__)
     names.update(new)

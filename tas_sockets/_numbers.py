@@ -22,6 +22,6 @@ def close(fd: int, /) -> None:
     if type(fd) is not int:
         _socket.close(fd)  # raises, or knows how
         return
-    r = lib.tas_close(fd)
+    r = lib.glue_close(fd)
     if r < 0 and r != -ECONNRESET:
         raise error(r)

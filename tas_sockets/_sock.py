@@ -133,7 +133,7 @@ class socket(Messages):
         return None
 
     def _real_close(
-        self, _ss: Any = std.socket, _close: Any = lib.tas_close, _detach: Any = _socket.socket.detach
+        self, _ss: Any = std.socket, _close: Any = lib.glue_close, _detach: Any = _socket.socket.detach
     ) -> None:
         # no globals: this runs at the interpreter's end as well
         if not self._ours:

@@ -10,37 +10,20 @@ from __future__ import annotations
 import asyncio as _std
 import asyncio.base_events as _base
 import asyncio.unix_events as _unix
-import os
-import types
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import tas_sockets
 from tas_sockets import _names, selectors
-from tas_sockets._ffi import error, lib
 
 _T = TypeVar("_T")
 
 
-class _Os(types.ModuleType):
-    """``os`` whose sendfile() knows TAS sockets."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    @staticmethod
-    def sendfile(out: int, source: int, offset: int, count: int) -> int:
-        r = lib.glue_sendfile(out, source, offset, count, -1)
-        if r < 0:
-            raise error(r)
-        return r
-
-
-def _on_tas(f: Any, module: Any, **names: Any) -> Any:
+def _on_tas(f: Any, module: Any) -> Any:
     """The same method, making its sockets from tas_sockets."""
     if _names.interposed():
         return f
-    return _names._rebind(f, {**vars(module), "socket": tas_sockets, **names})
+    return _names._rebind(f, {**vars(module), "socket": tas_sockets})
 
 
 _LOOP = _unix._UnixSelectorEventLoop
@@ -54,11 +37,6 @@ class SelectorEventLoop(_LOOP):
 
     _connect_sock = _on_tas(_base.BaseEventLoop._connect_sock, _base)  # type: ignore[attr-defined]
     create_server = _on_tas(_base.BaseEventLoop.create_server, _base)
-    _sock_sendfile_native_impl = _on_tas(
-        _LOOP._sock_sendfile_native_impl,  # type: ignore[attr-defined]
-        _unix,
-        os=_Os("os"),
-    )
 
 
 class EventLoopPolicy(_unix._UnixDefaultEventLoopPolicy):
