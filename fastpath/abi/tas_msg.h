@@ -78,6 +78,14 @@ enum {
 	TAS_BIND_V6ONLY = 1u << 2,
 	TAS_BIND_FREEBIND = 1u << 3, /* reply: the address is TAS's alone; bind the backing socket with IP_FREEBIND */
 	TAS_BIND_BOUND = 1u << 4,    /* connect: local is the program's choice, not 0 */
+	TAS_BIND_WATCH = 1u << 5,    /* listen, connect: as TAS_WATCH_TOO */
+};
+
+/* tas_msg.watch.flags */
+enum {
+	TAS_WATCH_TOO = 1u << 0,    /* the last claim closes as well, whichever comes first: the program may close descriptors unseen */
+	TAS_WATCH_NOT = 1u << 1,    /* no longer, as far as TAS_WATCH_TOO goes; no descriptors */
+	TAS_WATCH_SILENT = 1u << 2, /* no reply */
 };
 
 struct tas_msg_sock {
@@ -131,6 +139,7 @@ struct tas_msg {
 		struct {
 			uint32_t n;
 			uint32_t id[TAS_MSG_FDS_MAX];
+			uint32_t flags; /* TAS_WATCH_* */
 		} watch;
 		struct {
 			uint32_t index;

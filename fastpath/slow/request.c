@@ -166,7 +166,7 @@ static int resolve(struct tas_request *q)
 	return 0;
 }
 
-static int watch_one(const struct tas_proc *p, uint32_t id, int fd)
+static int watch_one(const struct tas_proc *p, uint32_t id, int fd, uint32_t flags)
 {
 	struct tas_sock_base *s = own_sock(p, id, 0), *known;
 	struct tas_ident i;
@@ -182,7 +182,20 @@ static int watch_one(const struct tas_proc *p, uint32_t id, int fd)
 		return -EINVAL;
 	if (!s->ident.cookie)
 		tas__sock_identify(s, &i);
-	return tas__watch_add(s, fd);
+	err = tas__watch_add(s, fd);
+	s->watched |= !err && !(flags & TAS_WATCH_TOO);
+	return err;
+}
+
+static int watch_not(const struct tas_proc *p, const struct tas_msg *m)
+{
+	for (uint32_t i = 0; i < m->u.watch.n && i < TAS_MSG_FDS_MAX; i++) {
+		struct tas_sock_base *s = own_sock(p, m->u.watch.id[i], 0);
+
+		if (s && !s->watched)
+			tas__watch_del(s);
+	}
+	return 0;
 }
 
 /* Watches as many as can be; tells the first failure. */
@@ -190,10 +203,13 @@ static int watch(struct tas_request *q)
 {
 	int first = 0;
 
+	q->silent = q->msg.u.watch.flags & TAS_WATCH_SILENT;
+	if (q->msg.u.watch.flags & TAS_WATCH_NOT)
+		return watch_not(q->s->proc, &q->msg);
 	if (q->msg.u.watch.n != q->n_fds)
 		return -EINVAL;
 	for (unsigned i = 0; i < q->n_fds; i++) {
-		int err = watch_one(q->s->proc, q->msg.u.watch.id[i], q->fd[i]);
+		int err = watch_one(q->s->proc, q->msg.u.watch.id[i], q->fd[i], q->msg.u.watch.flags);
 
 		first = first ? first : err;
 	}
@@ -293,6 +309,15 @@ static int with_ident(struct tas_request *q, int (*op)(struct tas_proc *, const 
 	return err ? err : op(q->s->proc, &i, &q->msg, &q->rep);
 }
 
+static int watch_too(struct tas_request *q, int r, uint32_t flags)
+{
+	struct tas_sock_base *s = !r && (flags & TAS_BIND_WATCH) ? tas__sock(q->rep.u.sock.id, q->rep.u.sock.gen) : NULL;
+
+	if (s)
+		tas__watch_add(s, q->fd[0]);
+	return r;
+}
+
 static int do_bind(struct tas_request *q)
 {
 	return with_ident(q, tas__op_bind);
@@ -300,12 +325,12 @@ static int do_bind(struct tas_request *q)
 
 static int do_listen(struct tas_request *q)
 {
-	return with_ident(q, tas__op_listen);
+	return watch_too(q, with_ident(q, tas__op_listen), q->msg.u.listen.flags);
 }
 
 static int do_connect(struct tas_request *q)
 {
-	return with_ident(q, tas__op_connect);
+	return watch_too(q, with_ident(q, tas__op_connect), q->msg.u.connect.flags);
 }
 
 static int unlisten(struct tas_request *q)

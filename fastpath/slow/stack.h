@@ -137,7 +137,7 @@ struct tas_sock_base { /* first member of every struct tas_sock (which fast/ def
 	uint32_t id;
 	uint32_t gen;
 	uint8_t kind; /* enum tas_sock_kind */
-	bool watched; /* the kernel's last close decides, not claims */
+	bool watched; /* the kernel's last close decides, not claims (with wd >= 0 alone: either) */
 	bool closed;  /* last close has happened; lingering */
 	int wd;       /* inotify watch descriptor, -1: none */
 	struct tas_set *set;

@@ -78,7 +78,6 @@ int tas__watch_add(struct tas_sock_base *s, int fd)
 		return -err;
 	}
 	s->wd = wd;
-	s->watched = true;
 	watch.next[s->id] = *bucket(wd);
 	*bucket(wd) = s->id + 1;
 	watch.count++;

@@ -107,6 +107,7 @@ int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned
 int tas__ask(struct tas_session *ss, struct tas_msg *m, uint16_t op, const int *fds, unsigned n_fds);
 /* Message without reply. */
 int tas__tell(int ctl, struct tas_msg *m, uint16_t op);
+int tas__tell_fd(int ctl, struct tas_msg *m, uint16_t op, int fd);
 
 /* Address of off (n bytes inside one chunk), mapping the chunk when needed.  NULL: not ours, or no memory. */
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n);

@@ -91,13 +91,23 @@ static int receive_packet(struct tas_session *ss, int ctl, struct tas_msg *m, in
 	return r >= (long)sizeof *m && m->magic == TAS_ABI_MAGIC ? 0 : -ECONNRESET;
 }
 
-int tas__tell(int ctl, struct tas_msg *m, uint16_t op)
+static int tell(int ctl, struct tas_msg *m, uint16_t op, const int *fds, unsigned n)
 {
 	m->magic = TAS_ABI_MAGIC;
 	m->op = op;
-	m->n_fds = 0;
+	m->n_fds = (uint16_t)n;
 	m->err = 0;
-	return send_packet(ctl, m, NULL, 0);
+	return send_packet(ctl, m, fds, n);
+}
+
+int tas__tell(int ctl, struct tas_msg *m, uint16_t op)
+{
+	return tell(ctl, m, op, NULL, 0);
+}
+
+int tas__tell_fd(int ctl, struct tas_msg *m, uint16_t op, int fd)
+{
+	return tell(ctl, m, op, &fd, 1);
 }
 
 int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in)

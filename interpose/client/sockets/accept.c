@@ -82,6 +82,7 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 	if (tas__opts_touched(o))
 		tas__opts_inherit(o, from, c, fd);
+	tas__watch_too(c, fd);
 	if (tas__adopt(fd, TAS_FD_TAS, c) < 0) {
 		tas__obj_put(c);
 		sys_close(fd);

@@ -29,6 +29,9 @@ void tas__before_close(struct tas_obj *o, int fd)
 	struct linger l = {0, 0};
 	socklen_t len = sizeof l;
 
+	/* Linux: a call in progress holds the socket beyond its last number, of which the kernel will speak */
+	if ((atomic_load(&o->flags) & TAS_OF_WATCHED_TOO) && atomic_load(&o->refs) > 2 && tas__numbers(o) == 1)
+		tas__watch_not(o);
 	if (atomic_load(&o->kind) == TAS_OBJ_LISTEN && atomic_load(&o->refs) <= 2) {
 		uint64_t mask = tas__table_lock();
 

@@ -53,7 +53,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 			tas__opts_mirror(o, fd);
 		atomic_store(&o->so_error, 0);
 		atomic_store(&o->active, tas__tsc());
-		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
+		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));
 		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
 		tas__ep_became_tas(o);
@@ -209,7 +209,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (!ss)
 		return connect_kernel(o, fd, addr, len);
 	tas__addr_local(fd, &m.u.connect.local);
-	m.u.connect.flags = tas__bind_flags(fd);
+	m.u.connect.flags = tas__bind_flags(fd) | (tas__trusted ? 0 : TAS_BIND_WATCH);
 	if (m.u.connect.local.port)
 		m.u.connect.flags |= TAS_BIND_BOUND;
 	m.u.connect.opts = tas__opts_touched(o) ? tas__opts_of(fd) : 0;

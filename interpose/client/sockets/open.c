@@ -184,7 +184,7 @@ int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, st
 
 	if (r < 0)
 		return r;
-	m.u.listen.flags = tas__bind_flags(fd);
+	m.u.listen.flags = tas__bind_flags(fd) | (tas__trusted ? 0 : TAS_BIND_WATCH);
 	m.u.listen.backlog = clamp_backlog(o->backlog);
 	m.u.listen.opts = tas__opts_of(fd);
 	r = tas__ask(ss, &m, TAS_MSG_LISTEN, &fd, 1);
@@ -223,7 +223,7 @@ static int become_listener(struct tas_obj *o, int fd, struct tas_session *ss, co
 		r = tas__obj_bind_block(o, ss, sock);
 	if (r == 0) {
 		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
-		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED);
+		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));
 		atomic_store_explicit(&o->kind, TAS_OBJ_LISTEN, memory_order_release);
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
 		tas__ep_became_tas(o);

@@ -28,6 +28,7 @@ enum {
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
 	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
+	TAS_OF_WATCHED_TOO = 1u << 7, /* without the interposer: the service watches it, besides claims */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
 
@@ -93,6 +94,9 @@ void tas__forget(int fd, enum tas_fd_state st);
  * it afterwards (its references are raised).  Under the lock.  Returns how many references of o are to be put
  * afterwards. */
 unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *to, int fd);
+
+/* How many numbers refer to o. */
+unsigned tas__numbers(const struct tas_obj *o);
 
 /* The object of a PLAIN or TAS number, referenced; NULL: anything else.  Asks when the number is UNKNOWN. */
 struct tas_obj *tas__obj_get(int fd);
@@ -319,6 +323,9 @@ void tas__async_fork_child(void);
 
 /* ---- spawn.c ---- */
 void tas__watch_passed(const struct msghdr *m);
+/* Without the interposer the program may close fd behind our back: the service watches what was accepted, too. */
+void tas__watch_too(struct tas_obj *o, int fd);
+void tas__watch_not(struct tas_obj *o);
 void tas__note_received(const struct msghdr *m);
 
 /* ---- time ---- */

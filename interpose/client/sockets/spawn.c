@@ -141,6 +141,26 @@ bool tas_exec_keeps_sockets(void)
 	return r;
 }
 
+/* ---- without the interposer ---- */
+void tas__watch_too(struct tas_obj *o, int fd)
+{
+	struct tas_msg m = {.u.watch = {.n = 1, .id = {o->id}, .flags = TAS_WATCH_TOO | TAS_WATCH_SILENT}};
+
+	if (tas__trusted)
+		return;
+	atomic_fetch_or(&o->flags, TAS_OF_WATCHED_TOO);
+	/* nobody waits for the service: a descriptor that is closed meanwhile has its last close when the service drops its own */
+	tas__tell_fd(atomic_load(&o->ss->ctl), &m, TAS_MSG_WATCH, fd);
+}
+
+void tas__watch_not(struct tas_obj *o)
+{
+	struct tas_msg m = {.u.watch = {.n = 1, .id = {o->id}, .flags = TAS_WATCH_NOT}};
+
+	if (atomic_fetch_and(&o->flags, ~(uint32_t)TAS_OF_WATCHED_TOO) & TAS_OF_WATCHED_TOO)
+		tas__ask(o->ss, &m, TAS_MSG_WATCH, NULL, 0);
+}
+
 /* ---- SCM_RIGHTS ---- */
 static void each_right(const struct msghdr *m, void (*fn)(int fd, void *arg), void *arg)
 {

@@ -182,6 +182,19 @@ unsigned tas__renumber(struct tas_obj *o, enum tas_fd_state st, struct tas_obj *
 	return n;
 }
 
+unsigned tas__numbers(const struct tas_obj *o)
+{
+	uint32_t high = atomic_load(&tas__high);
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < high; i++) {
+		struct tas_entry *e = tas__entry((int)i);
+
+		n += e && atomic_load_explicit(&e->p, memory_order_relaxed) == o;
+	}
+	return n;
+}
+
 /* Without the interposer the program may have closed or replaced the number behind our back. */
 static bool still_that(int fd, const struct tas_entry *e)
 {
