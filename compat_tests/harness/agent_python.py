@@ -28,6 +28,7 @@ net: Any = importlib.import_module(NAME)
 waits: Any = importlib.import_module("select" if NAME == "socket" else f"{NAME}.select")
 MUTATE = os.environ.get("AGENT_MUTATE", "")
 CHANNEL = 900
+PROGRAMS = 512  # numbers from here on are the client library's own
 FILL = 0xA5
 EPOLL = struct.Struct("=IQ")
 
@@ -503,6 +504,19 @@ def do_fstat(fd: int, to: Any) -> int:
     return 0
 
 
+@call
+def do_setrlimit(what: int, limit: Any) -> int:
+    soft, hard = (m if m < 1 << 63 else -1 for m in (memory(limit).fields or [0, 0]))
+    resource.setrlimit(what, (soft, hard))
+    return 0
+
+
+@call
+def do_getrlimit(what: int, to: Any) -> int:
+    memory(to).mem[:16] = struct.pack("=QQ", *(n % (1 << 64) for n in resource.getrlimit(what)))
+    return 0
+
+
 NUMBERS_ONLY = frozenset(["ioctl", "readv", "writev", "sendfile", "dup2", "dup3", "close_range", "preadv2", "pread"])
 
 
@@ -628,7 +642,7 @@ def reset() -> str:
     for table in (objects, closed, sets, data_of):
         table.clear()
     for fd in [int(n) for n in os.listdir("/proc/self/fd")]:
-        if fd in INHERITED or not 2 < fd < CHANNEL:
+        if fd in INHERITED or not 2 < fd < PROGRAMS:
             continue
         with contextlib.suppress(OSError):
             os.close(fd)

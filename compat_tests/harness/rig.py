@@ -23,7 +23,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,14 @@ class Pair:
     p_ip: str
     case: Any = None
     wire: Wire | None = None
+    ns: Netns | None = None
+    undo: list[tuple[str, str]] = field(default_factory=list)
+
+    def sysctl(self, name: str, value: str) -> None:
+        """A setting of the subject's namespace, until the scenario ends."""
+        assert self.ns
+        self.undo.append((name, self.ns.run("sysctl", "-n", name).strip()))
+        self.ns.run("sysctl", "-qw", f"{name}={value}")
 
     @property
     def w(self) -> Wire:
@@ -197,8 +205,9 @@ class Rig:
         if wire:
             wire.trace = trace
         lost, unsupported = "", None
+        pair = Pair(s, p, peer, *ADDRESSES[peer], case, wire, self.lab.app)
         try:
-            scenario(Pair(s, p, peer, *ADDRESSES[peer], case, wire))
+            scenario(pair)
         except AgentLost as e:
             lost = str(e)
             trace.dump = self.dump(lost, s, p)
@@ -206,6 +215,8 @@ class Rig:
             unsupported = e
         except (AssertionError, LookupError, ValueError) as e:
             trace.note("scenario", "raised", f"{type(e).__name__}: {e}")
+        for name, value in reversed(pair.undo):
+            self.lab.app.run("sysctl", "-qw", f"{name}={value}")
         self._after(trace, s, p, lost, wire)
         if unsupported:
             raise unsupported
@@ -221,6 +232,8 @@ class Rig:
             self.lab.peer.run("sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=1")
             self._wire = Wire(self.lab.peer, link)
         self._wire.mutate = mutate
+        if not self.services:
+            self.lab.app.run("sysctl", "-qw", "net.ipv4.route.flush=1")  # path MTUs that the last scenario taught
         return self._wire
 
     # ---- health ----

@@ -5,6 +5,7 @@ All are non-blocking in the end, so that no call on them waits.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 from .agent import address
@@ -42,7 +43,8 @@ def listening_with_connection(x: Pair) -> int:
 def connecting(x: Pair) -> int:
     fd = x.s.socket()
     x.s.nonblock(fd)
-    x.s.connect(fd, NOWHERE, 9)
+    # another one each time: a neighbour that is being asked for fails for everybody at once
+    x.s.connect(fd, f"10.77.0.{100 + zlib.crc32(repr(x.case).encode()) % 150}", 9)
     return fd
 
 

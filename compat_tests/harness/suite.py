@@ -34,11 +34,16 @@ class Divergence:
     why: str
     since: str
     strict: bool = True  # false: a race, which does not differ every time
-    subject: str = "preload"
+    subject: str = " ".join(SUBJECTS)
 
     def covers(self, ident: str, subject: str = "preload") -> bool:
-        patterns = (p.strip().replace("[", "[[]") for p in self.scenario.split("\n"))
-        return subject in self.subject.split() and any(fnmatch.fnmatchcase(ident, p) for p in patterns if p)
+        """Whether it names this run.  Names have no subject; what goes for "link" goes for "remote", also a link."""
+        if subject not in self.subject.split():
+            return False
+        name = ident.replace(f"{subject}_", "")
+        names = (name, name.removesuffix("remote]") + "link]") if name.endswith("remote]") else (name,)
+        patterns = [p.strip().replace("[", "[[]") for p in self.scenario.split("\n") if p.strip()]
+        return any(fnmatch.fnmatchcase(n, p) for n in names for p in patterns)
 
 
 @functools.cache
@@ -194,3 +199,8 @@ def scenario(
     made: Any = test
     made.__name__, made.__doc__, made.__module__, made.body = body.__name__, body.__doc__, body.__module__, body
     return pytest.mark.parametrize(("subject", "peer", "case"), params)(made)
+
+
+def wired(cases: Mapping[str, Any] | Iterable[Any] | None = None) -> Callable[[Scenario], Scenario]:
+    """A scenario of single packets: what goes over the link, so the subject's language makes no difference."""
+    return scenario(peers=["wire"], subjects=["preload"], cases=cases)

@@ -273,7 +273,7 @@ class Flow:
         n = (number - (self.irs or 0)) % (1 << 32)
         return n - (1 << 32) if n >= 1 << 31 else n
 
-    def _own(self, number: int) -> int:
+    def own(self, number: int) -> int:
         n = (number - self.iss) % (1 << 32)
         return n - (1 << 32) if n >= 1 << 31 else n
 
@@ -281,10 +281,9 @@ class Flow:
         """A segment, without what is a stack's own choice."""
         ip, tcp = packet, packet[inet.TCP]
         said = [str(tcp.flags) or "no flags"]
-        reset_alone = "R" in tcp.flags and "A" not in tcp.flags
-        said.append(f"seq {self._their(tcp.seq, reset_alone)}")
+        said.append(f"seq {self._their(tcp.seq, 'R' in tcp.flags, 'A' in tcp.flags)}")
         if "A" in tcp.flags:
-            said.append(f"ack {self._own(tcp.ack)}")
+            said.append(f"ack {self.own(tcp.ack)}")
         said.append(f"length {len(tcp.payload)}")
         if "R" not in tcp.flags:
             said.append("window" if tcp.window else "window 0")
@@ -299,10 +298,11 @@ class Flow:
             said.append(f"ttl {ip.ttl}")
         return " ".join(said)
 
-    def _their(self, number: int, absolute: bool) -> str:
+    def _their(self, number: int, reset: bool, acks: bool) -> str:
         """Number of theirs; of a RST that answers an ACK with no connection it is the one we sent."""
-        if self.irs is None or (absolute and abs(self.relative(number)) > 1 << 20):
-            return str(number)
+        far = abs(self.relative(number)) > 1 << 20
+        if self.irs is None or (reset and far):
+            return "elsewhere" if acks and far else str(number)
         return str(self.relative(number))
 
     def _option(self, kind: Any, value: Any) -> str:
@@ -312,7 +312,7 @@ class Flow:
             # the newest of ours that it has seen, an older one, or none yet
             return f"ts echo {'none' if not value[1] else value[1] - 5000}"
         if kind == "SAck":
-            edges = [self._own(v) for v in value]
+            edges = [self.own(v) for v in value]
             return "sack " + " ".join(f"{a}-{b}" for a, b in zip(edges[::2], edges[1::2], strict=True))
         return "wscale" if kind == "WScale" else str(kind)
 
@@ -341,5 +341,5 @@ class Flow:
             self._learn(packet)
         trace, self.wire.trace = self.wire.trace, Trace()
         self.stamps = False
-        self.send("RA", seq=self._own(self.acked))
+        self.send("RA", seq=self.own(self.acked))
         self.wire.trace = trace

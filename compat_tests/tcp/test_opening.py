@@ -1,16 +1,12 @@
 """Openings on the wire: options, what a listener and a closed port answer, what a connecting socket believes."""
 
-# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
-
-from typing import Any
 
 from harness.rig import Pair
 from harness.states import OUT
-from harness.suite import scenario
+from harness.suite import wired
 from harness.wire import FULL, SIMPLE, TIMES, Options, raw_header
 
-wired: dict[str, Any] = {"peers": ["wire"], "subjects": ["preload"]}
 NOP = ("NOP", None)
 
 OPTIONS: dict[str, Options] = {
@@ -35,7 +31,7 @@ OPTIONS: dict[str, Options] = {
 }
 
 
-@scenario(**wired, cases=OPTIONS)
+@wired(OPTIONS)
 def test_options_of_a_syn(x: Pair) -> None:
     """What the SYN+ACK answers to, and how large the first segments are."""
     fd, flow = x.accepted(x.case)
@@ -43,16 +39,15 @@ def test_options_of_a_syn(x: Pair) -> None:
     flow.bytes(3000)
 
 
-@scenario(**wired, cases=OPTIONS)
+@wired(OPTIONS)
 def test_options_of_a_syn_ack(x: Pair) -> None:
     fd, flow = x.dialled(x.case)
     x.s.send(fd, b"d" * 3000)
     flow.bytes(3000)
 
 
-@scenario(
-    **wired,
-    cases={
+@wired(
+    {
         "kind_4_length_0": b"\x04\x00\x01\x01",
         "mss_length_3": b"\x02\x03\x05\x00",
         "past_the_end": b"\x01\x01\x08\x0a",
@@ -73,7 +68,7 @@ def test_broken_options_of_a_syn(x: Pair) -> None:
 STRAY = ["S", "SA", "A", "R", "RA", "F", "FA", "PA", "SF", "SR", "SFPU", "FPU", ""]
 
 
-@scenario(**wired, cases=[f or "none" for f in STRAY])
+@wired([f or "none" for f in STRAY])
 def test_stray_segment_at_a_closed_port(x: Pair) -> None:
     lfd, port = x.listener(x.s)
     x.s.close(lfd)
@@ -82,7 +77,7 @@ def test_stray_segment_at_a_closed_port(x: Pair) -> None:
     flow.see(ms=150)
 
 
-@scenario(**wired, cases=[f or "none" for f in STRAY])
+@wired([f or "none" for f in STRAY])
 def test_stray_segment_at_a_listener(x: Pair) -> None:
     _, port = x.listener(x.s)
     flow = x.w.flow(port)
@@ -90,7 +85,7 @@ def test_stray_segment_at_a_listener(x: Pair) -> None:
     flow.see(ms=150)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_with_data(x: Pair) -> None:
     lfd, port = x.listener(x.s)
     flow = x.w.flow(port)
@@ -104,7 +99,7 @@ def test_syn_with_data(x: Pair) -> None:
     x.s.recv(fd, 20)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_again(x: Pair) -> None:
     lfd, port = x.listener(x.s)
     flow = x.w.flow(port)
@@ -116,7 +111,7 @@ def test_syn_again(x: Pair) -> None:
     x.s.accept(lfd)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_with_another_number_while_half_open(x: Pair) -> None:
     _, port = x.listener(x.s)
     flow = x.w.flow(port)
@@ -126,7 +121,7 @@ def test_syn_with_another_number_while_half_open(x: Pair) -> None:
     flow.see(ms=200)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_ack_is_repeated(x: Pair) -> None:
     """After one second, the same again."""
     _, port = x.listener(x.s)
@@ -151,7 +146,7 @@ HALF_OPEN: dict[str, tuple[str, dict[str, int], bytes]] = {
 }
 
 
-@scenario(**wired, cases=HALF_OPEN)
+@wired(HALF_OPEN)
 def test_second_segment(x: Pair) -> None:
     """What comes in place of the third segment of the handshake."""
     lfd, port = x.listener(x.s)
@@ -168,7 +163,7 @@ def test_second_segment(x: Pair) -> None:
 
 
 # ---- the subject connects ----
-@scenario(**wired, cases=["plain", "maxseg_500", "maxseg_9000", "nodelay", "tos", "ttl", "rcvbuf"])
+@wired(["plain", "maxseg_500", "maxseg_9000", "nodelay", "tos", "ttl", "rcvbuf"])
 def test_syn_of_connect(x: Pair) -> None:
     values = {
         "maxseg_500": (6, 2, 500),
@@ -201,7 +196,7 @@ REPLIES: dict[str, tuple[str, dict[str, int]]] = {
 }
 
 
-@scenario(**wired, cases=REPLIES)
+@wired(REPLIES)
 def test_reply_to_a_syn(x: Pair) -> None:
     fd, flow = x.dial()
     flow.see()
@@ -212,7 +207,7 @@ def test_reply_to_a_syn(x: Pair) -> None:
     x.s.error(fd)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_ack_with_data(x: Pair) -> None:
     fd, flow = x.dial()
     flow.see()
@@ -222,7 +217,7 @@ def test_syn_ack_with_data(x: Pair) -> None:
     x.s.recv(fd, 10)
 
 
-@scenario(**wired, cases=["completed", "with_options", "refused"])
+@wired(["completed", "with_options", "refused"])
 def test_simultaneous_open(x: Pair) -> None:
     fd, flow = x.dial()
     flow.see()
@@ -238,7 +233,7 @@ def test_simultaneous_open(x: Pair) -> None:
     x.s.getpeername(fd)
 
 
-@scenario(**wired)
+@wired()
 def test_syn_is_repeated(x: Pair) -> None:
     """After one second, the same again."""
     _, flow = x.dial()
@@ -262,7 +257,7 @@ ICMP = {
 }
 
 
-@scenario(**wired, cases=ICMP)
+@wired(ICMP)
 def test_icmp_error_while_connecting(x: Pair) -> None:
     fd, flow = x.dial()
     flow.see()
@@ -272,7 +267,7 @@ def test_icmp_error_while_connecting(x: Pair) -> None:
     flow.quiet(20)
 
 
-@scenario(**wired, cases=["number", "port"])
+@wired(["number", "port"])
 def test_icmp_error_about_something_else_while_connecting(x: Pair) -> None:
     fd, flow = x.dial()
     flow.see()
@@ -285,7 +280,7 @@ def test_icmp_error_about_something_else_while_connecting(x: Pair) -> None:
 
 
 # ---- congestion notification, kept from the SYN on ----
-@scenario(**wired, cases=["asked", "asked_half", "asked_with_ce"])
+@wired(["asked", "asked_half", "asked_with_ce"])
 def test_ecn_is_asked_for(x: Pair) -> None:
     """A passive side agrees; marks are echoed until the peer says that it slowed down."""
     lfd, port = x.listener(x.s)
