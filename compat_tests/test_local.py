@@ -42,6 +42,59 @@ def test_a_local_stream_arrives_whole(local_tas: Lab) -> None:
     assert len({(f[1], f[4]) for f in flows}) == 1
 
 
+def test_a_thread_may_write_a_megabyte_to_itself_before_it_reads(local_tas: Lab) -> None:
+    assert local_tas.service
+    with local_tas.service.carried(conn_local=1):
+        local_tas.tas_python(
+            """
+import socket
+for piece in (1 << 12, 1 << 16, 1 << 20):
+    listener = socket.create_server(("127.0.0.1", 0))
+    a = socket.create_connection(listener.getsockname())
+    b, _ = listener.accept()
+    a.setblocking(False)
+    sent = 0
+    while sent < 1 << 20:
+        sent += a.send(bytes(min(piece, (1 << 20) - sent)))
+    got = 0
+    while got < sent:
+        got += len(b.recv(1 << 20))
+    a.close(), b.close(), listener.close()
+"""
+        ).ok()
+
+
+@pytest.mark.parametrize("last", ["writes", "closes", "reads some and closes"])
+def test_what_a_closed_end_still_had_to_send_goes_with_the_connection(local_tas: Lab, last: str) -> None:
+    out = local_tas.tas_python(
+        """
+import socket, sys
+l = socket.create_server(("127.0.0.1", 0))
+a = socket.create_connection(l.getsockname())
+b, _ = l.accept()
+a.setblocking(False)
+try:
+    while True: a.send(bytes(100000))
+except BlockingIOError: pass
+a.close()
+if "reads" in sys.argv[1]:
+    print(len(b.recv(1000)))
+if "writes" in sys.argv[1]:
+    b.send(b"for nobody")
+    try:
+        while b.recv(100000): pass
+    except ConnectionResetError as e: print(repr(e))
+b.close()
+print("done")
+""",
+        last,
+    ).ok(20)
+    assert out.endswith("done\n")
+    assert ("ConnectionResetError" in out) == (last == "writes")
+    if local_tas.service:
+        local_tas.service.settled()
+
+
 def test_short_local_connections_without_one_error(local_tas: Lab) -> None:
     _, port = local_tas.echoserver()
     got = local_tas.tas(BUILD / "rpcclient", "-j", "-c", "8", "-r", "-n", "5000", "127.0.0.1", str(port)).json()

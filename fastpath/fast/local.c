@@ -74,8 +74,8 @@ static bool pump(struct tas_sock *from)
 	if (!to)
 		return false;
 	if (to->base.closed) {
-		if (n) { /* data for a closed socket is answered by RST */
-			part(from);
+		if (n) { /* data for a closed socket is answered by RST, and what that still had to send is lost */
+			reset(to);
 			reset(from);
 			return true;
 		}
@@ -188,9 +188,14 @@ void tas__local_close(struct tas_sock *s, bool abort_it)
 		tas__sock_free(s);
 		return;
 	}
-	s->app_fin = true;
 	bool unread = peer->written != peer->acked; /* sent to us, never read */
 
+	if (peer->base.closed && (unread || s->written != s->acked)) { /* whatever either has for the other is for nobody */
+		reset(peer);
+		reset(s);
+		return;
+	}
+	s->app_fin = true;
 	bool gone = pump(s); /* if not, it lingers until the reader has room */
 
 	if (unread) {
