@@ -192,6 +192,14 @@ $(O)/python-extension: $(PY_SRC) $(LOW_SRC) $(SOCK_SRC) $(wildcard interpose/cli
 	$(call say,CFFI,tas_sockets)
 	$(Q)mkdir -p $(@D); $(PY) -m tas_sockets._build_ffi >$@
 
+# ---- documentation: build/docs/index.html, with the figures of the last `make conformance` where there are some ----
+.PHONY: docs
+#? make docs        the site, into build/docs
+docs:
+	$(Q).ci/deps docs
+	$(Q)TAS_CONFORMANCE=$(abspath $(O))/conformance/result.json .venv/bin/python -m sphinx -b html -q -W --keep-going -d $(O)/docs-cache docs $(O)/docs
+	@echo "$(O)/docs/index.html"
+
 # ---- what users type ----
 .PHONY: deps test-deps demo test test-full lint install help
 deps:
