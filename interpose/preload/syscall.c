@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+#include "lowlevel/low.h"
 #include "lowlevel/sys.h"
 #include "preload.h"
 #include "raw.h"
@@ -159,12 +160,19 @@ static long by_wrapper(long nr, long a, long b, long c, long d, long e, long f)
 	return TAS_NATIVE;
 }
 
-/* A ring does what it is asked without a call that we could see.  TAS_IO_URING=allow: the program keeps its TCP off it. */
+/*
+ * A ring does what it is asked without a call that we could see.  Programs make it before their first socket (libuv, which then
+ * fills its epoll set through the ring), so it is refused wherever there is a service, not only after attaching.
+ * TAS_IO_URING=allow: the program keeps its TCP off it.
+ */
 static bool ring_refused(void)
 {
-	const char *s = tas_attached() ? secure_getenv("TAS_IO_URING") : "allow";
+	const char *s = secure_getenv("TAS_IO_URING");
+	int err = errno;
+	bool refused = (!s || strcmp(s, "allow") != 0) && (tas_attached() || tas__service_there());
 
-	return !s || strcmp(s, "allow") != 0;
+	errno = err;
+	return refused;
 }
 
 static long on_tas(long nr, long a, long b, long c, long d, long e, long f)
@@ -180,8 +188,6 @@ static long on_tas(long nr, long a, long b, long c, long d, long e, long f)
 		return tas__fork_by(nr, a, b, c, d, e);
 	case SYS_clone:
 		return a & CLONE_VM || b ? TAS_NATIVE : tas__fork_by(nr, a, b, c, d, e);
-	case SYS_io_uring_setup:
-		return ring_refused() ? -ENOSYS : TAS_NATIVE;
 	}
 	return by_wrapper(nr, a, b, c, d, e, f);
 }
@@ -192,6 +198,8 @@ long tas__by_number(long nr, long a, long b, long c, long d, long e, long f)
 	int cancel;
 	long r;
 
+	if (nr == SYS_io_uring_setup && ring_refused())
+		return -ENOSYS;
 	if (tas__passive())
 		return TAS_NATIVE;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);

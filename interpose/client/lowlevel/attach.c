@@ -49,6 +49,12 @@ static void env_read(void)
 	atomic_store_explicit(&done, true, memory_order_release);
 }
 
+bool tas__service_there(void)
+{
+	env_read();
+	return !access(socket_path, W_OK) || (own_path[0] && !access(own_path, W_OK));
+}
+
 bool tas__env_require(void)
 {
 	env_read();

@@ -258,6 +258,8 @@ void tas__fork_child(
 
 /* ---- talk ---- */
 bool tas__env_require(void);
+/* Is there a control socket that this process could attach to?  A look at the file only. */
+bool tas__service_there(void);
 /* TAS_LOG=1: reasons on stderr */
 void tas__log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void tas__warn_once(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
