@@ -121,8 +121,12 @@ static int shutdown_listener(struct tas_obj *o, int fd, int how)
 	struct tas_msg m = {0};
 	int r = (int)sys2(SYS_shutdown, fd, how);
 
-	if (r < 0 || how == SHUT_WR)
+	if (r < 0)
 		return r;
+	if (how == SHUT_WR) {
+		tas__obj_kick(o); /* nothing happens, which is an event */
+		return r;
+	}
 	/* Linux: a listening socket that is shut for reading listens no more */
 	tas__app_or(o, TAS_SHUT_RD);
 	if (tas__alive(o->ss)) {
