@@ -389,6 +389,8 @@ void tas__ep_unring(struct tas_ep *ep)
 {
 	atomic_store(&ep->rung, false); /* first: who rings in between is heard */
 	tas__waiter_drain(&ep->w);
+	if (atomic_load(&ep->exposed)) /* an exposed set that is not armed means that the service has rung: not so any more */
+		tas__waiter_arm(&ep->w);
 }
 
 static void refresh(struct tas_ep *ep)
@@ -405,7 +407,9 @@ void tas__ep_refresh(int fd)
 
 	if (!ep)
 		return;
-	if (atomic_load(&ep->exposed) && ep->w.ss)
+	if (ep->nests)
+		tas__ep_refresh_all();
+	else if (atomic_load(&ep->exposed) && ep->w.ss)
 		refresh(ep);
 	tas__ep_put(ep);
 }
