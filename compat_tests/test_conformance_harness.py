@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 from _lab import KERNEL_ONLY, until
 from harness.agent import Step, Trace
-from harness.rig import Pair
-from harness.suite import Conformance, Divergence, Scenario, differences, ident, side_by_side
+from harness.rig import SUBJECTS, Pair
+from harness.suite import Conformance, Divergence, Scenario, differences, ident, scenario_of, side_by_side
+from harness.wire import inet
 
 IN, OUT = 0x1, 0x4
 
@@ -53,16 +54,80 @@ def longer_backlog(x: Pair) -> None:
         x.p.until(c, OUT, 40)
 
 
-@pytest.mark.parametrize(
-    ("how", "scenario"),
-    [("errno", wrong_errno), ("event", lost_event), ("byte", wrong_byte), ("backlog", longer_backlog)],
-)
-@pytest.mark.parametrize("peer", ["link", "local"])
-def test_a_lie_is_caught(mutant: Conformance, how: str, scenario: Scenario, peer: str) -> None:
-    oracle, honest = mutant.compare(scenario, peer, None)
-    assert not differences(oracle, honest), side_by_side(oracle, honest, "preload")
-    oracle, lying = mutant.compare(scenario, peer, None, mutate=how)
+def reply_on_the_wire(x: Pair) -> None:
+    fd, flow = x.accepted()
+    flow.send("PA", b"question")
+    x.s.until(fd, IN)
+    x.s.recv(fd, 10)
+    x.s.send(fd, b"answer")
+    packets = flow.gather(2, 300)
+    carried = [p for p in packets if len(p[inet.TCP].payload)]
+    x.w.trace.note("wire", "sees", " ".join(flow.text(p) for p in carried))
+
+
+LIES = [("errno", wrong_errno), ("event", lost_event), ("byte", wrong_byte), ("backlog", longer_backlog)]
+WIRE_LIES = [("flag", reply_on_the_wire), ("number", reply_on_the_wire), ("lost", reply_on_the_wire)]
+
+
+def caught(mutant: Conformance, subject: str, peer: str, how: str, scenario: Scenario) -> None:
+    oracle, honest = mutant.compare(scenario, peer, None, subject=subject)
+    assert not differences(oracle, honest), side_by_side(oracle, honest, subject)
+    oracle, lying = mutant.compare(scenario, peer, None, mutate=how, subject=subject)
     assert differences(oracle, lying), f"nobody noticed: {how}"
+
+
+@pytest.mark.parametrize(("how", "scenario"), LIES)
+@pytest.mark.parametrize("peer", ["link", "local", "remote"])
+@pytest.mark.parametrize("subject", list(SUBJECTS))
+def test_a_lie_is_caught(mutant: Conformance, subject: str, peer: str, how: str, scenario: Scenario) -> None:
+    caught(mutant, subject, peer, how, scenario)
+
+
+@pytest.mark.parametrize(("how", "scenario"), WIRE_LIES)
+def test_a_lie_on_the_wire_is_caught(mutant: Conformance, how: str, scenario: Scenario) -> None:
+    caught(mutant, "preload", "wire", how, scenario)
+
+
+@pytest.mark.parametrize("subject", list(SUBJECTS))
+def test_a_hang_is_caught_with_everybodys_stacks(conformance: Conformance, subject: str) -> None:
+    """Nobody sends: the agent's own stack, the kernel's view of both agents, and what the service holds."""
+
+    def hang(x: Pair) -> None:
+        fd, _ = x.connected()
+        x.s.recv(fd, 1)
+
+    rig = conformance.rig("tas")
+    rig.agent(SUBJECTS[subject]).channel.settimeout(0.5)
+    trace = rig.run(hang, "link", None, subject)
+    assert trace.steps[-1].result.endswith("hangs")
+    subject_part, _, rest = trace.dump.partition("-- peer ")
+    own = "do_recv" if subject == "python" else "stack of thread"
+    assert own in subject_part
+    assert "wchan" in subject_part
+    assert "syscall" in subject_part
+    assert "stack of thread" in rest
+    if rig.service:
+        assert "service conns" in rest
+        assert "service thread" in rest
+        assert "libtas_interpose" in subject_part or subject == "python"
+    oracle, after = conformance.compare(wrong_byte, "link", None, subject=subject)
+    assert not differences(oracle, after)
+
+
+def test_a_descriptor_that_stays_is_told(conformance: Conformance) -> None:
+    def keep(x: Pair) -> None:
+        x.s.do("dup2", 0, 300)
+        x.s.at_rest.pop(0)
+
+    trace = conformance.rig("tas").run(keep, "link", None)
+    assert "descriptors of the subject" in trace.steps[-1].call
+    assert "0: " in trace.steps[-1].result
+
+
+def test_idle_services_rest(conformance: Conformance) -> None:
+    rig = conformance.rig("tas")
+    rig.run(wrong_byte, "link", None)
+    assert min(rig.busy() for _ in range(4)) < 0.2
 
 
 @pytest.mark.parametrize("peer", ["link", "local"])
@@ -129,5 +194,10 @@ def test_names_of_scenarios() -> None:
     assert ident("compat_tests/calls/test_x.py::test_y[a-link]") == "calls/x/y[a-link]"
     d = Divergence("calls/x/y[*-link]\noptions/*", "", "", "", "")
     assert d.covers("calls/x/y[a-link]")
+    assert d.covers("calls/x/y[a-remote]")  # also a link
     assert not d.covers("calls/x/y[a-local]")
+    assert d.covers("calls/x/y[a-python_link]", "python")
+    assert not Divergence("calls/*", "", "", "", "", subject="preload").covers("calls/x/y[python_link]", "python")
+    assert scenario_of("calls/x/y[a-b-python_link]", "python", "link") == "calls/x/y[a-b]"
+    assert scenario_of("calls/x/y[local]", "preload", "local") == "calls/x/y"
     assert d.covers("options/o/z")

@@ -302,6 +302,17 @@ class Agent:
                     found[int(n)] = os.readlink(f"/proc/{self.pid}/fd/{n}")
         return found
 
+    def offspring(self) -> bool:
+        """Whether processes that it forked are still there; those that just ended are given a moment."""
+        path = Path(f"/proc/{self.pid}/task/{self.pid}/children")
+        end = time.monotonic() + 2
+        while _first(path).strip("0123456789 ") == "" and _first(path):
+            if time.monotonic() > end:
+                return True
+            self.ask("r")  # reaps
+            time.sleep(0.002)
+        return False
+
     def stacks(self) -> str:
         """What each thread is doing: its own word (SIGPROF makes it print its stack) and the kernel's."""
         said = self.log.stat().st_size

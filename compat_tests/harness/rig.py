@@ -259,6 +259,8 @@ class Rig:
                 if extra:
                     trace.note("harness", f"descriptors of the {agent.name}", str(extra))
                     agent.at_rest.update(extra)
+                if agent.offspring():
+                    trace.note("harness", f"processes of the {agent.name}", "still there")
         left = self._left()
         if left:
             trace.note("harness", "after the scenario", left)
@@ -288,7 +290,19 @@ class Rig:
             time.sleep(pause)
             pause *= 2
 
+    def busy(self, seconds: float = 0.5) -> float:
+        """Share of a processor that the services take while nobody does anything."""
+        before = sum(service.cpu_seconds() for service in self.services)
+        time.sleep(seconds)
+        return (sum(service.cpu_seconds() for service in self.services) - before) / seconds
+
     def end(self, check: bool = False) -> None:
+        """Ends everything.  ``check``: the services rest, and leave nothing when their programs are gone.
+
+        Raises:
+            AssertionError: they do not.
+        """
+        busy = min((self.busy() for _ in range(4)), default=0.0) if check and self.services else 0.0
         for agent in self.agents.values():
             agent.end()
         self.agents = {}
@@ -296,6 +310,7 @@ class Rig:
             self._wire.close()
         for lab in filter(None, (self.far, self.lab)):
             lab.close(check)
+        assert busy < 0.2, f"the services take {busy:.0%} of a processor while nobody does anything"
 
 
 def _folder(path: Path) -> Path:

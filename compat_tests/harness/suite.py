@@ -133,8 +133,9 @@ class Conformance:
             pytest.fail(f"{name} no longer differs: take it out of {DIVERGENCES.name}", pytrace=False)
 
     def end(self) -> None:
-        for rig in self.rigs.values():
-            rig.end()
+        rigs, self.rigs = self.rigs, {}
+        for rig in rigs.values():
+            rig.end(check=True)
 
 
 def source(scenario: Scenario) -> str:

@@ -109,10 +109,16 @@ class Wire:
         tcp = packet.getlayer(inet.TCP)
         if tcp is None:
             return False
-        if self.mutate == "flag":
-            tcp.flags = int(tcp.flags) ^ 0x08
-        packet.time = time.monotonic()
         flow = self.flows.get((tcp.sport, tcp.dport))
+        if flow and "A" in tcp.flags:
+            flow.acked = tcp.ack
+        if self.mutate == "flag":  # how the suite proves that it would notice
+            tcp.flags = int(tcp.flags) ^ 0x08
+        elif self.mutate == "number":
+            tcp.ack += 1
+        elif self.mutate == "lost" and tcp.payload:
+            return False
+        packet.time = time.monotonic()
         (flow.queue if flow else self.strange).append(packet)
         return True
 
@@ -259,8 +265,6 @@ class Flow:
         tcp = packet[inet.TCP]
         if self.irs is None:
             self.irs = tcp.seq if "S" in tcp.flags else tcp.seq - self.ack
-        if "A" in tcp.flags:
-            self.acked = tcp.ack
         for kind, value in tcp.options:
             if kind == "Timestamp":
                 self.tsecr = value[0]
