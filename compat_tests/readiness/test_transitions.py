@@ -126,7 +126,10 @@ WAYS: dict[str, Callable[[Pair, int], Callable[[], object]]] = {
 }
 
 
-@scenario(cases={f"{'-'.join(q.split())}-{w}": (q.split(), w) for q in SEQUENCES for w in WAYS})
+QUICK = [f"{'-'.join(q.split())}-{w}" for q in SEQUENCES for w in ("poll", "edge")]
+
+
+@scenario(cases={f"{'-'.join(q.split())}-{w}": (q.split(), w) for q in SEQUENCES for w in WAYS}, quick=QUICK)
 def test_sequence(x: Pair) -> None:
     actions, way = x.case
     fd, pfd = x.connected(active=len(actions) % 2 == 0)
