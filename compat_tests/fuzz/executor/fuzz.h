@@ -59,14 +59,20 @@ struct op {
 	X(order, "order of events of one epoll_wait: sorted by the user's data") \
 	X(choice, "which members a full epoll_wait reports when more are ready: only how many (and such programs use no ET, no ONESHOT)") \
 	X(ports, "port numbers: p1, p2, ... in the order in which the trace shows them") \
-	X(fill, "how much a socket takes until it would block: the operation fill says only that it did") \
-	X(drain, "in which pieces a stream comes: the operation drain says the sum and a hash, and stops when all has come") \
+	X(fill, "how much a socket takes until it would block: the operation fill says only that it did, and more than " \
+		"30000 bytes to read are many") \
+	X(drain, "in which pieces a full stream comes: the operation drain says only how it ended") \
 	X(delay, "when something happens at a distance: up to the limit of settle(), until the trace is the expected one") \
 	X(several, "what a poll, select or epoll_wait that slept reports: only that it was woken, for its thread may run between two " \
 		   "of several events of one step") \
 	X(nagle, "delays of small segments: every socket is given TCP_NODELAY")
 
 extern const struct op ops[];
+extern const struct option {
+	const char *name;
+	int level, option, size;
+} options[];
+extern const size_t n_options;
 extern struct shared *shared;
 
 int op_find(const char *name);
