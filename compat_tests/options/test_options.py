@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Callable
 
-from harness.agent import NULL, WILD, Result, inout, out, parse_address
+from harness.agent import NULL, WILD, Result, inout, out, parse_address, pattern, sink
 from harness.rig import Pair
 from harness.states import IN
 from harness.suite import scenario
@@ -230,3 +231,43 @@ def test_rcvlowat_delays_readiness(x: Pair) -> None:
     x.p.send(pfd, b"y" * 60)
     x.s.poll((fd, IN), timeout=20 if x.case > 110 else 1000)
     x.s.recv(fd, 200, 0x40)
+
+
+@scenario(cases={f"{n}-{v}": (n, v) for n in ("SO_RCVBUF", "SO_SNDBUF") for v in (1, 4096, 50000, 300000)})
+def test_data_passes_through_small_buffers(x: Pair) -> None:
+    """Whatever the size, set before or after connecting, everything arrives."""
+    name, value = x.case
+    level, number = INTS[name]
+    fd, pfd = x.connected(before=lambda f: x.s.set(f, level, number, value))
+    for end, other, a, b in ((fd, pfd, x.s, x.p), (pfd, fd, x.p, x.s)):
+        done, got, total, late = 0, 0, 1 << 18, time.monotonic() + 10
+        a.nonblock(end)
+        while got < total and time.monotonic() < late:
+            if done < total:
+                done += max(a.do("send", end, pattern(65536), min(65536, total - done), 0x4040, quiet=True).ret, 0)
+            got += max(b.do("recv", other, sink(1 << 18), 1 << 18, 0x40, quiet=True).ret, 0)
+        b.trace.note(b.name, "has", str(got))
+    x.s.set(fd, level, number, 8192)
+    x.s.send(fd, b"x" * 3000)
+    x.p.until(pfd, IN)
+
+
+@scenario(peers=["link"], subjects=["preload"], cases=[4096, 32768, 131072, 1 << 20])
+def test_rcvbuf_bounds_what_is_not_read(x: Pair) -> None:
+    """A peer that goes on sending stops when the reader does not read: within the order of what was asked for."""
+    fd, pfd = x.connected(before=lambda f: x.s.set(f, 1, 8, x.case))
+    x.p.set(pfd, 1, 7, 4096)
+    x.p.nonblock(pfd)
+    for _ in range(2):  # what was offered with the SYN stays
+        sent = stalls = 0
+        while stalls < 30:
+            r = x.p.do("send", pfd, pattern(16384), 16384, 0x4040, quiet=True).ret
+            sent += max(r, 0)
+            stalls = 0 if r > 0 else stalls + 1
+            if r < 0:
+                x.p.do("poll", inout(struct.pack("=ihh", pfd, 4, 0)), 1, 5, quiet=True)
+        got = 0
+        while got < sent and x.s.do("poll", inout(struct.pack("=ihh", fd, 1, 0)), 1, 3000, quiet=True).ret == 1:
+            got += x.s.do("recv", fd, sink(1 << 18), 1 << 18, 0, quiet=True).ret
+        x.s.trace.note(x.s.name, "has all", str(got == sent))
+    x.s.trace.note(x.s.name, "bounded", str(sent < 4 * x.case + (300 << 10)))

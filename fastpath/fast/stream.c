@@ -13,7 +13,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, BUF_LEAST = 4096 };
 
 static uint32_t pow2_up(uint64_t n)
 {
@@ -155,6 +155,16 @@ void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32
 	}
 }
 
+/* SO_RCVBUF or SO_SNDBUF (as the kernel answers, doubled for its overhead; 0: not set) and the service's own limit. */
+static uint32_t bounded(uint32_t want, uint32_t option, uint32_t most)
+{
+	uint32_t limit = option && option / 2 < most ? option / 2 : most;
+
+	if (limit < BUF_LEAST)
+		limit = BUF_LEAST < most ? BUF_LEAST : most;
+	return want < limit ? want : limit;
+}
+
 /* ---- transmit ---- */
 int tas__tx_first(struct tas_sock *s)
 {
@@ -172,7 +182,8 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 
 	if (s->tx[slot].gen || !cur->active || s->base.closed)
 		return;
-	len = pow2_up(want > tas_config.tcp_txbuf_len ? tas_config.tcp_txbuf_len : want);
+	len = pow2_up(bounded(want, atomic_load_explicit(&s->base.b->a.sndbuf, memory_order_relaxed),
+			      tas_config.tcp_txbuf_len));
 	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
 	tas__wake_soon(s, TAS_WAKE_OUT);
@@ -282,17 +293,22 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 static bool rx_read(struct tas_sock *s, int *changed)
 {
 	uint64_t c = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
+	uint32_t most = bounded(UINT32_MAX, atomic_load_explicit(&s->base.b->a.rcvbuf, memory_order_relaxed),
+				tas_config.tcp_rxbuf_len);
 	uint64_t limit;
 
 	if (c < s->consumed || c > s->delivered)
 		return false;
 	s->consumed = c;
 	rx_retire(s);
+	/* a window that was offered stays; what is offered from now on is less */
+	if (s->rcv_buf > most)
+		s->rcv_buf = most;
 	/* the reader keeps up: offer more, as long as memory for it can be had (a free slot, or a ring that large) */
-	if (c - s->grow_mark >= s->rcv_buf && s->rcv_buf < tas_config.tcp_rxbuf_len) {
+	if (c - s->grow_mark >= s->rcv_buf && s->rcv_buf < most) {
 		s->grow_mark = c;
 		if (!s->rx[!s->rx_cur].gen)
-			s->rcv_buf *= 2;
+			s->rcv_buf = s->rcv_buf * 2 < most ? s->rcv_buf * 2 : most;
 	}
 	limit = c + s->rcv_buf;
 	if (limit > s->rcv_limit) {

@@ -62,11 +62,11 @@ static void sink_put(struct sink *s, const uint8_t *p, size_t n)
 	}
 }
 
-/* Does the service want to know that bytes were consumed?  When a quarter of the ring was crossed, or much was waiting.
- */
+/* Does the service want to know that bytes were consumed?  When a quarter of the ring (or of SO_RCVBUF, which the kernel
+ * answers doubled) was crossed, or much was waiting. */
 static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, uint64_t avail)
 {
-	uint64_t len = 0, quarter;
+	uint64_t len = atomic_load_explicit(&b->a.rcvbuf, memory_order_relaxed) / 2, quarter;
 
 	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
 		uint32_t l = atomic_load_explicit(&b->x.rx[i].len, memory_order_relaxed);
