@@ -232,6 +232,9 @@ static ssize_t receive_urgent(struct tas_obj *o, const struct iovec *iov, size_t
 	u = tas__urg_mark(b);
 	if (u == UINT64_MAX || tas__urg_inline(b) || atomic_load(&b->a.urg_read) == u + 1)
 		goto out;
+	r = -ENOTCONN; /* Linux: after a reset, though not after a FIN */
+	if (atomic_load(&b->s.state) == TAS_S_CLOSE && !(atomic_load(&b->s.flags) & TAS_F_RX_EOF))
+		goto out;
 	r = -EAGAIN;
 	if (u >= atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire)) {
 		if (atomic_load(&b->s.state) == TAS_S_CLOSE || (atomic_load(&b->a.shut) & TAS_SHUT_RD))
