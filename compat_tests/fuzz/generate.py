@@ -297,6 +297,7 @@ class Generator:
                 "TCP_KEEPIDLE": (10, 100),
                 "TCP_USER_TIMEOUT": (0, 5000),
                 "TCP_SYNCNT": (1, 5),
+                "TCP_NODELAY": (1,),
             }
             self.say(f"setopt {v} {name} {r.choice(value.get(name, (0, 1, 1, 2)))}", self.actor(v))
         else:
