@@ -1,6 +1,7 @@
-"""The site: Markdown as it is, and two directives that fill in what is known from files (nothing is typed twice).
+"""The site: Markdown as it is, and three directives that fill in what is known from files (nothing is typed twice).
 
 ``divergences``  the entries of compat_tests/divergences.toml
+``list``         interposed calls, or options of a level (SOL_SOCKET …, ioctl), from the lists in the code
 ``scoreboard``   totals, calls or options of the last `make conformance`: TAS_CONFORMANCE names its result.json
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,10 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import lists
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = Path(os.environ.get("TAS_CONFORMANCE", ROOT / "build" / "conformance" / "result.json"))
@@ -73,6 +79,24 @@ class Divergences(SphinxDirective):
         return [table(["what differs", "why", "scenarios"], rows, frozenset([2]))] if rows else []
 
 
+class List(SphinxDirective):
+    """``calls``, a level of options, or ``ioctl``."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        for path in (lists.CALLS, lists.OPTIONS):
+            self.env.note_dependency(str(path))
+        what = self.arguments[0]
+        if what != "calls":
+            return [table(["option", "on a TAS socket", "accept", ""], lists.options(what), frozenset([0]))]
+        found: list[nodes.Node] = []
+        for group, rows in lists.calls().items():
+            found.append(nodes.paragraph("", "", nodes.strong(text=group.capitalize())))
+            found.append(table(["names", "prototype", "goes to"], rows, frozenset([0, 1, 2])))
+        return found
+
+
 class Scoreboard(SphinxDirective):
     """``totals``, ``areas``, ``skips``, ``calls`` or ``options``."""
 
@@ -124,5 +148,6 @@ class Scoreboard(SphinxDirective):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("divergences", Divergences)
+    app.add_directive("list", List)
     app.add_directive("scoreboard", Scoreboard)
     return {"parallel_read_safe": True}

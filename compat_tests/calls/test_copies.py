@@ -1,6 +1,5 @@
 """sendfile, splice, tee, vmsplice, copy_file_range with a socket at either end."""
 
-# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import os
@@ -47,7 +46,15 @@ def drain(a: Agent, fd: int, n: int) -> None:
     a.trace.note(a.name, f"reads {n}", f"{len(got)} {got[:8]!r} {sum(got)}")
 
 
-@scenario(subjects=PRELOAD, cases={f"{c}-{o}-{n}": (c, o, n) for c in ("sendfile", "sendfile64") for o in ("none", 0, 100, 3800, 5000, -1) for n in (0, 10, 3800, 1 << 20)})
+@scenario(
+    subjects=PRELOAD,
+    cases={
+        f"{c}-{o}-{n}": (c, o, n)
+        for c in ("sendfile", "sendfile64")
+        for o in ("none", 0, 100, 3800, 5000, -1)
+        for n in (0, 10, 3800, 1 << 20)
+    },
+)
 def test_sendfile_from_a_file(x: Pair) -> None:
     call, offset, n = x.case
     fd, pfd = x.connected()
@@ -58,7 +65,24 @@ def test_sendfile_from_a_file(x: Pair) -> None:
     drain(x.p, pfd, max(r.ret, 0) + 3)
 
 
-@scenario(subjects=PRELOAD, cases=["write only", "closed", "socket", "pipe", "directory", "wild offset", "huge", "fresh", "shut", "reset", "listening", "eventfd", "append"])
+@scenario(
+    subjects=PRELOAD,
+    cases=[
+        "write only",
+        "closed",
+        "socket",
+        "pipe",
+        "directory",
+        "wild offset",
+        "huge",
+        "fresh",
+        "shut",
+        "reset",
+        "listening",
+        "eventfd",
+        "append",
+    ],
+)
 def test_sendfile_errors(x: Pair) -> None:
     s = x.s
     fd, pfd = x.connected()
@@ -121,8 +145,7 @@ def test_sendfile_until_full(x: Pair) -> None:
         sent += r
     s.trace.note(s.name, "sendfile in the end", f"{r} {0 < sent < 64 << 20}")
     s.do("sendfile", fd, f, NULL, 1)
-    x.trace_position = s.do("lseek", f, 0, 1, quiet=True).ret  # type: ignore[attr-defined]
-    s.trace.note(s.name, "position", str(x.trace_position == sent))  # type: ignore[attr-defined]
+    s.trace.note(s.name, "position", str(s.do("lseek", f, 0, 1, quiet=True).ret == sent))
     s.poll((fd, OUT))
     got = 0
     while got < sent:
@@ -130,7 +153,10 @@ def test_sendfile_until_full(x: Pair) -> None:
     x.p.recv(pfd, 1, DONTWAIT)
 
 
-@scenario(subjects=PRELOAD, cases={f"{n}-{f}": (n, f) for n in (1, 10, 100, 5000) for f in (0, MOVE, NONBLOCK, SPLICE_MORE, MOVE | NONBLOCK)})
+@scenario(
+    subjects=PRELOAD,
+    cases={f"{n}-{f}": (n, f) for n in (1, 10, 100, 5000) for f in (0, MOVE, NONBLOCK, SPLICE_MORE, MOVE | NONBLOCK)},
+)
 def test_splice_from_a_socket(x: Pair) -> None:
     n, flags = x.case
     fd, pfd = x.connected()
@@ -146,7 +172,14 @@ def test_splice_from_a_socket(x: Pair) -> None:
     x.s.do("splice", fd, NULL, w, NULL, n, flags)
 
 
-@scenario(subjects=PRELOAD, cases={f"{n}-{f}": (n, f) for n in (1, 10, 100, 5000) for f in (0, MOVE, NONBLOCK, SPLICE_MORE, MOVE | NONBLOCK | SPLICE_MORE)})
+@scenario(
+    subjects=PRELOAD,
+    cases={
+        f"{n}-{f}": (n, f)
+        for n in (1, 10, 100, 5000)
+        for f in (0, MOVE, NONBLOCK, SPLICE_MORE, MOVE | NONBLOCK | SPLICE_MORE)
+    },
+)
 def test_splice_to_a_socket(x: Pair) -> None:
     n, flags = x.case
     fd, pfd = x.connected()
@@ -194,7 +227,23 @@ def test_splice_waits(x: Pair) -> None:
     s.wait(1)
 
 
-@scenario(subjects=PRELOAD, cases=["offset in", "offset out", "no pipe", "two sockets", "bad flag", "fresh", "listening", "shut", "wrong end", "nothing", "closed", "reset"])
+@scenario(
+    subjects=PRELOAD,
+    cases=[
+        "offset in",
+        "offset out",
+        "no pipe",
+        "two sockets",
+        "bad flag",
+        "fresh",
+        "listening",
+        "shut",
+        "wrong end",
+        "nothing",
+        "closed",
+        "reset",
+    ],
+)
 def test_splice_errors(x: Pair) -> None:
     fd, pfd = x.connected()
     s = x.s
@@ -259,7 +308,20 @@ def test_splice_errors(x: Pair) -> None:
         s.signals()
 
 
-@scenario(subjects=PRELOAD, cases=["tee", "vmsplice", "copy_file_range", "sendfile to a pipe", "sendfile to a file", "readahead", "posix_fadvise", "sync_file_range", "fallocate"])
+@scenario(
+    subjects=PRELOAD,
+    cases=[
+        "tee",
+        "vmsplice",
+        "copy_file_range",
+        "sendfile to a pipe",
+        "sendfile to a file",
+        "readahead",
+        "posix_fadvise",
+        "sync_file_range",
+        "fallocate",
+    ],
+)
 def test_what_no_socket_takes(x: Pair) -> None:
     fd, pfd = x.connected()
     s = x.s

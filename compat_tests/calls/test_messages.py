@@ -1,6 +1,5 @@
 """recvmmsg and sendmmsg; vectors with offsets and flags; the fortified forms and other names."""
 
-# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct
@@ -38,12 +37,17 @@ def see_vector(r: Result) -> str:
     return f"{r} {lens} {[o[:n] for o, n in zip(r.out[1:], lens, strict=False)]}"
 
 
-def receive(x: Pair, fd: int, sizes: list[int], flags: int, timeout: Mem | int = 0, thread: int | None = None) -> Result:
+def receive(
+    x: Pair, fd: int, sizes: list[int], flags: int, timeout: Mem | int = 0, thread: int | None = None
+) -> Result:
     vec = vector(*[message(out(n), n) for n in sizes])
     return x.s.do("recvmmsg", fd, vec, len(sizes), flags, timeout, see=see_vector, thread=thread)
 
 
-@scenario(subjects=PRELOAD, cases={f"{n}-{f:#x}": (n, f) for n in (0, 1, 5, 30) for f in (0, DONTWAIT, WAITFORONE, PEEK, WAITFORONE | WAITALL)})
+@scenario(
+    subjects=PRELOAD,
+    cases={f"{n}-{f:#x}": (n, f) for n in (0, 1, 5, 30) for f in (0, DONTWAIT, WAITFORONE, PEEK, WAITFORONE | WAITALL)},
+)
 def test_recvmmsg(x: Pair) -> None:
     """As many messages as there are bytes for; the last waits, unless told not to."""
     n, flags = x.case
@@ -51,7 +55,7 @@ def test_recvmmsg(x: Pair) -> None:
     x.p.send(pfd, b"0123456789"[:n] * (1 if n < 30 else 3))
     if n:
         x.s.until(fd, IN)
-    if n < 30 and not flags & (DONTWAIT | WAITFORONE) or not n:
+    if (n < 30 and not flags & (DONTWAIT | WAITFORONE)) or not n:
         receive(x, fd, [10, 10, 10], flags, thread=1)
         x.s.blocked(1)
         x.p.shutdown(pfd, 1)
@@ -60,7 +64,10 @@ def test_recvmmsg(x: Pair) -> None:
         receive(x, fd, [10, 10, 10], flags)
 
 
-@scenario(subjects=PRELOAD, cases={"zero": (0, 0), "ms": (0, 20000000), "nsec": (0, 1000000000), "negative": (-1, 0), "long": (3600, 0)})
+@scenario(
+    subjects=PRELOAD,
+    cases={"zero": (0, 0), "ms": (0, 20000000), "nsec": (0, 1000000000), "negative": (-1, 0), "long": (3600, 0)},
+)
 def test_recvmmsg_timeout(x: Pair) -> None:
     """The timeout is looked at after each message only."""
     fd, pfd = x.connected()
@@ -76,7 +83,10 @@ def test_recvmmsg_timeout(x: Pair) -> None:
     x.s.wait(1)
 
 
-@scenario(subjects=PRELOAD, cases=["wild vector", "none", "many", "second wild", "wild timeout", "bad flag", "closed", "cloexec"])
+@scenario(
+    subjects=PRELOAD,
+    cases=["wild vector", "none", "many", "second wild", "wild timeout", "bad flag", "closed", "cloexec"],
+)
 def test_recvmmsg_errors(x: Pair) -> None:
     fd, pfd = x.connected()
     x.p.send(pfd, b"0123456789")
@@ -106,7 +116,10 @@ def test_recvmmsg_errors(x: Pair) -> None:
         receive(x, fd, [4, 4], 0)
 
 
-@scenario(subjects=PRELOAD, cases=["two", "none", "wild vector", "second wild", "first wild", "half", "many", "shut", "reset", "flags"])
+@scenario(
+    subjects=PRELOAD,
+    cases=["two", "none", "wild vector", "second wild", "first wild", "half", "many", "shut", "reset", "flags"],
+)
 def test_sendmmsg(x: Pair) -> None:
     fd, pfd = x.connected()
     s = x.s
@@ -143,7 +156,15 @@ def test_sendmmsg(x: Pair) -> None:
 FLAGS = [0, HIPRI, DSYNC, SYNC, NOWAIT, APPEND, NOWAIT | HIPRI, 0x20, 0x40, 0x80, 1 << 30]
 
 
-@scenario(subjects=PRELOAD, cases={f"{c}-{o}-{f:#x}": (c, o, f) for c in ("preadv2", "preadv64v2", "pwritev2", "pwritev64v2") for o in (-1, 0, 5, -2) for f in FLAGS})
+@scenario(
+    subjects=PRELOAD,
+    cases={
+        f"{c}-{o}-{f:#x}": (c, o, f)
+        for c in ("preadv2", "preadv64v2", "pwritev2", "pwritev64v2")
+        for o in (-1, 0, 5, -2)
+        for f in FLAGS
+    },
+)
 def test_vector_with_flags(x: Pair) -> None:
     call, offset, flags = x.case
     fd, pfd = x.connected()
@@ -159,7 +180,9 @@ def test_vector_with_flags(x: Pair) -> None:
         x.p.recv(pfd, 50, DONTWAIT)
 
 
-@scenario(subjects=PRELOAD, cases=["pread", "pread64", "pwrite", "pwrite64", "preadv", "preadv64", "pwritev", "pwritev64"])
+@scenario(
+    subjects=PRELOAD, cases=["pread", "pread64", "pwrite", "pwrite64", "preadv", "preadv64", "pwritev", "pwritev64"]
+)
 def test_positions_are_refused(x: Pair) -> None:
     fd, pfd = x.connected()
     x.p.send(pfd, b"data")
@@ -173,7 +196,26 @@ def test_positions_are_refused(x: Pair) -> None:
     x.s.recv(fd, 10, DONTWAIT)
 
 
-@scenario(subjects=PRELOAD, cases=["__read_chk", "__recv_chk", "__recvfrom_chk", "__poll_chk", "__ppoll_chk", "__read", "__write", "__send", "__connect", "__close", "__fcntl", "fcntl64", "__dup2", "__poll", "__select"])
+@scenario(
+    subjects=PRELOAD,
+    cases=[
+        "__read_chk",
+        "__recv_chk",
+        "__recvfrom_chk",
+        "__poll_chk",
+        "__ppoll_chk",
+        "__read",
+        "__write",
+        "__send",
+        "__connect",
+        "__close",
+        "__fcntl",
+        "fcntl64",
+        "__dup2",
+        "__poll",
+        "__select",
+    ],
+)
 def test_other_names(x: Pair) -> None:
     """Names that libc exports besides: each is the call that it stands for."""
     fd, pfd = x.connected()

@@ -1,6 +1,5 @@
 """stdio on a socket: fdopen and what works on such a stream, dprintf, and the standard streams."""
 
-# ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct
@@ -34,7 +33,14 @@ def on(a: Agent, call: str, *args: int | bytes | Mem, f: int, first: bool = Fals
 
 
 def line(a: Agent, f: int, n: int = 64) -> None:
-    a.do("fgets", out(n), n, f, see=lambda r: f"{see_pointer(r)} {r.out[0].split(bytes(1))[0] if r.ret else ''!r}", text=f"{n}, FILE")
+    a.do(
+        "fgets",
+        out(n),
+        n,
+        f,
+        see=lambda r: f"{see_pointer(r)} {r.out[0].split(bytes(1))[0] if r.ret else ''!r}",
+        text=f"{n}, FILE",
+    )
 
 
 def arrived(x: Pair, pfd: int, n: int) -> None:
@@ -64,7 +70,7 @@ def test_fdopen(x: Pair) -> None:
     on(x.s, "fputs", text("three\n"), f=f)
     on(x.s, "fflush", f=f)
     on(x.s, "ferror", f=f)
-    x.p.poll((pfd, IN), timeout=1000 if "r" != x.case.rstrip("be") else 0)
+    x.p.poll((pfd, IN), timeout=1000 if x.case.rstrip("be") != "r" else 0)
     on(x.s, "fclose", f=f)
     x.s.recv(fd, 10, DONTWAIT)
     x.p.until(pfd, IN)
@@ -74,7 +80,9 @@ def test_fdopen(x: Pair) -> None:
 @scenario(subjects=PRELOAD, cases=["r", "r+", "_IO_fdopen"])
 def test_reading_lines(x: Pair) -> None:
     fd, pfd = x.connected()
-    f = stream(x.s, fd, "r+" if x.case == "_IO_fdopen" else x.case, "_IO_fdopen" if x.case == "_IO_fdopen" else "fdopen")
+    f = stream(
+        x.s, fd, "r+" if x.case == "_IO_fdopen" else x.case, "_IO_fdopen" if x.case == "_IO_fdopen" else "fdopen"
+    )
     x.p.send(pfd, b"first line\nsecond")
     line(x.s, f)
     line(x.s, f, 4)
@@ -221,7 +229,22 @@ def test_streams_on_standard_numbers(x: Pair) -> None:
     arrived(x, pfd, 500)
 
 
-@scenario(subjects=PRELOAD, cases=["isatty", "ttyname", "tcgetattr", "isfdtype", "lockf", "flock", "fdatasync", "fpathconf", "syncfs", "fchmod", "fstat"])
+@scenario(
+    subjects=PRELOAD,
+    cases=[
+        "isatty",
+        "ttyname",
+        "tcgetattr",
+        "isfdtype",
+        "lockf",
+        "flock",
+        "fdatasync",
+        "fpathconf",
+        "syncfs",
+        "fchmod",
+        "fstat",
+    ],
+)
 def test_file_calls(x: Pair) -> None:
     """Calls on files, given a socket."""
     fd, _ = x.connected()
@@ -250,7 +273,15 @@ def test_file_calls(x: Pair) -> None:
         s.do("fstat", fd, out(144), see=see_stat)
     elif x.case == "fstat":
         s.do("fstat", fd, out(144), see=see_stat)
-        s.do("statx", fd, text(""), 0x1000, 0x7FF, out(256), see=lambda r: f"{r} mode {struct.unpack_from('=H', r.out[0], 28)[0]:o}")
+        s.do(
+            "statx",
+            fd,
+            text(""),
+            0x1000,
+            0x7FF,
+            out(256),
+            see=lambda r: f"{r} mode {struct.unpack_from('=H', r.out[0], 28)[0]:o}",
+        )
     else:
         s.do(x.case, fd)
 
@@ -274,7 +305,9 @@ def test_calls_that_libc_builds_of_others(x: Pair) -> None:
         port = s.port(f)
         s.trace.note(s.name, "reserved", str(0 < port < 1024))
         s.listen(f)
-        x.p.trace.note(x.p.name, "reached", str(x.p.do("connect", x.p.socket(), *addressed(x.s_ip, port), quiet=True).ret))
+        x.p.trace.note(
+            x.p.name, "reached", str(x.p.do("connect", x.p.socket(), *addressed(x.s_ip, port), quiet=True).ret)
+        )
         s.accept(f)
     elif x.case == "recv_null":
         s.do("recv", fd, 0, 0, DONTWAIT)

@@ -181,7 +181,13 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not shutil.which("go"):
         pytest.skip("go is not installed")
     folder = tmp_path_factory.mktemp("go")
-    env = {**os.environ, "CGO_ENABLED": "1", "GOCACHE": str(folder / "cache"), "GOFLAGS": "-mod=mod", "HOME": str(folder)}
+    env = {
+        **os.environ,
+        "CGO_ENABLED": "1",
+        "GOCACHE": str(folder / "cache"),
+        "GOFLAGS": "-mod=mod",
+        "HOME": str(folder),
+    }
     source = Path(__file__).with_name("web.go")
     subprocess.run(["go", "build", "-o", str(folder / "web"), str(source)], env=env, check=True, timeout=280)
     return folder / "web"
@@ -203,7 +209,8 @@ def test_raw_calls_on_tas_sockets_are_reported(how: str, result: list[int], requ
     service = request.getfixturevalue("service")
     env = environment("service", request) | {"TAS_RAW": how}
     with subprocess.Popen([RAW, "hold"], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout and program.stdin
+        assert program.stdout
+        assert program.stdin
         lines = [program.stdout.readline() for _ in range(6)]
         assert lines == [f"write {result[0]}\n"] * 5 + [f"recvfrom {result[1]}\n"]
         sites = [s for s in tasctl(service, "raw") if s["pid"] == program.pid]
