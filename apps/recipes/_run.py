@@ -250,14 +250,13 @@ class Result:
         """Nothing: TAS did what the kernel did."""
         if self.kernel.error:
             return [f"on the kernel: {self.kernel.error}"]
-        if self.tas.error:
-            return [f"on TAS: {self.tas.error}"]
-        names = list(dict.fromkeys([*self.kernel.seen, *self.tas.seen]))
-        return [
-            f"{n}:\n    kernel: {self.kernel.seen.get(n)!r}\n    TAS:    {self.tas.seen.get(n)!r}"
-            for n in names
-            if self.kernel.seen.get(n) != self.tas.seen.get(n)
-        ]
+        found = [f"on TAS: {self.tas.error}"] if self.tas.error else []
+        for n, v in self.kernel.seen.items():
+            if n not in self.tas.seen:
+                found += [f"{n}: not reached on TAS"] if not self.tas.error else []
+            elif v != self.tas.seen[n]:
+                found.append(f"{n}:\n    kernel: {v!r}\n    TAS:    {self.tas.seen[n]!r}")
+        return found + [f"{n}: only on TAS" for n in self.tas.seen if n not in self.kernel.seen]
 
 
 def compare(recipe: Recipe, mode: Mode, say: Callable[[str], None] = lambda _: None) -> Result:
