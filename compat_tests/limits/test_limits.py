@@ -238,7 +238,7 @@ def test_a_buffer_has_an_end(x: Pair) -> None:
     x.s.do("setsockopt", fd, 1, 7, (32768).to_bytes(4, "little"), 4, quiet=True)  # one that does not grow
     for _ in range(2000):
         sent = x.s.do("send", fd, pattern(x.case), x.case, NOSIGNAL, quiet=True).ret
-        if sent <= 0 and not x.s.do("poll", _pollfd(fd, OUT), 1, 40, quiet=True).ret:
+        if sent <= 0 and not x.s.do("poll", _pollfd(fd, OUT), 1, 100, quiet=True).ret:
             break
     x.s.poll((fd, OUT))
     while x.p.do("poll", _pollfd(pfd, IN), 1, 60, quiet=True).ret == 1:

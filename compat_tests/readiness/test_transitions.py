@@ -39,7 +39,7 @@ def fill(x: Pair, fd: int, pfd: int) -> None:
         if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret > 0:
             continue
         # the last pieces may still be on their way into the peer's buffer
-        if x.s.do("poll", _pollfd(fd, OUT), 1, 30, quiet=True).ret == 0:
+        if x.s.do("poll", _pollfd(fd, OUT), 1, 80, quiet=True).ret == 0:
             return
 
 
