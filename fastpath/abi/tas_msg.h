@@ -134,6 +134,7 @@ struct tas_msg {
 			struct tas_addr local, peer;
 			uint32_t flags; /* TAS_BIND_* */
 			uint32_t opts;  /* TAS_O_* */
+			uint32_t rcvbuf, sndbuf; /* as in tas_app_line */
 		} connect;
 		struct tas_msg_sock sock;
 		struct {

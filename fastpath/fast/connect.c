@@ -155,6 +155,9 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 		return err;
 	}
 	atomic_store_explicit(&s->base.b->a.opts, req->u.connect.opts, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->a.rcvbuf, req->u.connect.rcvbuf, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->a.sndbuf, req->u.connect.sndbuf, memory_order_relaxed);
+	tas__buffers(s, &s->base.b->a);
 	tas__sock_publish(s, TAS_S_SYN_SENT);
 	tas__sock_identify(&s->base, i);
 	tas__port_add(s);

@@ -9,7 +9,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RCV_FIRST = 65536, PUMP_BUDGET = 512 * 1024, PUMP_COST = 32 };
+enum { PUMP_BUDGET = 512 * 1024, PUMP_COST = 32 };
 static const uint64_t retry_ns = 5 * 1000 * 1000, connect_timeout_ns = 127ull * 1000 * 1000 * 1000;
 
 static void show_state(struct tas_sock *s)
@@ -221,9 +221,9 @@ void tas__local_abandon(struct tas_sock *s, int error)
 	tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 }
 
-static void stream_start(struct tas_sock *s)
+static void stream_start(struct tas_sock *s, const struct tas_app_line *a)
 {
-	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
+	tas__buffers(s, a);
 	s->rcv_limit = s->rcv_buf;
 }
 
@@ -242,8 +242,10 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 		tas__sock_free(b);
 		return -ENOBUFS;
 	}
-	stream_start(b);
+	stream_start(b, &l->base.b->a);
 	atomic_store_explicit(&b->base.b->a.opts, l->u.lis.opts, memory_order_relaxed);
+	atomic_store_explicit(&b->base.b->a.rcvbuf, b->rcvbuf_seen, memory_order_relaxed);
+	atomic_store_explicit(&b->base.b->a.sndbuf, b->sndbuf_seen, memory_order_relaxed);
 	a->u.local.peer = b;
 	b->u.local.peer = a;
 	atomic_store_explicit(&b->base.b->s.mss, 65483, memory_order_relaxed);
@@ -265,7 +267,7 @@ int tas__local_connect(struct tas_sock *a, struct tas_sock *l)
 {
 	if (tas__tx_first(a) < 0)
 		return -ENOBUFS;
-	stream_start(a);
+	stream_start(a, &a->base.b->a);
 	tas__sock_flags(a, TAS_F_LOCAL);
 	if (tas__accept_room(l))
 		return tas__local_establish(a, l);

@@ -68,6 +68,7 @@ struct tas_sock {
 	uint32_t ext_gen;             /* last extent generation given */
 	struct tas_ring rx[TAS_EXT_SLOTS], tx[TAS_EXT_SLOTS];
 	uint8_t rx_cur, tx_cur;       /* newest slot */
+	uint32_t rcvbuf_seen, sndbuf_seen; /* as the application set them; 0: automatic */
 	bool tx_full;                 /* the writer saw little room: tell it when there is some */
 	bool app_fin;                 /* the application has shut its sending side */
 	bool app_deaf;                /* the application has shut its receiving side */
@@ -149,6 +150,8 @@ void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 /* ---- stream memory: stream.c ---- */
 int tas__tx_first(struct tas_sock *s); /* offers the first transmit extent; 0 or -ENOMEM */
 /* Memory for receive bytes [off, off + len).  high: end of the highest byte present.  false: none, drop. */
+/* The receive window and the sender's limit as the application's line says: its own, or its listener's. */
+void tas__buffers(struct tas_sock *s, const struct tas_app_line *a);
 bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t high);
 void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32_t len);
 struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end);

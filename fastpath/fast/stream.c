@@ -13,7 +13,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384, BUF_LEAST = 4096 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, RCV_FIRST = 65536, RCV_MIN = 1024 };
 
 static uint32_t pow2_up(uint64_t n)
 {
@@ -155,16 +155,6 @@ void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32
 	}
 }
 
-/* SO_RCVBUF or SO_SNDBUF (as the kernel answers, doubled for its overhead; 0: not set) and the service's own limit. */
-static uint32_t bounded(uint32_t want, uint32_t option, uint32_t most)
-{
-	uint32_t limit = option && option / 2 < most ? option / 2 : most;
-
-	if (limit < BUF_LEAST)
-		limit = BUF_LEAST < most ? BUF_LEAST : most;
-	return want < limit ? want : limit;
-}
-
 /* ---- transmit ---- */
 int tas__tx_first(struct tas_sock *s)
 {
@@ -182,8 +172,9 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 
 	if (s->tx[slot].gen || !cur->active || s->base.closed)
 		return;
-	len = pow2_up(bounded(want, atomic_load_explicit(&s->base.b->a.sndbuf, memory_order_relaxed),
-			      tas_config.tcp_txbuf_len));
+	if (s->sndbuf_seen && want > s->sndbuf_seen)
+		want = s->sndbuf_seen;
+	len = pow2_up(want > tas_config.tcp_txbuf_len ? tas_config.tcp_txbuf_len : want);
 	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
 	tas__wake_soon(s, TAS_WAKE_OUT);
@@ -238,7 +229,7 @@ static int tx_read(struct tas_sock *s)
 	if (s->acked < cur->base && (!old->active || cur->base - s->acked > old->len))
 		return -EPROTO;
 	s->written = w;
-	if (3 * (w - from) >= 2 * (uint64_t)cur->len)
+	if (3 * (w - from) >= 2 * (uint64_t)cur->len || (s->sndbuf_seen && 3 * (w - s->acked) >= 2 * (uint64_t)s->sndbuf_seen))
 		s->tx_full = true;
 	return TAS_CH_WRITTEN;
 }
@@ -271,6 +262,7 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 {
 	struct tas_ring *cur = &s->tx[s->tx_cur], *old = &s->tx[!s->tx_cur];
 	uint64_t used;
+	uint32_t len = cur->len;
 
 	if (acked <= s->acked || !s->base.b)
 		return;
@@ -279,8 +271,12 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 	if (old->active && cur->active && acked >= cur->base)
 		ring_drop(s, old, &s->base.b->x.tx[!s->tx_cur]);
 	used = s->written - (acked > cur->base ? acked : cur->base);
+	if (s->sndbuf_seen && s->sndbuf_seen < len) {
+		len = s->sndbuf_seen;
+		used = s->written - acked;
+	}
 	/* Linux: a writer is told when a third is free (sk_stream_is_writeable) */
-	if (3 * used <= 2 * (uint64_t)cur->len &&
+	if (3 * used <= 2 * (uint64_t)len &&
 	    (s->tx_full ||
 	     (s->room_told != s->written && atomic_load_explicit(&s->base.b->a.tx_want, memory_order_relaxed)))) {
 		s->tx_full = false;
@@ -290,25 +286,39 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 }
 
 /* ---- the application's line ---- */
+/* Linux counts what bytes need beside themselves: of a small buffer half is offered, of a large one about three quarters. */
+static uint32_t window_of(uint32_t rcvbuf)
+{
+	uint64_t w = rcvbuf <= 16384 ? rcvbuf / 2 : (uint64_t)rcvbuf * 3 / 4;
+
+	if (!rcvbuf)
+		w = RCV_FIRST;
+	if (w < RCV_MIN)
+		w = RCV_MIN;
+	return w < tas_config.tcp_rxbuf_len ? (uint32_t)w : tas_config.tcp_rxbuf_len;
+}
+
+void tas__buffers(struct tas_sock *s, const struct tas_app_line *a)
+{
+	s->rcvbuf_seen = atomic_load_explicit(&a->rcvbuf, memory_order_relaxed);
+	s->sndbuf_seen = atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
+	s->rcv_buf = window_of(s->rcvbuf_seen);
+}
+
 static bool rx_read(struct tas_sock *s, int *changed)
 {
 	uint64_t c = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
-	uint32_t most = bounded(UINT32_MAX, atomic_load_explicit(&s->base.b->a.rcvbuf, memory_order_relaxed),
-				tas_config.tcp_rxbuf_len);
 	uint64_t limit;
 
 	if (c < s->consumed || c > s->delivered)
 		return false;
 	s->consumed = c;
 	rx_retire(s);
-	/* a window that was offered stays; what is offered from now on is less */
-	if (s->rcv_buf > most)
-		s->rcv_buf = most;
 	/* the reader keeps up: offer more, as long as memory for it can be had (a free slot, or a ring that large) */
-	if (c - s->grow_mark >= s->rcv_buf && s->rcv_buf < most) {
+	if (!s->rcvbuf_seen && c - s->grow_mark >= s->rcv_buf && s->rcv_buf < tas_config.tcp_rxbuf_len) {
 		s->grow_mark = c;
 		if (!s->rx[!s->rx_cur].gen)
-			s->rcv_buf = s->rcv_buf * 2 < most ? s->rcv_buf * 2 : most;
+			s->rcv_buf *= 2;
 	}
 	limit = c + s->rcv_buf;
 	if (limit > s->rcv_limit) {
@@ -332,6 +342,12 @@ int tas__app_read(struct tas_sock *s)
 	int changed = 0, r = tx_read(s);
 	uint32_t want, keep[4];
 
+	s->sndbuf_seen = atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
+	want = atomic_load_explicit(&a->rcvbuf, memory_order_relaxed);
+	if (want != s->rcvbuf_seen) {
+		s->rcvbuf_seen = want;
+		s->rcv_buf = window_of(want); /* less: what was offered stays, and is not offered again */
+	}
 	if (r < 0 || !rx_read(s, &changed))
 		return -EPROTO;
 	changed |= r;

@@ -12,7 +12,7 @@
 
 #include "fast/wire.h"
 
-enum { RCV_FIRST = 65536, PMTU_MIN = 552 };
+enum { PMTU_MIN = 552 };
 
 static uint8_t isn_key[16];
 
@@ -73,7 +73,7 @@ void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn, const uint
 	struct tcp_config cfg;
 
 	config_for(s, &cfg);
-	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
+	tas__buffers(s, &s->listener->base.b->a);
 	s->rcv_limit = s->rcv_buf;
 	tcp_open_passive(&s->u.tcp, &cfg, isn ? *isn : isn_for(s), syn, s->rcv_limit, s->core->now);
 	s->opts_seen = s->listener->u.lis.opts;
@@ -88,7 +88,6 @@ int tas__wire_connect(struct tas_sock *s, uint32_t opts)
 	if (tas__tx_first(s) < 0)
 		return -ENOBUFS;
 	config_for(s, &cfg);
-	s->rcv_buf = RCV_FIRST < tas_config.tcp_rxbuf_len ? RCV_FIRST : tas_config.tcp_rxbuf_len;
 	s->rcv_limit = s->rcv_buf;
 	tcp_open_active(&s->u.tcp, &cfg, isn_for(s), s->rcv_limit, s->core->now);
 	s->opts_seen = opts;
@@ -113,6 +112,8 @@ static bool promote(struct tas_sock *s)
 		return false;
 	}
 	atomic_store_explicit(&s->base.b->a.opts, s->opts_seen, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->a.rcvbuf, s->rcvbuf_seen, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->a.sndbuf, s->sndbuf_seen, memory_order_relaxed);
 	tas__sock_publish(s, TAS_S_SYN_RECV);
 	return true;
 }

@@ -105,7 +105,7 @@ static void a_full_ring_takes_what_fits_and_asks_for_more(void **state)
 	offer(&b->x.tx[0], 0, TX_AT, 4096, 3);
 	assert_int_equal(send_n(5000), 4096);
 	assert_int_equal(send_n(1), -EAGAIN);
-	assert_int_equal(atomic_load(&b->a.tx_want), 8192);
+	assert_int_equal(atomic_load(&b->a.tx_want), 32768);
 	assert_int_equal(tas__tx_room(b, &len), 0);
 	atomic_store(&b->s.tx_acked, 100);
 	assert_int_equal(tas__tx_room(b, &len), 100);

@@ -105,7 +105,7 @@ void tas_signal_info(int sig, siginfo_t *info)
 /* ---- what happened: under the table lock ---- */
 static void look_closely(struct watch *e, bool tell)
 {
-	struct tas_block *b = e->o->b;
+	struct tas_block *b = tas__block(e->o);
 	uint32_t in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
 	uint32_t out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
 	uint32_t flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
@@ -286,7 +286,7 @@ static struct watch *watch_new(struct tas_obj *o)
 	*e = (struct watch){.o = o, .fd = -1, .next = all};
 	all = e;
 	by_id[o->id] = e;
-	tas__subscribe(&w, o->b, o->id, o->gen, false);
+	tas__obj_subscribe(&w, o, false);
 	look(e, false);
 	return e;
 }
@@ -302,8 +302,8 @@ void tas__async_forget(struct tas_obj *o)
 		return;
 	if (w.ss && w.ss == o->ss) {
 		by_id[o->id] = NULL;
-		if (tas__alive(w.ss) && atomic_load(&o->b->s.gen) == o->gen)
-			tas__unsubscribe(&w, o->b, o->id, o->gen);
+		if (tas__obj_live(o))
+			tas__obj_unsubscribe(&w, o);
 	}
 	*p = e->next;
 	e->next = spare;

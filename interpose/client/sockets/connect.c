@@ -213,6 +213,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (m.u.connect.local.port)
 		m.u.connect.flags |= TAS_BIND_BOUND;
 	m.u.connect.opts = tas__opts_touched(o) ? tas__opts_of(fd) : 0;
+	tas__opts_buffers(o, fd, &m.u.connect.rcvbuf, &m.u.connect.sndbuf);
 	if (!asking_begin(o, &mask)) { /* another thread is faster: what its attempt came to is ours, too */
 		tas__session_put(ss);
 		tas__connect_await(o);

@@ -225,6 +225,8 @@ static int become_listener(struct tas_obj *o, int fd, struct tas_session *ss, co
 		atomic_store(&o->b->c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));
 		atomic_store_explicit(&o->kind, TAS_OBJ_LISTEN, memory_order_release);
+		if (tas__opts_touched(o))
+			tas__opts_mirror(o, fd); /* buffers, which the service gives to connections */
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
 		tas__ep_became_tas(o);
 	}

@@ -118,6 +118,12 @@ bool tas__opt_device(const struct tas_obj *o, int fd)
 	return touched(o, TAS_BIT_SO_BINDTODEVICE) && int_opt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
 }
 
+void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t *snd)
+{
+	*rcv = touched(o, TAS_BIT_SO_RCVBUF) ? (uint32_t)int_opt(fd, SOL_SOCKET, SO_RCVBUF) : 0;
+	*snd = touched(o, TAS_BIT_SO_SNDBUF) ? (uint32_t)int_opt(fd, SOL_SOCKET, SO_SNDBUF) : 0;
+}
+
 /* What was never set has the value that it began with, in the block as well: 0. */
 static uint32_t flag_of(const struct tas_obj *o, int fd, int bit, uint32_t flag)
 {

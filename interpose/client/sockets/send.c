@@ -46,25 +46,46 @@ static int offered_extent(struct tas_block *b, uint32_t *gen)
 	return -1;
 }
 
+/* SO_SNDBUF as the program set it bounds what is queued, whatever the ring could hold.  0: it did not. */
+static uint32_t limit_of(const struct tas_block *b)
+{
+	return atomic_load_explicit(&b->a.sndbuf, memory_order_relaxed);
+}
+
+static uint64_t within_limit(const struct tas_block *b, uint64_t room, uint64_t queued, uint32_t *len)
+{
+	uint32_t limit = limit_of(b);
+
+	if (__builtin_expect(!limit, 1))
+		return room;
+	if (*len > limit)
+		*len = limit;
+	if (queued >= limit)
+		return 0;
+	return room < limit - queued ? room : limit - queued;
+}
+
 /* Bytes that can be written now (without the lock: a guess that poll may act on); *len: of the ring, 0: none yet. */
 uint64_t tas__tx_room(struct tas_block *b, uint32_t *len)
 {
-	uint64_t base = 0, acked, written;
+	uint64_t base = 0, acked, written, queued, room;
 	uint32_t gen;
 	int i = offered_extent(b, &gen);
 
 	*len = 0;
+	written = atomic_load_explicit(&b->a.tx_written, memory_order_acquire);
+	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
+	queued = written > acked ? written - acked : 0;
 	if (i >= 0) {
 		*len = atomic_load_explicit(&b->x.tx[i].len, memory_order_relaxed);
-		return *len;
+		return within_limit(b, *len, queued, len);
 	}
 	if (current_extent(b, &base, len) < 0)
 		return 0;
-	written = atomic_load_explicit(&b->a.tx_written, memory_order_acquire);
-	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
 	if (acked > base)
 		base = acked;
-	return written <= base ? *len : written - base >= *len ? 0 : *len - (written - base);
+	room = written <= base ? *len : written - base >= *len ? 0 : *len - (written - base);
+	return within_limit(b, room, queued, len);
 }
 
 /*
@@ -125,11 +146,19 @@ static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
 	return (ssize_t)n;
 }
 
-/* Length of the ring to ask for: room for all that is left, at least twice what there is.  The service clamps it. */
-static uint32_t want_of(uint32_t len, size_t left)
+/*
+ * Length of the ring to ask for: room for all that is left, at least eight times what there is, or what SO_SNDBUF allows: a
+ * reader that takes nothing leaves us the ring in use and one more, and Linux takes megabytes of a program before it lets
+ * it wait for itself.  The service clamps it.
+ */
+static uint32_t want_of(const struct tas_block *b, uint32_t len, size_t left)
 {
-	uint32_t want = len >= WANT_MAX ? 1u << 30 : len ? len * 2 : 16384;
+	uint32_t want = len >= WANT_MAX ? 1u << 30 : len ? len * 8 : 16384, limit = limit_of(b);
 
+	if (limit && len >= limit)
+		return 1; /* no larger ring, but word of room */
+	if (limit)
+		return limit < WANT_MAX ? limit : WANT_MAX;
 	while (want < left && want < WANT_MAX)
 		want *= 2;
 	return want;
@@ -147,7 +176,7 @@ static bool may_grow(struct tas_obj *o)
 
 	if (current_extent(b, &base, &len) < 0)
 		return true;
-	if (len >= WANT_MAX || atomic_load_explicit(&o->grow_asked, memory_order_relaxed) == len)
+	if (len >= WANT_MAX || (limit_of(b) && len >= limit_of(b)) || atomic_load_explicit(&o->grow_asked, memory_order_relaxed) == len)
 		return false;
 	/* both slots taken: the old ring is not empty yet, and the service cannot offer another */
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
@@ -177,7 +206,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 {
 	struct tas_block *b;
 	uint64_t base = 0, written, acked, from, at;
-	uint32_t len = 0;
+	uint32_t len = 0, len_limited = UINT32_MAX;
 	ssize_t done = 0;
 	int i, r = tas__obj_lock(o, true, &b);
 
@@ -191,6 +220,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 		max = (size_t)(len - (written - from));
 	else if (i < 0 || written - from >= len)
 		max = 0;
+	max = (size_t)within_limit(b, max, written - acked, &len_limited);
 	while ((size_t)done < max) {
 		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base,
 						    len, at, at + (max - (size_t)done));
@@ -217,7 +247,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 		cork(b, flags & MSG_MORE);
 		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
 	} else if (!max) {
-		atomic_store_explicit(&b->a.tx_want, want_of(len, left), memory_order_relaxed);
+		atomic_store_explicit(&b->a.tx_want, want_of(b, len, left), memory_order_relaxed);
 	}
 	tas__unlock(&b->c.lock_tx);
 	if (done > 0 || !max)

@@ -280,6 +280,8 @@ uint32_t tas__bind_flags(int fd);
 /* ---- option.c ---- */
 uint32_t tas__opts_of(int fd);
 void tas__opts_mirror(struct tas_obj *o, int fd);
+/* SO_RCVBUF and SO_SNDBUF where the program set them, else 0. */
+void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t *snd);
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
 bool tas__opt_touched_linger(const struct tas_obj *o);
 bool tas__opts_touched(const struct tas_obj *o); /* any */
