@@ -13,7 +13,7 @@ FEATURES = {
     "link": 0.45, "v6": 0.15, "threads": 0.3, "fork": 0.2, "epoll": 0.65, "poll": 0.5, "oob": 0.12, "options": 0.35,
     "dup": 0.4, "files": 0.2, "signals": 0.12, "passing": 0.1, "fill": 0.06, "messages": 0.4, "shutdown": 0.5,
     "reset": 0.3, "names": 0.3, "flags": 0.3, "refused": 0.2, "nested": 0.06, "blocking": 0.15, "again": 0.2,
-    "half": 0.3, "few": 0.2, "shared_sets": 0.03,
+    "half": 0.3, "few": 0.2, "many": 0.2, "copying": 0.15, "shared_sets": 0.03,
 }  # fmt: skip
 EVENTS = ("IN", "OUT", "IN|OUT", "IN|RDHUP", "IN|OUT|RDHUP", "IN|PRI", "IN|OUT|PRI|RDHUP", "RDHUP", "HUP", "0")
 MODES = ("", "", "|ET", "|ET", "|ONESHOT", "|ET|ONESHOT")
@@ -169,7 +169,8 @@ class Generator:
             (self._signal, 1.5, "signals" in h), (self._pass, 1, "passing" in h), (self._fill, 0.5, "fill" in h),
             (self._name, 1, "names" in h), (self._flag, 1, "flags" in h), (self._refused, 0.6, "refused" in h),
             (self._nest, 0.8, "nested" in h), (self._reuse, 0.5, "again" in h), (self._half, 1, "half" in h),
-            (self._listen_again, 0.3, "again" in h),
+            (self._listen_again, 0.3, "again" in h), (self._many, 1.5, "many" in h), (self._copy, 1.5, "copying" in h),
+            (self._range, 0.15, "many" in h),
         ]  # fmt: skip
         return [(f, w) for f, w, wanted in table if wanted]
 
@@ -199,6 +200,33 @@ class Generator:
             how, flags = "recv", "DONTWAIT" if "|" not in flags and flags != "PEEK" else "PEEK|DONTWAIT"
         n = r.choice((self.number(), "5000", "5000", "0" if r.random() < 0.1 else "3"))
         self.say(f"{how} {v} {n}" + (f" {flags}" if how in ("recv", "recvmsg") else ""), actor)
+
+    def _many(self) -> None:
+        """Several messages by one call."""
+        v = self._any_conn()
+        if v:
+            how = self.rng.choice(("sendmmsg", "recvmmsg"))
+            self.say(f"{how} {v} {self.rng.choice((1, 5, 100))} {self.rng.choice((0, 1, 2, 4))}", self.actor(v))
+
+    def _copy(self) -> None:
+        """What the kernel copies by itself: from files, between sockets and pipes."""
+        r = self.rng
+        v = self.some("conn")
+        into, out = self.some("out"), self.some("in")
+        if not into or not out:
+            a, b = self.new("in"), self.new("out")
+            self.say("pipe", to=f"{a} {b}")
+        elif v and r.random() < 0.4:
+            self.say(f"sendfile {v} {self.number()}", self.actor(v))
+        elif v and r.random() < 0.5:
+            self.say(f"splice {v} {into} {self.number()}", self.actor(v))
+        elif v:
+            self.say(f"splice {out} {v} {self.number()}", self.actor(v))
+
+    def _range(self) -> None:
+        v = self.some("conn", "fresh", "listener")
+        if v:
+            self.say(f"close_range {v} {v if self.rng.random() < 0.6 else 60}", self.actor(v))
 
     def _oob(self) -> None:
         r = self.rng

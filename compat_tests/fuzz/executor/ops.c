@@ -13,7 +13,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/select.h>
+#include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -303,6 +305,58 @@ static void op_recvmsg(struct slot *s)
 		say_data(s, s->ret);
 }
 
+/* n messages of so many bytes each; args: fd len n origin. */
+static void op_sendmmsg(struct slot *s)
+{
+	struct mmsghdr m[4] = { 0 };
+	struct iovec v[4];
+	unsigned int n = s->arg[2] < 0 || s->arg[2] > 4 ? 4 : (unsigned int)s->arg[2];
+
+	pattern(s->arg[3], size_of(s->arg[1]));
+	for (unsigned int i = 0; i < n; i++) {
+		v[i] = (struct iovec){ data, size_of(s->arg[1]) };
+		m[i].msg_hdr = (struct msghdr){ .msg_iov = &v[i], .msg_iovlen = 1 };
+	}
+	result(s, sendmmsg((int)s->arg[0], m, n, MSG_DONTWAIT));
+	for (int i = 0; i < s->ret; i++)
+		say(s, " %u", m[i].msg_len);
+}
+
+static void op_recvmmsg(struct slot *s)
+{
+	struct mmsghdr m[4] = { 0 };
+	struct iovec v[4];
+	size_t each = size_of(s->arg[1]) > DATA_MAX / 4 ? DATA_MAX / 4 : size_of(s->arg[1]);
+	unsigned int n = s->arg[2] < 0 || s->arg[2] > 4 ? 4 : (unsigned int)s->arg[2];
+
+	for (unsigned int i = 0; i < n; i++) {
+		v[i] = (struct iovec){ data + i * each, each };
+		m[i].msg_hdr = (struct msghdr){ .msg_iov = &v[i], .msg_iovlen = 1 };
+	}
+	result(s, recvmmsg((int)s->arg[0], m, n, MSG_DONTWAIT, NULL));
+	for (int i = 0; i < s->ret; i++)
+		say(s, " %u flags %#x #%08x", m[i].msg_len, m[i].msg_hdr.msg_flags, hash(data + (size_t)i * each, m[i].msg_len));
+}
+
+/* From a file of our own; args: fd len _ origin. */
+static void op_sendfile(struct slot *s)
+{
+	int file = memfd_create("fuzz", MFD_CLOEXEC);
+	off_t at = 3;
+
+	pattern(s->arg[3], size_of(s->arg[1]) + 3);
+	if (write(file, data, size_of(s->arg[1]) + 3) < 0)
+		s->second = -1;
+	result(s, sendfile((int)s->arg[0], file, &at, size_of(s->arg[1])));
+	say(s, " at %ld", (long)at);
+	close(file);
+}
+
+static void op_splice(struct slot *s) /* from to len */
+{
+	result(s, splice((int)s->arg[0], NULL, (int)s->arg[1], NULL, size_of(s->arg[2]), SPLICE_F_NONBLOCK));
+}
+
 /* Writes until the socket has refused for a while: rings grow, the other end takes some. */
 static void op_fill(struct slot *s)
 {
@@ -347,6 +401,13 @@ static void op_shutdown(struct slot *s)
 static void op_close(struct slot *s)
 {
 	result(s, s->arg[0] > 2 ? close((int)s->arg[0]) : (errno = EBADF, -1));
+}
+
+static void op_close_range(struct slot *s)
+{
+	long from = s->arg[0] > 2 ? s->arg[0] : 3, to = s->arg[1] > from ? s->arg[1] : from;
+
+	result(s, close_range((unsigned int)from, (unsigned int)(to > 60 ? 60 : to), 0));
 }
 
 static void op_dup(struct slot *s)
@@ -589,6 +650,8 @@ const struct op ops[] = {
 	{ "write", op_write, 2 },	  { "notify", op_notify, 1 },	      { "recv", op_recv, 3 },
 	{ "read", op_read, 2 },		  { "writev", op_writev, 2 },	      { "readv", op_readv, 2 },
 	{ "sendmsg", op_sendmsg, 3 },	  { "recvmsg", op_recvmsg, 3 },	      { "fill", op_fill, 1 },
+	{ "sendmmsg", op_sendmmsg, 3 },	  { "recvmmsg", op_recvmmsg, 3 },     { "sendfile", op_sendfile, 2 },
+	{ "splice", op_splice, 3 },	  { "close_range", op_close_range, 2 },
 	{ "drain", op_drain, 1 },	  { "shutdown", op_shutdown, 2 },     { "close", op_close, 1 },
 	{ "dup", op_dup, 1 },		  { "dup2", op_dup2, 2 },	      { "dup3", op_dup3, 2 },
 	{ "dupfd", op_dupfd, 2 },	  { "setfl", op_setfl, 2 },	      { "getfl", op_getfl, 1 },
