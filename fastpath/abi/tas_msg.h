@@ -66,6 +66,11 @@ enum tas_msg_op {
 	/* System calls on TAS numbers that passed libc by come from here.  req: raw (the count is the total so far).  No
 	 * reply. */
 	TAS_MSG_RAW,
+	/* A program that cannot have the library will be run with this connection.  fds: the backing socket.  rep fds: a stream to be
+	 * put into its place.  From a session of its own, which need not attach: the service carries bytes once it hangs up
+	 * (the program runs).  TAS_FALLBACK: no connection of TAS. */
+	TAS_MSG_BRIDGE,
+	TAS_MSG_BRIDGE_CANCEL, /* the exec failed: those that this session asked for are not */
 };
 
 enum tas_admin_what { TAS_ADMIN_STATUS = 1, TAS_ADMIN_CONNS = 2, TAS_ADMIN_STATS = 3, TAS_ADMIN_PROCS = 4,

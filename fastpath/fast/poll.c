@@ -61,33 +61,40 @@ static unsigned output_run(struct tas_stack *k)
 	return spent;
 }
 
+bool tas__sock_hint(struct tas_sock *s)
+{
+	uint32_t id = s->base.id;
+	struct tas_sock_base *b;
+	int changed;
+
+	if (s->base.kind == TAS_K_LISTENER) {
+		tas__listener_hint(s);
+		return true;
+	}
+	if (s->dead || s->base.closed)
+		return true;
+	changed = tas__app_read(s);
+	if (changed < 0)
+		tas__sock_nonsense(s); /* not freed: it is not closed */
+	else if (s->base.kind == TAS_K_LINK)
+		tas__wire_hint(s, changed);
+	else
+		tas__local_hint(s, changed);
+	b = tas__sock(id, 0); /* the hint may have ended it */
+	return b && tas__of(b) == s;
+}
+
 static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 {
 	struct tas_sock_base *b = tas__sock(id, 0);
-	struct tas_sock *s;
-	int changed;
 
 	tas_count(c, TAS_CTR_app_hints, 1);
 	if (!b || !tas__set_reaches(p->set, b->set)) {
 		tas_count(c, TAS_CTR_app_bad_hints, 1);
 		return;
 	}
-	s = tas__of(b);
-	if (b->kind == TAS_K_LISTENER) {
-		tas__listener_hint(s);
-	} else if (!s->dead && !b->closed) {
-		changed = tas__app_read(s);
-		if (changed < 0) {
-			tas__sock_nonsense(s); /* not freed: it is not closed */
-			changed = 0;
-		} else if (b->kind == TAS_K_LINK)
-			tas__wire_hint(s, changed);
-		else
-			tas__local_hint(s, changed);
-		b = tas__sock(id, 0); /* the hint may have ended it */
-		if (!b || tas__of(b) != s)
-			return;
-	}
+	if (!tas__sock_hint(tas__of(b)))
+		return;
 	if (!tas_claim_test(p->region->claims, id))
 		tas__sock_unclaimed(b);
 }
@@ -180,6 +187,11 @@ unsigned tas_core_poll(struct tas_core *c)
 	tas__timers_run(c, &work);
 	work += output_run(c->stack);
 	tas__wakes_run(c);
+	if (c->index == 0 && tas__bridges_due()) {
+		work++;
+		tas__bridges_run();
+		tas__wakes_run(c);
+	}
 	return work;
 }
 
@@ -200,7 +212,7 @@ bool tas_core_sleep_begin(struct tas_core *c)
 			return false;
 		}
 	}
-	if (c->stack->out_head) {
+	if (c->stack->out_head || tas__bridges_due()) {
 		tas_core_sleep_end(c);
 		return false;
 	}

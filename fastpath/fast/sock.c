@@ -146,6 +146,7 @@ void tas__sock_unplace(struct tas_sock *s)
 
 	if (b->id == UINT32_MAX)
 		return;
+	tas__bridge_orphan(s);
 	tas__accept_forget(s);
 	tas__moved_drop(b, NULL);
 	tas__watch_del(b);

@@ -79,6 +79,7 @@ struct tas_sock {
 	uint32_t opts_seen;
 	uint32_t keep_seen[4];
 
+	struct tas_bridge *bridge; /* NULL: none */
 	struct tas_sock *listener; /* embryo or pending local connect: who will accept it */
 	/* in an accept queue: entry number aq_at, linked in order of entries; NULL pprev: in none */
 	struct tas_sock *aq_of, *aq_next, **aq_pprev;
@@ -208,6 +209,15 @@ void tas__timers_run(struct tas_core *c, unsigned *work);
 uint64_t tas__timer_next(const struct tas_core *c);
 void tas__output_soon(struct tas_sock *s);
 void tas__output_forget(struct tas_sock *s);
+
+/* What an application says by a hint.  False: it is gone. */
+bool tas__sock_hint(struct tas_sock *s);
+
+/* ---- bridges: bridge.c ---- */
+void tas__bridge_wake(struct tas_bridge *b);
+void tas__bridge_orphan(struct tas_sock *s);
+void tas__bridges_run(void);
+bool tas__bridges_due(void);
 
 /* A shared counter made no sense: reset this connection. */
 void tas__sock_nonsense(struct tas_sock *s);

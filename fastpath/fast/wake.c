@@ -144,6 +144,8 @@ void tas__wake(struct tas_sock *s, unsigned what)
 		atomic_fetch_add_explicit(&b->s.ev_in, 1, memory_order_seq_cst);
 	if (what & TAS_WAKE_OUT)
 		atomic_fetch_add_explicit(&b->s.ev_out, 1, memory_order_seq_cst);
+	if (s->bridge)
+		tas__bridge_wake(s->bridge);
 	wake_sets(s, s->base.kind == TAS_K_LISTENER ? tas__accept_news(s) : 1);
 	if ((what & TAS_WAKE_IN) && atomic_load_explicit(&b->c.wait_in, memory_order_seq_cst)) {
 		tas_count(s->core, TAS_CTR_app_wakeups, 1);

@@ -127,6 +127,8 @@ static void drain(struct tas_session *s)
 
 void tas__session_close(struct tas_session *s)
 {
+	while (s->n_bridges)
+		tas__bridge_start(s->bridge[--s->n_bridges]);
 	tas_loop_del(&s->io);
 	drain(s);
 	close(s->io.fd);
@@ -141,7 +143,7 @@ void tas__session_close(struct tas_session *s)
 
 void tas__exit_if_unused(void)
 {
-	if (tas_config.exit_idle && ctl.used && !ctl.n_sessions && !tas__proc_count())
+	if (tas_config.exit_idle && ctl.used && !ctl.n_sessions && !tas__proc_count() && !tas__bridges_count())
 		tas_loop_stop();
 }
 

@@ -216,6 +216,38 @@ static int watch(struct tas_request *q)
 	return first;
 }
 
+/* ---- bridges ---- */
+static int bridge(struct tas_request *q)
+{
+	struct tas_sock_base *s;
+	struct tas_ident i;
+	int err = tas__ident_read(q->fd[0], &i), program;
+
+	s = err ? NULL : tas__sock_by_cookie(i.cookie);
+	if (!s || s->closed || s->ident.ino != i.ino || s->kind == TAS_K_LISTENER)
+		return TAS_FALLBACK;
+	if (q->s->n_bridges == TAS_SESSION_BRIDGES)
+		return -ENOBUFS;
+	err = tas__watch_add(s, q->fd[0]);
+	if (err)
+		return err;
+	err = tas__bridge_new(s, q->fd[0], &program, &q->s->bridge[q->s->n_bridges]);
+	if (err)
+		return err;
+	s->watched = true; /* the bridge has the backing socket: its end is a close like others */
+	q->fd[0] = -1;
+	q->s->n_bridges++;
+	reply_fd(q, program, true);
+	return 0;
+}
+
+static int bridge_cancel(struct tas_request *q)
+{
+	while (q->s->n_bridges)
+		tas__bridge_end(q->s->bridge[--q->s->n_bridges]);
+	return 0;
+}
+
 /* ---- memory and wait sets ---- */
 static int chunk(struct tas_request *q)
 {
@@ -417,6 +449,8 @@ static const struct {
 	[TAS_MSG_UNSUBSCRIBE] = { unsubscribe, 0, 0, ATTACHED },
 	[TAS_MSG_EXEC_BEGIN] = { exec_begin, 0, 0, ATTACHED | HINTS },
 	[TAS_MSG_EXEC_FAILED] = { exec_failed, 0, 0, ATTACHED },
+	[TAS_MSG_BRIDGE] = { bridge, 1, 1, 0 },
+	[TAS_MSG_BRIDGE_CANCEL] = { bridge_cancel, 0, 0, 0 },
 	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED },
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },

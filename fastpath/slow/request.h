@@ -7,11 +7,15 @@
 
 #include "slow/stack.h"
 
+enum { TAS_SESSION_BRIDGES = 64 };
+
 struct tas_session {
 	struct tas_pollable io; /* first */
 	struct tas_proc *proc;  /* NULL: has not attached (tasctl never does) */
 	uid_t uid;              /* of who connected, for limits */
 	pid_t maker;            /* who made the connection or the pair */
+	struct tas_bridge *bridge[TAS_SESSION_BRIDGES]; /* to be started when this hangs up */
+	unsigned n_bridges;
 	struct tas_session *next, **pprev;
 };
 

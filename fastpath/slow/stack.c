@@ -130,6 +130,7 @@ void tas_stack_exit(void)
 {
 	tas__control_exit();
 	tas__procs_exit(); /* what they held closes as at their death */
+	tas__bridges_exit();
 	tas__socks_exit(); /* what is left says goodbye to its peer */
 	tas__watch_exit();
 	repair_exit();

@@ -186,6 +186,16 @@ int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req);
 int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
 int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
 
+/* ---- bridges: fast/bridge.c ---- */
+struct tas_bridge;
+/* A stream for a program that will have the socket without the library; *program is its end.  The bridge owns fd (the backing
+ * socket), and does nothing before it is started.  0, -errno, TAS_FALLBACK. */
+int tas__bridge_new(struct tas_sock_base *s, int fd, int *program, struct tas_bridge **b);
+void tas__bridge_start(struct tas_bridge *b);
+void tas__bridge_end(struct tas_bridge *b);
+uint32_t tas__bridges_count(void);
+void tas__bridges_exit(void);
+
 /* Hints of process p: called by tas_core_poll() for polled processes, by control.c when a doorbell rings (after which the
  * process is polled again). */
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p);

@@ -265,6 +265,34 @@ int tas__sock_move(struct tas_sock_base *s, struct tas_set *to)
 	return 0;
 }
 
+int tas__bridge_new(struct tas_sock_base *s, int fd, int *program, struct tas_bridge **b)
+{
+	(void)s;
+	(void)fd;
+	(void)program;
+	(void)b;
+	return TAS_FALLBACK;
+}
+
+void tas__bridge_start(struct tas_bridge *b)
+{
+	(void)b;
+}
+
+void tas__bridge_end(struct tas_bridge *b)
+{
+	(void)b;
+}
+
+uint32_t tas__bridges_count(void)
+{
+	return 0;
+}
+
+void tas__bridges_exit(void)
+{
+}
+
 void tas__moved_drop_all(struct tas_set *set)
 {
 	(void)set;

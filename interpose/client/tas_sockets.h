@@ -112,6 +112,15 @@ TAS_PUBLIC void tas_before_spawn(void);
 /* Around execve in a process of our own (never in a vfork child).  After a failed exec call tas_exec_failed(). */
 TAS_PUBLIC void tas_before_exec(void);
 TAS_PUBLIC void tas_exec_failed(void);
+/* Before an exec of a program that cannot have the library (static, set-user-ID): the connections of TAS among the numbers that
+ * survive are replaced by streams that the service carries.  May be called in a vfork child.  If the exec fails, cancel. */
+struct tas_bridges {
+	int ctl; /* -1: there was nothing to do */
+	unsigned n;
+	int fd[64], saved[64];
+};
+TAS_PUBLIC void tas_bridge(struct tas_bridges *b);
+TAS_PUBLIC void tas_bridge_cancel(struct tas_bridges *b);
 /* True if the process holds a TAS socket that would survive an exec. */
 TAS_PUBLIC bool tas_exec_keeps_sockets(void);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.

@@ -89,17 +89,46 @@ static int exec_raw(const struct target *t, char *const argv[], char *const envp
 	}
 }
 
+static bool is_deaf(const struct target *t)
+{
+	switch (t->how) {
+	case BY_PATH:
+		return t->path && tas__deaf(AT_FDCWD, t->path);
+	case BY_SEARCH:
+		return tas__deaf_search(t->path);
+	case BY_FD:
+		return tas__deaf(t->fd, NULL);
+	default:
+		return t->path && (*t->path ? tas__deaf(t->fd, t->path) : tas__deaf(t->fd, NULL));
+	}
+}
+
+/* In a vfork child as well: bridges touch no memory but the stack. */
+static int exec_bridged(const struct target *t, char *const argv[], char *const envp[])
+{
+	struct tas_bridges b = {.ctl = -1};
+	int err;
+
+	if (tas__ready && !tas__wild(t->path) && is_deaf(t))
+		tas_bridge(&b);
+	exec_raw(t, argv, envp);
+	err = errno;
+	tas_bridge_cancel(&b);
+	errno = err;
+	return -1;
+}
+
 static int exec_target(const struct target *t, char *const argv[], char *const envp[])
 {
 	struct tas__env env = {NULL, 0};
 	int err;
 
 	if (tas__passive())
-		return exec_raw(t, argv, envp);
+		return exec_bridged(t, argv, envp);
 	tas_before_exec();
 	if (tas_exec_keeps_sockets())
 		envp = tas__env_with_us(envp, &env);
-	exec_raw(t, argv, envp);
+	exec_bridged(t, argv, envp);
 	err = errno;
 	tas__env_free(&env);
 	tas_exec_failed();

@@ -133,6 +133,10 @@ struct tas__env {
 };
 char *const *tas__env_with_us(char *const *envp, struct tas__env *env);
 void tas__env_free(struct tas__env *env);
+/* Is the program one into which the dynamic linker will not load us?  dir: as for openat; path NULL: dir is the program. */
+bool tas__deaf(int dir, const char *path);
+/* The same for what execvp would find. */
+bool tas__deaf_search(const char *file);
 extern char tas__self_path[4096];
 
 #endif
