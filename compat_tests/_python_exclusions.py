@@ -1,7 +1,7 @@
 """Tests of CPython that are not expected to pass with the module substituted, each with its reason.
 
-Keys are patterns (fnmatch) of test ids; those under MAY_FAIL depend on timing or on sizes of buffers, and those under RACES
-have to pass once in five times.
+Keys are patterns (fnmatch) of test ids; those under MAY_FAIL depend on timing or on sizes of buffers, those
+under RACES have to pass once in five times.
 """
 
 from __future__ import annotations

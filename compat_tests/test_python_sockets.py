@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _lab import BUILD, KERNEL_ONLY, ROOT
+from _lab import BUILD, KERNEL_ONLY, ROOT, until
 from _python_exclusions import MAY_FAIL
 
 from tas_sockets._control import Control, What
@@ -49,8 +49,8 @@ class Running:
         env = {**os.environ, "TAS_SOCKET": self.socket, "TAS_REQUIRE": "1", "PYTHONPATH": f"{ROOT}:{HERE}"}
         return subprocess.run([PYTHON, *argv], env=env, capture_output=True, text=True, timeout=timeout, cwd="/tmp")
 
-    def script(self, text: str) -> str:
-        p = self.run("-X", "dev", "-W", "error", "-c", text)
+    def script(self, text: str, timeout: float = 120) -> str:
+        p = self.run("-X", "dev", "-W", "error", "-c", text, timeout=timeout)
         assert p.returncode == 0, p.stderr
         return p.stdout
 
@@ -95,8 +95,17 @@ def test_data_goes_through_tas(service: Running) -> None:
         "c.recv(1)",
         "c.recv_into(bytearray(1))",
         "c.recvmsg(1)",
+        "c.recvmsg_into([bytearray(1)])",
+        "c.recvfrom_into(bytearray(1))",
+        "c.makefile('rb').read(1)",
+        "os.read(c.fileno(), 1) if c.gettimeout() is None else c.recv(1)",
         "c.sendall(bytes(64 << 20))",
+        "while_full(lambda: c.send(bytes(1 << 20)))",
+        "while_full(lambda: c.sendmsg([bytes(1 << 20)]))",
+        "while_full(lambda: c.sendfile(open(sys.executable, 'rb')))",
         "srv.accept()",
+        "while_full(lambda: kept.append(socket.create_connection(full.getsockname(), None)))",
+        "ssl.create_default_context().wrap_socket(c, server_hostname='x')",
         "select.select([c], [], [])",
         "poll.poll()",
         "ep.poll()",
@@ -107,9 +116,13 @@ def test_a_signal_ends_a_blocked_call(service: Running, call: str, timeout: str)
     service.script(
         PAIR
         + f"""
-import signal
-from tas_sockets import select
+import os, signal, sys, warnings
+from tas_sockets import select, ssl
+warnings.simplefilter("ignore", ResourceWarning)  # what the exception has left open
 for s in (srv, c, a): s.settimeout({timeout})
+full, kept = socket.create_server(("127.0.0.1", 0), backlog=1), []
+def while_full(f):
+    while True: f()
 poll = select.poll(); poll.register(c, select.POLLIN)
 ep = select.epoll(); ep.register(c, select.EPOLLIN)
 hits = []
@@ -126,7 +139,8 @@ except KeyboardInterrupt:
     assert len(hits) == 3
 else:
     raise SystemExit("returned")
-ep.close()
+ep.close(); full.close()
+for s in kept: s.close()
 """
         + END
     )
@@ -156,6 +170,142 @@ async def main():
 ta.run(main())
 """
     )
+
+
+def test_ctrl_c_ends_an_event_loop(service: Running) -> None:
+    service.script(
+        """
+import asyncio, os, signal, threading
+from tas_sockets import asyncio as ta
+async def main():
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        await reader.read(1)
+    except asyncio.CancelledError:
+        writer.close(); server.close()
+        raise
+try:
+    ta.run(main())
+except KeyboardInterrupt:
+    pass
+else:
+    raise SystemExit("returned")
+"""
+    )
+
+
+def test_numbers_of_sockets_work_with_os(service: Running) -> None:
+    """os and fcntl functions reach the connection, not its backing descriptor."""
+    service.script(
+        PAIR
+        + """
+import array, fcntl, os, termios
+from tas_sockets import select
+n, m = c.fileno(), a.fileno()
+assert os.write(n, b"written") == 7 and os.read(m, 100) == b"written"
+assert os.writev(n, [b"one", b"two"]) == 6
+b = [bytearray(2), bytearray(10)]
+assert os.readv(m, b) == 6 and b[0] + b[1][:4] == b"onetwo"
+d = os.dup(n)
+assert not os.get_inheritable(d)
+os.close(n); c.detach()
+os.write(d, b"by the duplicate")
+assert select.select([m], [], [], 5)[0]
+waiting = array.array("i", [0])
+fcntl.ioctl(m, termios.FIONREAD, waiting)
+assert waiting[0] == 16 and a.recv(100) == b"by the duplicate"
+e = fcntl.fcntl(d, fcntl.F_DUPFD_CLOEXEC, 100)
+assert e >= 100
+os.dup2(e, 90, inheritable=False)
+os.close(d); os.close(e)
+os.set_blocking(m, False)
+try:
+    os.read(m, 1)
+except BlockingIOError:
+    pass
+os.set_blocking(m, True)
+with open(__import__("sys").executable, "rb") as f:
+    assert os.sendfile(90, f.fileno(), 0, 1000) == 1000
+    assert a.recv(1000, socket.MSG_WAITALL)[:4] == b"\\x7fELF"
+os.closerange(90, 91)
+assert a.recv(2000) == b""
+srv.close(); a.close()
+for call in (lambda: os.read(m, 1), lambda: os.close(m), lambda: os.dup(m)):
+    try:
+        call()
+    except OSError as error:
+        assert error.errno == 9
+    else:
+        raise SystemExit("a closed number works")
+r, w = os.pipe(); os.write(w, b"pipe"); assert os.read(r, 10) == b"pipe"; os.close(r); os.close(w)
+"""
+    )
+
+
+LEAKS = """
+import asyncio, gc, os, resource, sys, time
+import psutil
+from tas_sockets import asyncio as ta
+SECONDS, CONNECTIONS = float(sys.argv[1]), 1000
+resource.setrlimit(resource.RLIMIT_NOFILE, (8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+me = psutil.Process()
+requests = 0
+async def echo(r, w):
+    while d := await r.read(4096):
+        w.write(d)
+        await w.drain()
+    w.close()
+async def client(addr, end, i):
+    global requests
+    while time.monotonic() < end:
+        r, w = await asyncio.open_connection(*addr)
+        for _ in range(200 + i % 100):
+            w.write(b"x" * 64)
+            assert len(await r.readexactly(64)) == 64
+            requests += 1
+            if time.monotonic() >= end: break
+        w.close()
+        await w.wait_closed()
+async def serve(seconds):
+    s = await asyncio.start_server(echo, "127.0.0.1", 0, backlog=1024)
+    end = time.monotonic() + seconds
+    await asyncio.gather(*(client(s.sockets[0].getsockname(), end, i) for i in range(CONNECTIONS)))
+    s.close(); await s.wait_closed()
+    await asyncio.sleep(0.2)
+def measured():
+    gc.collect()
+    return me.memory_info().rss, me.num_fds()
+ta.run(serve(SECONDS / 6))
+first = measured()
+ta.run(serve(SECONDS))
+last = measured()
+print(requests, first, last)
+assert last[1] <= first[1], "descriptors"
+assert last[0] - first[0] < 12 << 20, "memory"
+"""
+
+
+@pytest.mark.full
+def test_a_thousand_connections_for_a_minute_leave_nothing(service: Running) -> None:
+    import psutil
+
+    def gauges() -> dict[str, int]:
+        with Control(service.socket) as c:
+            return dict(c.ask(What.STATS)["gauges"])
+
+    process = psutil.Process(service.process.pid)
+    before = service.counters().get("conn_local", 0)
+    service.script(LEAKS.replace("sys.argv[1]", "6"))  # the service's own caches fill
+    held = {k: v for k, v in gauges().items() if k in ("sockets", "descriptors", "processes", "wait_sets")}
+    rss = process.memory_info().rss
+    out = service.script(LEAKS.replace("sys.argv[1]", "60"), timeout=280)
+    print(out)
+    assert int(out.split()[0]) > 50_000
+    assert service.counters()["conn_local"] - before > 3000
+    until("the service forgets the program", lambda: {k: gauges()[k] for k in held} == held, 20)
+    assert process.memory_info().rss - rss < 12 << 20
 
 
 def test_forked_child_accepts(service: Running) -> None:
