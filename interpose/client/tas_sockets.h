@@ -123,6 +123,8 @@ TAS_PUBLIC void tas_bridge(struct tas_bridges *b);
 TAS_PUBLIC void tas_bridge_cancel(struct tas_bridges *b);
 /* True if the process holds a TAS socket that would survive an exec. */
 TAS_PUBLIC bool tas_exec_keeps_sockets(void);
+/* A thread went to another network namespace (setns, unshare), or the process to another user. */
+TAS_PUBLIC void tas_identity_changed(bool netns);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.
  * Async-signal-safe. */
 TAS_PUBLIC void tas_signal_ran(bool interrupts);

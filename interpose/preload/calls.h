@@ -165,6 +165,12 @@
 	    (fn, stack, flags, arg, ptid, tls, ctid), process.c) \
 	SAME(__clone, clone) \
 	NEW(int, daemon, (int nochdir, int noclose), process.c) \
+	OWN(int, setns, (int fd, int type), (fd, type), process.c) \
+	OWN(int, unshare, (int flags), (flags), process.c) \
+	OWN(int, setuid, (uid_t u), (u), process.c) \
+	OWN(int, seteuid, (uid_t e), (e), process.c) \
+	OWN(int, setreuid, (uid_t r, uid_t e), (r, e), process.c) \
+	OWN(int, setresuid, (uid_t r, uid_t e, uid_t s), (r, e, s), process.c) \
 	OWN(int, forkpty, (int *master, char *name, const struct termios *tio, const struct winsize *ws), \
 	    (master, name, tio, ws), process.c) \
 	OWN(int, posix_spawn, \

@@ -182,3 +182,43 @@ FILE *tas__w_popen(const char *command, const char *mode)
 	return tas__real.popen(command, mode);
 }
 TAS_SAME(_IO_popen, popen);
+
+/* ---- who and where we are: sockets made from now on are another user's, or another namespace's ---- */
+static int changed(int r, bool netns)
+{
+	if (r == 0 && !tas__vfork_depth)
+		tas_identity_changed(netns);
+	return r;
+}
+
+int tas__w_setns(int fd, int type)
+{
+	return changed(tas__real.setns(fd, type), true);
+}
+
+int tas__w_unshare(int flags)
+{
+	int r = tas__real.unshare(flags);
+
+	return flags & CLONE_NEWNET ? changed(r, true) : r;
+}
+
+int tas__w_setuid(uid_t u)
+{
+	return changed(tas__real.setuid(u), false);
+}
+
+int tas__w_seteuid(uid_t e)
+{
+	return changed(tas__real.seteuid(e), false);
+}
+
+int tas__w_setreuid(uid_t r, uid_t e)
+{
+	return changed(tas__real.setreuid(r, e), false);
+}
+
+int tas__w_setresuid(uid_t r, uid_t e, uid_t s)
+{
+	return changed(tas__real.setresuid(r, e, s), false);
+}

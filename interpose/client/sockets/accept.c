@@ -61,12 +61,14 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 
 	if (!tas__obj_live(o) || !tas__rx_avail(o->b) || (atomic_load(&o->b->a.shut) & TAS_SHUT_RD))
 		return NOTHING;
-	fd = sys_socket(o->b->s.family, SOCK_STREAM | flags, 0);
+	mask = tas__table_lock();
+	fd = tas__pool_take(o->b->s.family, flags);
+	if (fd == -ENOENT)
+		fd = sys_socket(o->b->s.family, SOCK_STREAM | flags, 0);
+	r = fd < 0 ? fd : pop(o, &sock);
+	tas__table_unlock(mask);
 	if (fd < 0)
 		return fd; /* EMFILE: the connection stays in the queue */
-	mask = tas__table_lock();
-	r = pop(o, &sock);
-	tas__table_unlock(mask);
 	if (r) {
 		sys_close(fd);
 		return r;

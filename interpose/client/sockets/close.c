@@ -51,7 +51,8 @@ void tas__before_close(struct tas_obj *o, int fd)
 		linger(o, l.l_linger);
 }
 
-int tas_close(int fd)
+/* keep: its backing socket may be used again. */
+static int close_number(int fd, bool keep)
 {
 	uint8_t st = tas__state(fd);
 	struct tas_dropped d = {NULL, NULL};
@@ -77,10 +78,15 @@ int tas_close(int fd)
 	}
 	mask = tas__table_lock();
 	d = tas__number_drop(fd, TAS_FD_UNKNOWN);
-	r = sys_close(fd);
+	r = keep && tas__pool_keep(d.o, fd) ? 0 : sys_close(fd);
 	tas__table_unlock(mask);
 	tas__drop_done(d);
 	return r;
+}
+
+int tas_close(int fd)
+{
+	return close_number(fd, true);
 }
 
 /* Spares the library's own numbers: the kernel closes the pieces between them. */
@@ -110,7 +116,7 @@ int tas_close_range(unsigned first, unsigned last, int flags)
 			from = fd + 1;
 			break;
 		default:
-			tas_close((int)fd);
+			close_number((int)fd, false); /* a kept one would lie in the range that the kernel closes at the end */
 		}
 	}
 	return from <= last ? (int)sys3(SYS_close_range, from, last, flags) : 0;

@@ -48,6 +48,8 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN)
 		r = tas__obj_bind_block(o, ss, sock);
 	if (r == 0) {
+		if (atomic_load(&o->flags) & TAS_OF_BOUND) /* by bind() */
+			atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 		tas__app_store(o, c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
 		if (tas__opts_touched(o))
 			tas__opts_mirror(o, fd);

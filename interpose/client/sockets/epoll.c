@@ -318,6 +318,8 @@ void tas__ep_forget(struct tas_obj *o)
 
 void tas__ep_became_tas(struct tas_obj *o)
 {
+	if (o->items)
+		atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 	for (struct tas_item *i = o->items, *next; i; i = next) {
 		struct tas_ep *ep = i->ep;
 		int fd;

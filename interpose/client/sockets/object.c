@@ -488,6 +488,7 @@ static uint64_t fork_mask;
 void tas_fork_prepare(void)
 {
 	fork_mask = tas__table_lock();
+	tas__pool_empty();
 	tas__ep_fork_prepare();
 	tas__fork_prepare();
 }

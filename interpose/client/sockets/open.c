@@ -29,28 +29,39 @@ struct tas_session *tas__service(int *err)
 	return NULL;
 }
 
+/* A socket that the library made and does not follow: the kernel's. */
+static int untracked(int fd)
+{
+	if (fd >= 0)
+		tas__forget(fd, TAS_FD_KERNEL);
+	return fd;
+}
+
 int tas_socket(int domain, int type, int protocol)
 {
-	int fd = sys_socket(domain, type, protocol);
-	bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & 0xf) == SOCK_STREAM &&
+	bool tcp = (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
 		   (protocol == 0 || protocol == IPPROTO_TCP);
-	struct tas_obj *o = NULL;
+	struct tas_dropped old = { NULL, NULL };
+	struct tas_obj *o;
 	uint64_t mask;
+	bool noted;
+	int fd;
 
-	if (fd < 0)
+	if (!tcp)
+		return untracked(sys_socket(domain, type, protocol));
+	mask = tas__table_lock();
+	fd = tas__pool_take(domain, type);
+	if (fd == -ENOENT)
+		fd = sys_socket(domain, type, protocol);
+	o = fd < 0 ? NULL : tas__obj_new(TAS_OBJ_PLAIN);
+	noted = o && tas__number_set(fd, TAS_FD_PLAIN, o, &old) == 0;
+	tas__table_unlock(mask);
+	tas__drop_done(old);
+	if (noted)
 		return fd;
-	if (tcp) {
-		mask = tas__table_lock();
-		o = tas__obj_new(TAS_OBJ_PLAIN);
-		tas__table_unlock(mask);
-	}
-	if (!o) {
-		tas__forget(fd, TAS_FD_KERNEL);
-		return fd;
-	}
-	if (tas__adopt(fd, TAS_FD_PLAIN, o) < 0)
+	if (o)
 		tas__obj_put(o);
-	return fd;
+	return untracked(fd);
 }
 
 static int int_opt(int fd, int level, int name)

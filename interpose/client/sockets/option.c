@@ -97,6 +97,38 @@ bool tas__opt_touched_linger(const struct tas_obj *o)
 	return touched(o, TAS_BIT_SO_LINGER);
 }
 
+/* Options that begin as 0 and are put back to it. */
+static const uint64_t undoable[TAS_OPTION_WORDS] = {
+#define WORD(bit, word) ((bit) / 64 == (word) ? 1ull << (bit) % 64 : 0)
+#define WORDS(word) \
+	WORD(TAS_BIT_TCP_NODELAY, word) | WORD(TAS_BIT_SO_REUSEADDR, word) | WORD(TAS_BIT_SO_KEEPALIVE, word) | \
+		WORD(TAS_BIT_TCP_CORK, word) | WORD(TAS_BIT_SO_OOBINLINE, word)
+	WORDS(0),
+	WORDS(1),
+#undef WORDS
+#undef WORD
+};
+
+bool tas__opts_can_undo(const struct tas_obj *o)
+{
+	for (int w = 0; w < TAS_OPTION_WORDS; w++)
+		if (atomic_load_explicit(&o->touched[w], memory_order_relaxed) & ~undoable[w])
+			return false;
+	return true;
+}
+
+void tas__opts_undo(const uint64_t set[2], int fd)
+{
+	const int zero = 0;
+
+	for (int w = 0; w < TAS_OPTION_WORDS; w++)
+		for (uint64_t left = set[w]; left; left &= left - 1) {
+			const struct opt *opt = &opts[w * 64 + __builtin_ctzll(left)];
+
+			sys_setsockopt(fd, opt->level, opt->name, &zero, sizeof zero);
+		}
+}
+
 static int int_opt(int fd, int level, int name)
 {
 	int v = 0;
@@ -237,6 +269,8 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 	if (r == 0)
 		r = sys_setsockopt(fd, level, name, val, len);
 	i = r == 0 ? find(level, name) : -1;
+	if (r == 0 && i < 0)
+		atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 	if (i >= 0) {
 		atomic_fetch_or(&o->touched[i / 64], 1ull << i % 64);
 		if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN && tas__obj_live(o))

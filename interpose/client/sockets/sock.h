@@ -28,6 +28,7 @@ enum {
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
 	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
+	TAS_OF_MARKED = 1u << 10, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
 	TAS_OF_WATCHED_TOO = 1u << 7, /* without the interposer: the service watches it, besides claims */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
@@ -102,6 +103,14 @@ unsigned tas__numbers(const struct tas_obj *o);
 struct tas_obj *tas__obj_get(int fd);
 /* The same for a connection; NULL otherwise (its backing socket gives the right answer for everything else). */
 static inline struct tas_obj *tas__conn_get(int fd);
+
+/* ---- pool.c: backing sockets that are used again; under the table lock ---- */
+/* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), -EMFILE …, or -ENOENT: none is kept, make one. */
+int tas__pool_take(int domain, int flags);
+/* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  True: the socket is kept
+ * and fd is free; false: close it. */
+bool tas__pool_keep(struct tas_obj *o, int fd);
+void tas__pool_empty(void);
 
 /* ---- object.c ---- */
 struct tas_obj *tas__obj_new(enum tas_obj_kind kind); /* under the lock; refs 1 */
@@ -285,6 +294,9 @@ void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t 
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
 bool tas__opt_touched_linger(const struct tas_obj *o);
 bool tas__opts_touched(const struct tas_obj *o); /* any */
+/* Nothing was set but what tas__opts_undo() puts back as it was made. */
+bool tas__opts_can_undo(const struct tas_obj *o);
+void tas__opts_undo(const uint64_t touched[2], int fd);
 void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as); /* NULL: none */
 void tas__opts_touch_all(struct tas_obj *o); /* nobody knows what was set */
 bool tas__opt_device(const struct tas_obj *o, int fd); /* bound to a device: TAS has none */
