@@ -3,8 +3,8 @@
 ``AGENT_SOCKET`` names the module: ``socket`` (the oracle, on the kernel) or ``tas_sockets``, without a preloaded
 library.  A call of libc becomes the method that a Python program would use for it; its result goes back in the C
 function's form (return value, errno, memory).  An exception that is no OSError with an errno is the result as text.
-What Python has no call for, or would mean something else (wild pointers, os.read on the number of a TAS socket), is
-answered ``u REASON``: the scenario is skipped and the reason counted.
+What Python has no call for (wild pointers, flags of accept) is answered ``u REASON``: the scenario is skipped and the
+reason counted.
 """
 
 from __future__ import annotations
@@ -377,12 +377,8 @@ def do_fcntl(fd: int, command: int, arg: int = 0) -> int:
     if command == fcntl.F_SETFL and is_socket(fd):
         sock(fd).setblocking(not arg & os.O_NONBLOCK)
         return 0
-    if command in (fcntl.F_DUPFD, fcntl.F_DUPFD_CLOEXEC):
-        raise Unsupported("fcntl duplicates the backing descriptor only")
-    if fd in closed:
-        fd = closed[fd].fileno()
-    if fd < 0:
-        raise Unsupported("a closed object has no number")
+    if fd < 0 or arg < 0:
+        raise Unsupported("no number below 0")
     return int(fcntl.fcntl(fd, command, arg))
 
 
@@ -517,7 +513,70 @@ def do_getrlimit(what: int, to: Any) -> int:
     return 0
 
 
-NUMBERS_ONLY = frozenset(["ioctl", "readv", "writev", "sendfile", "dup2", "dup3", "close_range", "preadv2", "pread"])
+# ---- by number: os and fcntl ----
+def buffers_of(arg: Any, n: int) -> list[bytearray]:
+    """An array of struct iovec."""
+    if n < 0 or n > 1024:
+        raise Unsupported("a list of buffers knows its length")
+    parts = memory(arg).fields if n else []
+    if parts is None or len(parts) != 2 * n:
+        raise Unsupported("a list of buffers knows its length")
+    return [memory(parts[i]).mem for i in range(0, 2 * n, 2) if content(parts[i], parts[i + 1]) is not None]
+
+
+@call
+def do_readv(fd: int, iov: Any, n: int) -> int:
+    return os.readv(fd, buffers_of(iov, n))
+
+
+@call
+def do_writev(fd: int, iov: Any, n: int) -> int:
+    return os.writev(fd, buffers_of(iov, n))
+
+
+@call
+def do_ioctl(fd: int, request: int, arg: Any) -> int:
+    if fd < 0:
+        raise Unsupported("no number below 0")
+    return int(fcntl.ioctl(fd, request, memory(arg).mem, True))
+
+
+@call
+def do_dup2(fd: int, to: int) -> int:
+    if to < 0:
+        raise Unsupported("no number below 0")
+    return os.dup2(fd, to)
+
+
+@call
+def do_dup3(fd: int, to: int, flags: int) -> int:
+    if flags & ~os.O_CLOEXEC or fd == to or to < 0:
+        raise Unsupported("dup2() has no flags")
+    return os.dup2(fd, to, inheritable=not flags)
+
+
+@call
+def do_sendfile(fd: int, source: int, offset: Any, count: int) -> int:
+    if offset:
+        raise Unsupported("sendfile() takes a number for an offset")
+    return os.sendfile(fd, source, None, count)
+
+
+@call
+def do_pread(fd: int, to: Any, size: int, offset: int) -> int:
+    data = os.pread(fd, size, offset)
+    memory(to).mem[: len(data)] = data
+    return len(data)
+
+
+@call
+def do_pwrite(fd: int, data: Any, size: int, offset: int) -> int:
+    return os.pwrite(fd, content(data, size), offset)
+
+
+@call
+def do_lseek(fd: int, offset: int, whence: int) -> int:
+    return os.lseek(fd, offset, whence)
 
 
 def run(text: str) -> str:
@@ -528,10 +587,7 @@ def run(text: str) -> str:
         args = parse(iter(tokens), blocks)
         function = CALLS.get(name)
         if function is None:
-            why = (
-                "on a number reaches the backing descriptor only" if name in NUMBERS_ONLY else "is no call of Python's"
-            )
-            raise Unsupported(f"{name} {why}")
+            raise Unsupported(f"{name} is no call of Python's")
         ret, error = function(*args), 0
     except Unsupported as e:
         return f"u {e}"
