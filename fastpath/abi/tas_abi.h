@@ -213,7 +213,8 @@ struct tas_lock_line {
 	 * TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];
-	uint32_t reserved[20];
+	_Atomic uint64_t zerocopy; /* MSG_ZEROCOPY: sends numbered so far; in the upper half those told of on the error queue */
+	uint32_t reserved[18];
 };
 
 struct tas_block {

@@ -79,6 +79,8 @@ error:
 	if ((!live || (flags & TAS_F_RESET) || atomic_load_explicit(&o->so_error, memory_order_relaxed)) &&
 	    tas__obj_error(o, false))
 		r |= EPOLLERR;
+	if ((atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ERRQUEUE) && tas__errqueue_any(o))
+		r |= EPOLLERR;
 	return r;
 }
 

@@ -263,7 +263,7 @@ out:
 static ssize_t receive_flags(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
 	if (flags & MSG_ERRQUEUE)
-		return -EAGAIN;
+		return tas__errqueue_recv(o, NULL);
 	if (flags & MSG_OOB)
 		return receive_urgent(o, iov, n_iov, total, flags);
 	return receive(o, fd, iov, n_iov, total, flags);
@@ -325,6 +325,11 @@ ssize_t tas_recvmsg(int fd, struct msghdr *msg, int flags)
 		r = -EFAULT;
 	} else {
 		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total);
+		if (r == 0 && (flags & MSG_ERRQUEUE)) {
+			r = tas__errqueue_recv(o, msg);
+			tas__obj_put(o);
+			return r;
+		}
 		if (r == 0)
 			r = receive_flags(o, fd, msg->msg_iov, msg->msg_iovlen, total, flags);
 		if (r >= 0) {

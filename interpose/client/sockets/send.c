@@ -325,6 +325,16 @@ static ssize_t send_iov(struct tas_obj *o, int fd, const struct iovec *iov, int 
 	return tas__send(o, fd, &src, total, flags);
 }
 
+/* Of the calls that have flags. */
+static ssize_t send_flags(struct tas_obj *o, int fd, const struct iovec *iov, int n_iov, size_t total, int flags)
+{
+	ssize_t r = send_iov(o, fd, iov, n_iov, total, flags);
+
+	if (__builtin_expect(flags & MSG_ZEROCOPY, 0) && r > 0)
+		tas__zerocopy_sent(o, fd);
+	return r;
+}
+
 static bool again(int fd, ssize_t r)
 {
 	return (r == -EPIPE || r == -ENOTCONN) && tas__plain_recheck(fd);
@@ -345,7 +355,7 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 		return tas__plain_result(fd, r);
 	r = addr ? tas__addr_check(addr, len) : 0; /* the name means nothing to a connection, but must be one */
 	if (r == 0)
-		r = send_iov(o, fd, &v, 1, v.iov_len, flags);
+		r = send_flags(o, fd, &v, 1, v.iov_len, flags);
 	tas__obj_put(o);
 	return r;
 }
@@ -413,7 +423,7 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 	if (r == 0 && may_send(o))
 		r = check_control(msg);
 	if (r == 0)
-		r = send_iov(o, fd, msg->msg_iov, (int)msg->msg_iovlen, total, flags);
+		r = send_flags(o, fd, msg->msg_iov, (int)msg->msg_iovlen, total, flags);
 	tas__obj_put(o);
 	return r;
 }

@@ -26,6 +26,7 @@ enum {
 	TAS_OF_SHARED = 1u << 2, /* was there at a fork: another process may act on it */
 	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
+	TAS_OF_ERRQUEUE = 1u << 10, /* may have something on its error queue */
 	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
 	TAS_OF_MARKED = 1u << 10, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
@@ -324,6 +325,11 @@ void tas__ep_refresh_all(void);
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
 void tas__ep_fork_child(void);
+
+/* ---- errqueue.c ---- */
+bool tas__errqueue_any(struct tas_obj *o);
+ssize_t tas__errqueue_recv(struct tas_obj *o, struct msghdr *msg);
+void tas__zerocopy_sent(struct tas_obj *o, int fd); /* a send with MSG_ZEROCOPY took something */
 
 /* ---- async.c ---- */
 void tas__async_update(struct tas_obj *o, int fd); /* after fcntl or ioctl on fd, and when a PLAIN socket became TAS's */
