@@ -54,7 +54,7 @@ def fetch(r: Run, name: str, base: str, *options: str) -> None:
     r.see(f"{name}: one connection", curl(r, *options, *told, *nowhere * 3, *(f"{base}/many/{n}" for n in range(3))))
 
 
-def wrk(r: Run, url: str, seconds: int = 2, connections: int = 32, close: bool = False) -> dict[str, bool]:
+def wrk(r: Run, url: str, seconds: int = 1, connections: int = 32, close: bool = False) -> dict[str, bool]:
     """Load for some time: whether all was well."""
     headers = ["-H", "Connection: close"] if close else []
     out = r.client("wrk", "-t", "1", "-c", str(connections), "-d", str(seconds), *headers, url).ok(seconds + 20)

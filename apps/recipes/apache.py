@@ -114,7 +114,6 @@ def apache_worker(r: Run) -> None:
     "apache-prefork",
     exercises="processes that take turns in accept by a lock, children that end after 200 requests, privileges dropped",
     modes=(SERVER, LOCAL),
-    quick=(SERVER,),
     debian=DEBIAN,
 )
 def apache_prefork(r: Run) -> None:
