@@ -212,6 +212,19 @@ def test_a_wake_descriptor_that_would_block_does_not_hold_the_service_up(tas: La
     finish(p)
 
 
+def test_nor_does_one_of_another_user(public_tas: Lab) -> None:
+    """Its wakes cannot wait at all: nothing is noticed, and nobody waits."""
+    tas = public_tas
+    assert tas.service
+    _, port = tas.echoserver()
+    p = tas.tas_python(f"import os\nos.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)\n"
+                       f"{BLOCKING_WAKE}")  # fmt: skip
+    p.line("sent")
+    others_go_on(tas, port)
+    assert "made its wake descriptor block" not in tas.service.log()
+    finish(p)
+
+
 # ---- death of the service ----
 BLOCKED = """
 import errno, os, select, socket, sys, threading, time

@@ -7,17 +7,10 @@
  * look, so one of both sees the other (docs/internals.md, "Publish and sleep").
  *
  * Waking is dear (a system call, often a sleeping CPU), so a batch of packets or hints tells each socket once, at its end.
- *
- * Wait sets' eventfds belong to applications, who share the open file: they can fill the counter and clear O_NONBLOCK, and a
- * write would wait for ever.  While wakes are written, a timer's signal comes twenty times a second and ends such a write;
- * the offender's memory set is given up.
  */
-#include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fast/sock.h"
@@ -26,51 +19,6 @@
 void tas__futex_wake(_Atomic uint32_t *word)
 {
 	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
-}
-
-/* ---- no write waits ---- */
-enum { GUARD_NS = 50 * 1000 * 1000 };
-
-static timer_t guard;
-static bool guard_made, guard_runs;
-static volatile sig_atomic_t guard_written; /* since the last tick */
-
-static void guard_set(long ns)
-{
-	const struct itimerspec t = { .it_value.tv_nsec = ns, .it_interval.tv_nsec = ns };
-
-	guard_runs = ns != 0;
-	timer_settime(guard, 0, &t, NULL);
-}
-
-static void guard_tick(int sig)
-{
-	(void)sig;
-	if (!guard_written)
-		guard_set(0);
-	guard_written = 0;
-}
-
-static void guard_make(void)
-{
-	struct sigevent e = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGVTALRM };
-	struct sigaction a = { .sa_handler = guard_tick }; /* without SA_RESTART */
-
-	e._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	guard_made = !sigaction(SIGVTALRM, &a, NULL) && !timer_create(CLOCK_MONOTONIC, &e, &guard);
-}
-
-/* False: the write would have waited. */
-static bool ring(int efd)
-{
-	const uint64_t one = 1;
-
-	if (!guard_made)
-		guard_make();
-	guard_written = 1; /* before the look: a tick in between leaves the timer running */
-	if (guard_made && !guard_runs)
-		guard_set(GUARD_NS);
-	return write(efd, &one, sizeof one) == sizeof one || errno != EINTR;
 }
 
 /* True: somebody slept there, and was woken. */
@@ -89,7 +37,7 @@ static bool wake_set(struct tas_sock *s, uint32_t sub)
 	if (!atomic_exchange_explicit(&p->region->ws[ws].sleeping, 0, memory_order_seq_cst))
 		return false;
 	tas_count(s->core, TAS_CTR_app_wakeups, 1);
-	if (tas__set_dead(p->set) || ring(p->ws_efd[ws]))
+	if (tas__set_dead(p->set) || tas__ring(p, p->ws_efd[ws]))
 		return true;
 	tas_warn("process %d made its wake descriptor block", (int)p->pid);
 	tas__set_condemn(p->set);

@@ -114,6 +114,7 @@ int tas_stack_init(void)
 	int err;
 
 	tas__admin_init();
+	tas__ring_init();
 	err = said(tas__mem_init(), "shared memory");
 	err = err ? err : said(tas__procs_init(), "address space for processes");
 	err = err ? err : said(repair_init(), "memory repair");
@@ -135,4 +136,5 @@ void tas_stack_exit(void)
 	tas__watch_exit();
 	repair_exit();
 	tas__mem_exit();
+	tas__ring_exit();
 }

@@ -186,6 +186,10 @@ int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req);
 int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
 int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
 
+/* ---- telling applications: fast/ring.c ---- */
+void tas__ring_init(void);
+void tas__ring_exit(void);
+
 /* ---- bridges: fast/bridge.c ---- */
 struct tas_bridge;
 /* A stream for a program that will have the socket without the library; *program is its end.  The bridge owns fd (the backing
