@@ -471,6 +471,8 @@ int tas_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
 	ssize_t r = 0;
 	unsigned i;
 
+	if (!n)
+		return (int)sys4(SYS_sendmmsg, tas__raw(fd), SYS_P(vec), 0, flags); /* is it a socket at all? */
 	for (i = 0; i < n && i < 1024; i++) {
 		r = tas__wild(vec) ? -EFAULT : tas_sendmsg(fd, &vec[i].msg_hdr, flags);
 		if (r < 0)
