@@ -217,8 +217,8 @@ def test_nor_does_one_of_another_user(public_tas: Lab) -> None:
     tas = public_tas
     assert tas.service
     _, port = tas.echoserver()
-    p = tas.tas_python(f"import os\nos.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)\n"
-                       f"{BLOCKING_WAKE}")  # fmt: skip
+    drop = "os.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)"
+    p = tas.tas_python(f"import os\n{drop}\n{BLOCKING_WAKE}")
     p.line("sent")
     others_go_on(tas, port)
     assert "made its wake descriptor block" not in tas.service.log()

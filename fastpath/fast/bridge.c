@@ -195,7 +195,7 @@ static const struct tas_ring *ring_for(struct tas_sock *s, uint64_t w, uint64_t 
 /* The program's end is closed altogether, not only shut for writing: then our sending fails. */
 static bool hung_up(const struct tas_bridge *b)
 {
-	char c;
+	const char c = 0;
 
 	return !b->in_ended && send(b->io.fd, &c, 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EPIPE;
 }
