@@ -1,8 +1,7 @@
 """Programs of the Python world, each as a script that talks to itself over 127.0.0.1 and prints what it saw.
 
-test_python_programs.py runs every one on the standard modules, after ``install()``, and by ``python -m tas_sockets``; what
-it prints has to be the same.  ``carried``: connections that TAS carries at least, for each of the two ways; None: that way
-is not for this program (the reason is in docs/python.md).
+test_python_programs.py runs every one on the standard modules, after ``install()``, and by ``python -m tas_sockets``;
+what it prints has to be the same.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def http_server(tls=None):
 
 @dataclass(frozen=True)
 class Program:
-    """``install``, ``module``: connections carried at least; None: not run that way."""
+    """``install``, ``module``: connections that TAS carries at least; None: not a way for it (docs/python.md)."""
 
     name: str
     script: str
@@ -141,7 +140,8 @@ GUNICORN = """
 import urllib.request
 port = free_port()
 for workers in (["-k", "sync", "-w", "2"], ["-k", "gthread", "--threads", "4", "-w", "2"]):
-    code = "import sys; sys.path.insert(0, %r); from gunicorn.app.wsgiapp import run; run()" % os.path.dirname(FLASK_APP)
+    where = os.path.dirname(FLASK_APP)
+    code = f"import sys; sys.path.insert(0, {where!r}); from gunicorn.app.wsgiapp import run; run()"
     p = child(code, "-b", f"127.0.0.1:{port}", "--log-level", "error", *workers, "flask_app:app")
     wait_for(port)
     got = [urllib.request.urlopen(f"http://127.0.0.1:{port}/hello/{i}", timeout=20).read() for i in range(30)]
@@ -209,7 +209,8 @@ print(sum(len(r.get(f"k{i}")) for i in range(200)))
 with r.pipeline() as p:
     for _ in range(500): p.incr("n")
     print(p.execute()[-1])
-s = r.pubsub(); s.subscribe("c"); s.get_message(timeout=5); r.publish("c", "news"); print(s.get_message(timeout=5)["data"])
+s = r.pubsub(); s.subscribe("c"); s.get_message(timeout=5)
+r.publish("c", "news"); print(s.get_message(timeout=5)["data"])
 import asyncio, redis.asyncio
 async def main():
     a = redis.asyncio.Redis(port=SERVER_PORT)
@@ -250,8 +251,9 @@ class Handler(socketserver.StreamRequestHandler):
             answer = {"ok": 1.0}
             name = next(iter(command))
             if name.lower() in ("hello", "ismaster"):
-                answer |= {"isWritablePrimary": True, "ismaster": True, "maxBsonObjectSize": 16 << 20, "maxWireVersion": 21,
-                           "maxMessageSizeBytes": 48000000, "maxWriteBatchSize": 100000, "minWireVersion": 0,
+                answer |= {"isWritablePrimary": True, "ismaster": True, "maxBsonObjectSize": 16 << 20,
+                           "maxWireVersion": 21, "maxMessageSizeBytes": 48000000,
+                           "maxWriteBatchSize": 100000, "minWireVersion": 0,
                            "readOnly": False, "localTime": __import__("datetime").datetime.now()}
             elif name == "find":
                 docs = [{"_id": i, "x": "y" * i} for i in range(300)]

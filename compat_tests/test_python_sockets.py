@@ -277,7 +277,7 @@ async def serve(seconds):
 def measured():
     gc.collect()
     return me.memory_info().rss, me.num_fds()
-ta.run(serve(SECONDS / 6))
+ta.run(serve(10))  # caches of the allocator and of the library fill
 first = measured()
 ta.run(serve(SECONDS))
 last = measured()
@@ -297,12 +297,12 @@ def test_a_thousand_connections_for_a_minute_leave_nothing(service: Running) -> 
 
     process = psutil.Process(service.process.pid)
     before = service.counters().get("conn_local", 0)
-    service.script(LEAKS.replace("sys.argv[1]", "6"))  # the service's own caches fill
+    service.run("-c", LEAKS, "1", timeout=200)  # the service's own caches fill
     held = {k: v for k, v in gauges().items() if k in ("sockets", "descriptors", "processes", "wait_sets")}
     rss = process.memory_info().rss
-    out = service.script(LEAKS.replace("sys.argv[1]", "60"), timeout=280)
-    print(out)
-    assert int(out.split()[0]) > 50_000
+    p = service.run("-c", LEAKS, "60", timeout=280)
+    assert p.returncode == 0, f"{p.stdout}\n{p.stderr[-3000:]}"
+    assert int(p.stdout.split()[0]) > 50_000
     assert service.counters()["conn_local"] - before > 3000
     until("the service forgets the program", lambda: {k: gauges()[k] for k in held} == held, 20)
     assert process.memory_info().rss - rss < 12 << 20
@@ -347,15 +347,31 @@ SUITES = {
 }
 
 
-@pytest.mark.parametrize("module", SUITES)
-def test_cpythons_own_tests(service: Running, module: str) -> None:
-    if service.run("-c", f"import importlib.util as u; assert u.find_spec({module!r})").returncode:
-        pytest.skip(f"{PYTHON} has no {module} (libpython3-testsuite)")
-    before = service.counters().get("conn_local", 0)
-    p = service.run(str(HERE / "_python_runner.py"), "tas", module, timeout=280)
+def _own_tests(service: Running, *modules: str, timeout: float = 280) -> None:
+    p = service.run(str(HERE / "_python_runner.py"), "tas", *modules, timeout=timeout)
     result: dict[str, Any] = json.loads(p.stdout.splitlines()[-1]) if p.stdout else {}
     assert result, p.stderr[-3000:]
     failed = [t for t in result["failed"] if not any(fnmatch.fnmatch(t, pattern) for pattern in MAY_FAIL)]
     assert not failed, p.stderr[-6000:]
     assert result["tests"] > result["skipped"]
+
+
+@pytest.mark.parametrize("module", SUITES)
+def test_cpythons_own_tests(service: Running, module: str) -> None:
+    if service.run("-c", f"import importlib.util as u; assert u.find_spec({module!r})").returncode:
+        pytest.skip(f"{PYTHON} has no {module} (libpython3.11-testsuite)")
+    before = service.counters().get("conn_local", 0)
+    _own_tests(service, module)
     assert service.counters().get("conn_local", 0) - before >= SUITES[module]
+
+
+@pytest.mark.full
+def test_the_rest_of_asyncios_own_tests(service: Running) -> None:
+    code = "import test.test_asyncio as t; print(t.__path__[0])"
+    found = service.run("-c", code)
+    if found.returncode:
+        pytest.skip(f"{PYTHON} has no test.test_asyncio (libpython3.11-testsuite)")
+    names = [f"test.test_asyncio.{p.stem}" for p in sorted(Path(found.stdout.strip()).glob("test_*.py"))]
+    rest = [n for n in names if n not in SUITES and "windows" not in n]
+    assert len(rest) > 15
+    _own_tests(service, *rest)
