@@ -117,6 +117,8 @@ static bool pump(struct tas_sock *from)
 		tas__wake_soon(to, TAS_WAKE_IN | TAS_WAKE_OUT); /* Linux, tcp_fin(): a change of state is news for everybody */
 		if (to->app_fin)
 			tas__wake_soon(from, TAS_WAKE_IN | TAS_WAKE_OUT);
+		if (from->rx_eof) /* Linux: LAST_ACK ends in CLOSE, which has no port */
+			tas__port_del(from);
 	}
 	if (from->base.closed && from->acked == from->written) {
 		part(from);
