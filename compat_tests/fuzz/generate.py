@@ -198,6 +198,8 @@ class Generator:
         flags = r.choice(("0", "0", "0", "DONTWAIT", "PEEK", "TRUNC", "WAITALL", "PEEK|TRUNC"))
         if self.vars[v].blocking and actor[0] != "T":
             how, flags = "recv", "DONTWAIT" if "|" not in flags and flags != "PEEK" else "PEEK|DONTWAIT"
+        if self.vars[v].blocking and actor[0] == "T":
+            self.waited.add(v)
         n = r.choice((self.number(), "5000", "5000", "0" if r.random() < 0.1 else "3"))
         self.say(f"{how} {v} {n}" + (f" {flags}" if how in ("recv", "recvmsg") else ""), actor)
 
@@ -345,7 +347,9 @@ class Generator:
             if src.owner == "A":
                 self.vars[other] = Var(src.kind, src.owner, src.v6, blocking=src.blocking, members=src.members)
             return
+        twice = v in self.waited
         to = self.new(src.kind, owner=owner, v6=src.v6, blocking=src.blocking)
+        self.waited |= {to} if twice else set()
         self.say(f"dup {v}" if r.random() < 0.8 else f"dupfd {v} {r.choice((0, 10, 20))}", actor, to)
 
     def _file(self) -> None:
