@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import Result, group, out, sink
+from harness.agent import Result, group, inout, out, sink
 from harness.rig import Pair
 from harness.states import ALL, IN, OUT
 from harness.suite import scenario
@@ -32,7 +32,7 @@ def _take(x: Pair, fd: int, room: int = 64, name: int = 0) -> None:
 def _arrived(x: Pair, pfd: int, n: int) -> None:
     left = n
     while left > 0:
-        x.p.until(pfd, IN)
+        x.p.do("poll", inout(struct.pack("=ihh", pfd, IN, 0)), 1, 3000, quiet=True)
         left -= x.p.do("recv", pfd, sink(1 << 16), 1 << 16, DONTWAIT, quiet=True).ret
     x.s.poll(timeout=60)  # acknowledgements
 

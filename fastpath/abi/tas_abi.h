@@ -214,7 +214,8 @@ struct tas_lock_line {
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];
 	_Atomic uint64_t zerocopy; /* MSG_ZEROCOPY: sends numbered so far; in the upper half those told of on the error queue */
-	uint32_t reserved[18];
+	_Atomic uint64_t peek_off; /* lock_rx; SO_PEEK_OFF, where the next peek begins behind rx_consumed, + 1; 0: not set */
+	uint32_t reserved[16];
 };
 
 struct tas_block {

@@ -47,7 +47,7 @@ void tas__before_close(struct tas_obj *o, int fd)
 		return;
 	if (!l.l_linger)
 		tas__app_or(o, TAS_ABORT); /* whoever closes last: the option is the socket's */
-	else if (!(atomic_load(&o->flags) & TAS_OF_SHARED))
+	else if (!(atomic_load(&o->flags) & TAS_OF_SHARED) && !tas__rx_avail(tas__block(o))) /* unread: reset at once */
 		linger(o, l.l_linger);
 }
 

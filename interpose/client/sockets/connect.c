@@ -51,8 +51,10 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 		if (atomic_load(&o->flags) & TAS_OF_BOUND) /* by bind() */
 			atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 		tas__app_store(o, c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
-		if (tas__opts_touched(o))
+		if (tas__opts_touched(o)) {
 			tas__opts_mirror(o, fd);
+			tas__opts_peek(o, fd);
+		}
 		atomic_store(&o->so_error, 0);
 		atomic_store(&o->active, tas__tsc());
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));

@@ -202,6 +202,12 @@ void tas__opts_mirror(struct tas_obj *o, int fd)
 	tas__hint(o->ss, o->b, o->id);
 }
 
+void tas__opts_peek(struct tas_obj *o, int fd)
+{
+	if (touched(o, TAS_BIT_SO_PEEK_OFF))
+		tas__peek_set(o, fd);
+}
+
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to)
 {
 	bool acts = false;
@@ -223,6 +229,7 @@ void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, in
 		sys_setsockopt(to, opts[i].level, opts[i].name, &v, len);
 		acts |= opts[i].effect == ACTS;
 	}
+	tas__opts_peek(o, to);
 	if (acts)
 		tas__opts_mirror(o, to);
 	else
@@ -251,10 +258,14 @@ static void take_up(struct tas_obj *o, int fd, int i, const void *val)
 		atomic_fetch_or(&o->b->a.opts, TAS_O_QUICKACK);
 	else if (i == TAS_BIT_TCP_QUICKACK)
 		atomic_fetch_and(&o->b->a.opts, ~(uint32_t)TAS_O_QUICKACK);
+	if (i == TAS_BIT_SO_PEEK_OFF && atomic_load(&o->kind) == TAS_OBJ_CONN)
+		tas__peek_set(o, fd);
 	if (opts[i].effect == ACTS)
 		tas__opts_mirror(o, fd);
 	else
 		tell_unacted(o);
+	if (i == TAS_BIT_SO_RCVLOWAT && atomic_load(&o->kind) == TAS_OBJ_CONN)
+		tas__obj_lowat(o);
 }
 
 int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
@@ -374,6 +385,9 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {
 		r = give_info(o, fd, val, len);
+	} else if (kind == TAS_OBJ_CONN && level == SOL_SOCKET && name == SO_PEEK_OFF && atomic_load(&tas__block(o)->c.peek_off)) {
+		n = (int)(atomic_load(&tas__block(o)->c.peek_off) - 1);
+		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == SOL_SOCKET && name == SO_PEERNAME) {
 		r = give_peer(o, val, len);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_MAXSEG && atomic_load(&o->b->s.mss)) {

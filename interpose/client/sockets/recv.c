@@ -80,6 +80,39 @@ static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, 
 	return avail >= quarter || from / quarter != to / quarter;
 }
 
+/* SO_PEEK_OFF follows what is peeked, and what is taken away before it.  Under lock_rx. */
+static void peek_moved(struct tas_block *b, uint64_t off, ssize_t by)
+{
+	off = by < 0 && off - 1 < (uint64_t)-by ? 1 : off + (uint64_t)by;
+	atomic_store_explicit(&b->c.peek_off, off, memory_order_relaxed);
+}
+
+static void peek_forward(struct tas_obj *o, ssize_t n)
+{
+	struct tas_block *b = tas__block(o);
+	uint64_t off;
+
+	if (!atomic_load_explicit(&b->c.peek_off, memory_order_relaxed) || tas__obj_lock(o, false, &b) < 0)
+		return;
+	off = atomic_load_explicit(&b->c.peek_off, memory_order_relaxed);
+	if (off)
+		peek_moved(b, off, n);
+	tas__unlock(&b->c.lock_rx);
+}
+
+void tas__peek_set(struct tas_obj *o, int fd)
+{
+	int v = -1;
+	socklen_t len = sizeof v;
+	struct tas_block *b;
+
+	sys_getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &v, &len);
+	if (tas__obj_lock(o, false, &b) < 0)
+		return;
+	atomic_store_explicit(&b->c.peek_off, v < 0 ? 0 : (uint64_t)v + 1, memory_order_relaxed);
+	tas__unlock(&b->c.lock_rx);
+}
+
 /*
  * One copy of at most max bytes.  Returns how many, 0: nothing there, -errno.  Linux: a read stops before the urgent
  * byte (*mark); one that begins at it leaves it out, unless SO_OOBINLINE is set.
@@ -87,7 +120,7 @@ static bool worth_a_hint(const struct tas_block *b, uint64_t from, uint64_t to, 
 static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark)
 {
 	struct tas_block *b;
-	uint64_t from, at, end, avail, urg;
+	uint64_t from, at, end, avail, urg, off;
 	ssize_t done = 0;
 	int r = tas__obj_lock(o, false, &b);
 
@@ -113,6 +146,9 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 		end = urg < end ? urg : end;
 		*mark = false;
 	}
+	off = atomic_load_explicit(&b->c.peek_off, memory_order_relaxed);
+	if (off && peek)
+		at += off - 1;
 	while (at < end && (size_t)done < max) {
 		uint64_t to = end - at > max - (size_t)done ? at + (max - (size_t)done) : end;
 		struct tas_span p = tas_rx_span(b->x.rx, at, to);
@@ -129,6 +165,8 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	}
 	if (at != from && !peek)
 		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_release);
+	if (off && !peek && done > 0)
+		peek_moved(b, off, -done);
 	*mark |= done > 0 && at == urg;
 	tas__unlock(&b->c.lock_rx);
 	if (done > 0 && !peek && worth_a_hint(b, from, at, avail))
@@ -262,11 +300,16 @@ out:
 
 static ssize_t receive_flags(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
 {
+	ssize_t r;
+
 	if (flags & MSG_ERRQUEUE)
 		return tas__errqueue_recv(o, NULL);
 	if (flags & MSG_OOB)
 		return receive_urgent(o, iov, n_iov, total, flags);
-	return receive(o, fd, iov, n_iov, total, flags);
+	r = receive(o, fd, iov, n_iov, total, flags);
+	if ((flags & MSG_PEEK) && r > 0)
+		peek_forward(o, r);
+	return r;
 }
 
 /* After ENOTCONN of the backing socket of a PLAIN number: has another process connected it? */

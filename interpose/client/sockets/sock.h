@@ -326,6 +326,10 @@ void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
 void tas__ep_fork_child(void);
 
+void tas__peek_set(struct tas_obj *o, int fd); /* recv.c: SO_PEEK_OFF as the backing socket has it */
+
+void tas__opts_peek(struct tas_obj *o, int fd); /* option.c: the same, if it was set */
+
 /* ---- errqueue.c ---- */
 bool tas__errqueue_any(struct tas_obj *o);
 ssize_t tas__errqueue_recv(struct tas_obj *o, struct msghdr *msg);
