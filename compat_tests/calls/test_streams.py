@@ -186,7 +186,12 @@ def test_freopen(x: Pair) -> None:
     f = stream(x.s, fd, "r+")
     x.p.send(pfd, b"kept\n")
     x.s.until(fd, IN)
-    path = {"same": 0, "other file": text("/etc/hostname"), "nonexistent": text("/nonexistent/file")}[x.case]
+    paths: dict[str, int | bytes] = {
+        "same": 0,
+        "other file": text("/etc/hostname"),
+        "nonexistent": text("/nonexistent/file"),
+    }
+    path = paths[x.case]
     r = x.s.do("freopen", path, text("r"), f, see=see_pointer, text=f"{path!r}, r, FILE")
     if r.ret == 0:
         x.s.recv(fd, 10, DONTWAIT)

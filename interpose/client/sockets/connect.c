@@ -205,6 +205,8 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		return -ECONNREFUSED;
 	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		return connect_raw(fd, addr, len); /* AF_UNSPEC, and what the kernel refuses */
+	if (addr->sa_family == AF_INET6 && m.u.connect.peer.family == AF_INET && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY))
+		return connect_raw(fd, addr, len); /* a mapped address: ENETUNREACH */
 	if (tas__opt_device(o, fd))
 		return connect_kernel(o, fd, addr, len);
 	ss = tas__service(&err);

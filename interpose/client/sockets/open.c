@@ -217,11 +217,18 @@ static int bind_ephemeral(int fd)
 {
 	struct sockaddr_in6 a;
 	socklen_t len = sizeof a;
-	int r = sys_getsockname(fd, &a, &len);
+	int r = sys_getsockname(fd, &a, &len), on = 1, off = 0;
+	bool later;
 
 	if (r < 0 || a.sin6_port)
 		return r;
-	return (int)sys3(SYS_bind, fd, SYS_P(&a), len);
+	later = int_opt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT); /* connect would choose it, but this socket listens */
+	if (later)
+		sys_setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &off, sizeof off);
+	r = bind_freely(fd, (struct sockaddr *)&a, len); /* its address was granted before */
+	if (later)
+		sys_setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+	return r;
 }
 
 /* The object that was PLAIN is now a listener, its numbers TAS, its memberships of both halves. */
@@ -257,6 +264,13 @@ static void become_kernel(struct tas_obj *o, int fd)
 		tas__obj_put(o);
 }
 
+/* Linux: a socket bound to an IPv6 address takes no others; what it accepts says so, too. */
+static void note_family(struct tas_obj *o, int fd)
+{
+	if (tas__block(o)->s.family == AF_INET6 && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY))
+		tas__opt_touch_v6only(o);
+}
+
 static int listen_plain(struct tas_obj *o, int fd, int backlog)
 {
 	struct tas_msg_sock sock;
@@ -281,6 +295,8 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 	err = (int)sys2(SYS_listen, fd, backlog);
 	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0))
 		unlisten(ss, &sock);
+	else if (r == 0)
+		note_family(o, fd);
 	else if (r == 0)
 		tas__async_began(o, fd);
 	else if (r == TAS_FALLBACK && err == 0)

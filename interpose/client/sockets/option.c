@@ -16,6 +16,18 @@
 #ifndef IP_LOCAL_PORT_RANGE
 #define IP_LOCAL_PORT_RANGE 51
 #endif
+#ifndef IP_RECVERR_RFC4884
+#define IP_RECVERR_RFC4884 26
+#endif
+#ifndef IPV6_ROUTER_ALERT_ISOLATE
+#define IPV6_ROUTER_ALERT_ISOLATE 30
+#endif
+#ifndef SO_RCVMARK
+#define SO_RCVMARK 75
+#endif
+#ifndef TCP_RTO_MAX_MS
+#define TCP_RTO_MAX_MS 44
+#endif
 
 enum effect { ACTS, GIVES, SAME, STORED, REFUSED };
 enum { NOT, INHERITED, DOUBLED = 64 };
@@ -39,9 +51,6 @@ static const struct {
 	{SOL_SOCKET, SO_SNDBUFFORCE, TAS_BIT_SO_SNDBUF},
 	{SOL_SOCKET, SO_RCVTIMEO_NEW, TAS_BIT_SO_RCVTIMEO},
 	{SOL_SOCKET, SO_SNDTIMEO_NEW, TAS_BIT_SO_SNDTIMEO},
-	{SOL_SOCKET, SO_TIMESTAMP_NEW, TAS_BIT_SO_TIMESTAMP},
-	{SOL_SOCKET, SO_TIMESTAMPNS_NEW, TAS_BIT_SO_TIMESTAMPNS},
-	{SOL_SOCKET, SO_TIMESTAMPING_NEW, TAS_BIT_SO_TIMESTAMPING},
 	{SOL_SOCKET, SO_BINDTOIFINDEX, TAS_BIT_SO_BINDTODEVICE},
 };
 
@@ -71,6 +80,11 @@ static int find(int level, int name)
 static bool touched(const struct tas_obj *o, int bit)
 {
 	return atomic_load_explicit(&o->touched[bit / 64], memory_order_relaxed) >> bit % 64 & 1;
+}
+
+void tas__opt_touch_v6only(struct tas_obj *o)
+{
+	atomic_fetch_or(&o->touched[TAS_BIT_IPV6_V6ONLY / 64], 1ull << TAS_BIT_IPV6_V6ONLY % 64);
 }
 
 bool tas__opts_touched(const struct tas_obj *o)
@@ -237,8 +251,10 @@ void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, in
 }
 
 /* ---- setsockopt ---- */
-static int refused(const struct tas_obj *o, int level, int name, socklen_t len)
+static int refused(struct tas_obj *o, int level, int name, socklen_t len)
 {
+	if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && len >= sizeof(int) && tas__block(o)->s.family == AF_INET6)
+		return -EINVAL; /* Linux: only before there is a port */
 	if (level != IPPROTO_TCP)
 		return 0;
 	if (atomic_load(&o->kind) == TAS_OBJ_CONN &&
@@ -246,7 +262,8 @@ static int refused(const struct tas_obj *o, int level, int name, socklen_t len)
 		return -EINVAL; /* Linux: only before there is a connection */
 	if (name == TCP_ULP && len)
 		return -ENOENT; /* Linux: no such upper layer protocol */
-	if (name == TCP_REPAIR)
+	if (name == TCP_REPAIR ||
+	    (name == TCP_QUEUE_SEQ && (int)len >= (int)sizeof(int) && atomic_load(&o->kind) == TAS_OBJ_CONN))
 		return -EPERM;
 	return 0;
 }
@@ -276,7 +293,7 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 	if (!o)
 		return sys_setsockopt(tas__raw(fd), level, name, val, len);
 	if (atomic_load(&o->kind) != TAS_OBJ_PLAIN)
-		r = tas__wild(val) ? 0 : refused(o, level, name, len);
+		r = tas__wild(val) && (val || level != IPPROTO_IPV6) ? 0 : refused(o, level, name, len);
 	if (r == 0)
 		r = sys_setsockopt(fd, level, name, val, len);
 	i = r == 0 ? find(level, name) : -1;
@@ -396,6 +413,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	} else if (kind == TAS_OBJ_CONN &&
 		   ((level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU))) {
 		n = (int)atomic_load(&o->b->s.mss) + (level == IPPROTO_IP ? 40 : 60);
+		if (level == IPPROTO_IPV6 && !tas__wild(len) && (int)*len < 0) /* Linux: not looked at there */
+			*len = sizeof n;
 		r = give(val, len, &n, sizeof n);
 	}
 	if (r == 1)

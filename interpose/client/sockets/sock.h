@@ -299,6 +299,7 @@ bool tas__opts_touched(const struct tas_obj *o); /* any */
 bool tas__opts_can_undo(const struct tas_obj *o);
 void tas__opts_undo(const uint64_t touched[2], int fd);
 void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as); /* NULL: none */
+void tas__opt_touch_v6only(struct tas_obj *o); /* bind to an IPv6 address sets it */
 void tas__opts_touch_all(struct tas_obj *o); /* nobody knows what was set */
 bool tas__opt_device(const struct tas_obj *o, int fd); /* bound to a device: TAS has none */
 
