@@ -256,4 +256,4 @@ def express(r: Run) -> None:
     r.see("stream", web.sha(web.curl(r, f"{base}/stream").encode()))
     r.see("fail", web.curl(r, "-w", "%{http_code}", f"{base}/fail"))
     r.see("load", web.wrk(r, f"{base}/"))
-    r.carried(connections=40, bytes=8_000_000)
+    r.carried(connections=40, bytes=5_500_000)
