@@ -8,8 +8,12 @@
 int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events)
 {
 	struct epoll_event ev = {.events = events, .data.u64 = tas__mark(i->index)};
+	struct tas_entry *e = tas__entry(i->fd);
 	int fd = tas__ep_number(ep);
 
+	/* The number may be another socket's by now, a dup keeps the listener: that half goes with the last close only. */
+	if (op != EPOLL_CTL_ADD && (!e || atomic_load(&e->p) != i->o))
+		return 0;
 	return fd < 0 ? -EBADF : tas__epoll_ctl_raw(fd, op, i->fd, &ev);
 }
 
