@@ -27,7 +27,7 @@ BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
 LIBRARY = BUILD / "libtas_interpose.so"
 PROGRAMS = [
     "calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel",
-    "confined",
+    "confined", "thousand",
 ]  # fmt: skip
 MODES = ["fallback", "service"]
 
@@ -286,3 +286,29 @@ def test_nothing_is_left_of_programs_that_ended(service: Path, request: pytest.F
             break
         time.sleep(0.05)
     assert not left
+
+
+def test_a_thousand_threads_wake_when_the_service_is_killed(tmp_path: Path) -> None:
+    path = tmp_path / "tas.sock"
+    read_end, write_end = os.pipe()
+    command = [str(BUILD / "tas"), "--link=none", "--ip-addr=10.99.0.1/24"]
+    command += [f"--socket={path}", f"--ready-fd={write_end}"]
+    with (tmp_path / "log").open("wb") as log:
+        tas = subprocess.Popen(command, pass_fds=[write_end], stdout=log, stderr=log)
+    os.close(write_end)
+    env = {**os.environ, "LD_PRELOAD": str(LIBRARY), "TAS_SOCKET": str(path), "TAS_REQUIRE": "1"}
+    try:
+        assert os.read(read_end, 1)
+        program = [str(BUILD / "tests" / "preload" / "thousand"), "until the service dies"]
+        with subprocess.Popen(program, env=env, stdout=subprocess.PIPE, text=True) as p:
+            try:
+                assert p.stdout
+                assert p.stdout.readline() == "asleep 1000\n"
+                tas.kill()
+                assert p.communicate(timeout=20)[0] == "returned 1000, data 0\n"
+            finally:
+                p.kill()
+    finally:
+        tas.kill()
+        tas.wait()
+        os.close(read_end)
