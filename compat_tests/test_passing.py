@@ -302,6 +302,39 @@ def test_a_stream_goes_on_while_the_socket_is_passed_around(tas: Lab) -> None:
         assert passes == 5
 
 
+def test_a_socket_that_cannot_be_watched_cannot_be_passed(local_tas: Lab) -> None:
+    """The service has no inotify watch left: an error, and the connection is as it was."""
+    if local_tas.on_kernel or not local_tas.service:
+        pytest.skip("a limit of the service")
+    local_tas.service.finish(check=False)
+    # in a user namespace, which has a limit of its own
+    few = (
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "sh",
+        "-c",
+        'echo 1 >/proc/sys/user/max_inotify_watches; exec "$@"',
+        "sh",
+    )
+    service = Service(local_tas, link=False, via=few)
+    a, b = Puppet(local_tas), Puppet(local_tas)
+    a("l = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(l.getsockname()); s, _ = l.accept()")
+    with service.carried(conn_local=1):
+        a("d = socket.create_connection(l.getsockname()); t, _ = l.accept()")
+    a(f"give({b.path!r}, [c])")
+    assert a(f"give({b.path!r}, [d])") == "ENOBUFS"
+    a("d.sendall(b'here')")
+    assert a("got(t, 4)") == b"here"
+    b("e = sock(take()[0])")
+    b("e.sendall(b'there')")
+    assert a("got(s, 5)") == b"there"
+    a("c.close()")
+    b("e.close()")
+    assert a("s.recv(1)") == b""
+    assert a(f"give({b.path!r}, [d])") is None  # there is a watch again
+
+
 # ---- where TAS cannot follow ----
 def test_a_program_that_is_not_on_tas_gets_an_error_and_the_connection_stays(tas: Lab) -> None:
     if tas.on_kernel:

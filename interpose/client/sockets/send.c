@@ -409,8 +409,9 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 	do {
 		o = tas__conn_get(fd);
 		if (!o) {
-			if (!tas__wild(msg) && msg->msg_controllen)
-				tas__watch_passed(msg);
+			r = !tas__wild(msg) && msg->msg_controllen ? tas__watch_passed(msg) : 0;
+			if (r < 0)
+				return r;
 			r = tas__sleep3(SYS_sendmsg, tas__raw(fd), SYS_P(msg), flags);
 		}
 	} while (!o && again(fd, r));

@@ -347,7 +347,7 @@ void tas__async_forget(struct tas_obj *o); /* under the table lock */
 void tas__async_fork_child(void);
 
 /* ---- spawn.c ---- */
-void tas__watch_passed(const struct msghdr *m);
+int tas__watch_passed(const struct msghdr *m); /* 0, -ENOBUFS */
 /* Without the interposer the program may close fd behind our back: the service watches what was accepted, too. */
 void tas__watch_too(struct tas_obj *o, int fd);
 void tas__watch_not(struct tas_obj *o);

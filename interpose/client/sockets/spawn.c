@@ -11,18 +11,24 @@ struct batch {
 	struct tas_session *ss;
 	uint32_t id[TAS_MSG_FDS_MAX];
 	int fd[TAS_MSG_FDS_MAX];
+	struct tas_obj *o[TAS_MSG_FDS_MAX]; /* each has a number, or a reference of the caller's */
 	unsigned n;
+	int err; /* the first failure */
 };
 
 static void flush(struct batch *b)
 {
 	struct tas_msg m = {0};
+	int r;
 
 	if (!b->n || !b->ss)
 		return;
 	m.u.watch.n = b->n;
 	memcpy(m.u.watch.id, b->id, b->n * sizeof b->id[0]);
-	tas__ask(b->ss, &m, TAS_MSG_WATCH, b->fd, b->n);
+	r = tas__ask(b->ss, &m, TAS_MSG_WATCH, b->fd, b->n);
+	for (unsigned i = 0; r < 0 && i < b->n; i++) /* to be tried again the next time */
+		atomic_fetch_and(&b->o[i]->flags, ~(uint32_t)TAS_OF_WATCHED);
+	b->err = b->err ? b->err : r;
 	b->n = 0;
 }
 
@@ -37,6 +43,7 @@ static void add(struct batch *b, struct tas_obj *o, int fd)
 		b->ss = o->ss;
 	}
 	b->id[b->n] = o->id;
+	b->o[b->n] = o;
 	b->fd[b->n++] = fd;
 }
 
@@ -193,12 +200,14 @@ static void watch_right(int fd, void *arg)
 	tas__obj_put(o);
 }
 
-void tas__watch_passed(const struct msghdr *m)
+int tas__watch_passed(const struct msghdr *m)
 {
 	struct batch b = {.n = 0};
 
 	if (tas__ever_attached())
 		each_right(m, watch_right, &b);
+	/* Without a watch nobody would know of the last close while it is on its way: it would end at once, or never. */
+	return b.err < 0 && b.ss && tas__alive(b.ss) ? -ENOBUFS : 0;
 }
 
 static void forget_right(int fd, void *arg)
