@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzz.campaign import Campaign, Report
@@ -42,6 +43,14 @@ def test_regression(pairs: Pair, path: Path) -> None:
     assert found is None or known(found), found.shown()
 
 
+@pytest.mark.parametrize("entry", [e for e in entries() if "example" in e], ids=lambda e: e["name"].replace(" ", "-"))
+def test_known_difference_is_still_there(pairs: Pair, entry: dict[str, Any]) -> None:
+    """A fix removes the entry."""
+    found = pairs.one(lines(entry["example"].splitlines()), "example")
+    assert found, "no longer differs"
+    assert known(found) == entry["name"], found.shown()
+
+
 def campaign(tmp_path: Path, n: int, lie: str = "", **options: bool) -> Report:
     tmp_path.chmod(0o755)
     return Campaign(tmp_path, "ci", n, None, lie, **options).run()
@@ -68,4 +77,5 @@ def test_every_known_difference_has_a_reason() -> None:
         assert entry["kind"] in ("inherent", "left", "bug"), entry
         assert len(entry["why"]) > 20, entry
         assert entry["since"], entry
+        assert "example" in entry or entry["kind"] == "inherent", entry
         assert {"line", "linux", "tas", "program", "past", "all"} & set(entry), entry
