@@ -1,7 +1,7 @@
 """The site: Markdown as it is, and three directives that fill in what is known from files (nothing is typed twice).
 
 ``divergences``  the entries of compat_tests/divergences.toml
-``list``         interposed calls, or options of a level (SOL_SOCKET …, ioctl), from the lists in the code
+``list``         interposed calls, options of a level (SOL_SOCKET …, ioctl), or programs, from the lists in the code
 ``scoreboard``   totals, calls or options of the last `make conformance`: TAS_CONFORMANCE names its result.json
 """
 
@@ -88,6 +88,10 @@ class List(SphinxDirective):
         for path in (lists.CALLS, lists.OPTIONS):
             self.env.note_dependency(str(path))
         what = self.arguments[0]
+        if what == "programs":
+            for path in lists.RECIPES.glob("*.py"):
+                self.env.note_dependency(str(path))
+            return [table(["recipe", "on TAS", "exercises"], lists.programs(), frozenset([0]))]
         if what != "calls":
             return [table(["option", "on a TAS socket", "accept", ""], lists.options(what), frozenset([0]))]
         found: list[nodes.Node] = []

@@ -1,13 +1,15 @@
-"""The lists in the code, for the site: interposed calls (preload/calls.h), options and ioctls (abi/tas_options.h)."""
+"""The lists in the code, for the site: interposed calls (preload/calls.h), options, ioctls (abi/tas_options.h), recipes."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLS = ROOT / "interpose" / "preload" / "calls.h"
 OPTIONS = ROOT / "fastpath" / "abi" / "tas_options.h"
+RECIPES = ROOT / "apps" / "recipes"
 EFFECTS = {
     "ACTS": "acts",
     "GIVES": "answered by TAS",
@@ -70,3 +72,16 @@ def options(level: str) -> list[list[str]]:
         for a in sorted(found, key=lambda a: a[1])
         if a[0] == level
     ]
+
+
+def programs() -> list[list[str]]:
+    """By name: recipe, who is on TAS, what it exercises; read from the source, for its modules need a laboratory."""
+    found = []
+    for path in RECIPES.glob("[!_]*.py"):
+        for node in ast.parse(path.read_text()).body:
+            for call in node.decorator_list if isinstance(node, ast.FunctionDef) else []:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "recipe":
+                    more = {k.arg: k.value for k in call.keywords}
+                    modes = ast.unparse(more["modes"]).strip("(,)").lower() if "modes" in more else "server"
+                    found.append([ast.literal_eval(call.args[0]), modes, ast.literal_eval(more["exercises"])])
+    return sorted(found)
