@@ -1,4 +1,4 @@
-"""The lists in the code, for the site: interposed calls (preload/calls.h), options, ioctls (abi/tas_options.h), recipes."""
+"""The lists in the code, for the site: interposed calls (preload/calls.h), options (abi/tas_options.h), recipes."""
 
 from __future__ import annotations
 
