@@ -172,6 +172,36 @@ ta.run(main())
     )
 
 
+def test_no_signal_is_lost_while_a_call_spins_before_it_sleeps(service: Running) -> None:
+    service.script(
+        PAIR
+        + """
+import signal, threading
+class Hit(Exception): pass
+def handler(*_): raise Hit
+signal.signal(signal.SIGUSR1, handler)
+main, go, ROUNDS = threading.get_ident(), threading.Semaphore(0), 300
+def helper():
+    for i in range(ROUNDS):
+        go.acquire()
+        a.send(b"x")
+        for _ in range(i % 60 * 20): pass
+        signal.pthread_kill(main, signal.SIGUSR1)
+t = threading.Thread(target=helper); t.start()
+hits = 0
+for i in range(ROUNDS):
+    try:
+        go.release()
+        while True: c.recv(1)
+    except Hit:
+        hits += 1
+assert hits == ROUNDS
+t.join()
+"""
+        + END
+    )
+
+
 def test_ctrl_c_ends_an_event_loop(service: Running) -> None:
     service.script(
         """
@@ -366,6 +396,7 @@ def test_cpythons_own_tests(service: Running, module: str) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 def test_the_rest_of_asyncios_own_tests(service: Running) -> None:
     code = "import test.test_asyncio as t; print(t.__path__[0])"
     found = service.run("-c", code)
@@ -374,4 +405,4 @@ def test_the_rest_of_asyncios_own_tests(service: Running) -> None:
     names = [f"test.test_asyncio.{p.stem}" for p in sorted(Path(found.stdout.strip()).glob("test_*.py"))]
     rest = [n for n in names if n not in SUITES and "windows" not in n]
     assert len(rest) > 15
-    _own_tests(service, *rest)
+    _own_tests(service, *rest, timeout=560)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -295,6 +296,34 @@ int glue_close(int fd)
 		tas__session_put(ss);
 	}
 	return r;
+}
+
+/* ---- signals ---- */
+enum { SIGNALS = 65 };
+
+static void (*_Atomic behind[SIGNALS])(int, siginfo_t *, void *);
+
+static void counted(int sig, siginfo_t *info, void *context)
+{
+	void (*next)(int, siginfo_t *, void *) = atomic_load(&behind[sig]);
+
+	tas_signal_ran(true); /* PEP 475: whatever it is, the interpreter has to hear of it */
+	if (next)
+		next(sig, info, context); /* of one parameter or of three: the caller's registers hold all of them */
+}
+
+/* Puts our handler before the interpreter's, which has just been installed for sig. */
+void glue_signal(int sig)
+{
+	struct sigaction a;
+
+	if (sig <= 0 || sig >= SIGNALS || sigaction(sig, NULL, &a) < 0 || a.sa_handler == SIG_DFL ||
+	    a.sa_handler == SIG_IGN || a.sa_sigaction == counted)
+		return;
+	atomic_store(&behind[sig], a.sa_sigaction);
+	a.sa_sigaction = counted;
+	a.sa_flags |= SA_SIGINFO;
+	sigaction(sig, &a, NULL);
 }
 
 /* The interpreter changed O_NONBLOCK by a raw call: the mirror follows. */

@@ -33,6 +33,7 @@ int glue_bind(int fd, const struct glue_addr *a);
 int glue_connect(int fd, const struct glue_addr *a);
 int glue_connected(int fd, int64_t deadline);
 int glue_getname(int fd, int peer, struct glue_addr *a);
+void glue_signal(int sig);
 int glue_close(int fd);
 int glue_nonblock(int fd);
 void glue_announce(int fd);

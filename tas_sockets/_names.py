@@ -73,9 +73,10 @@ def fill(names: dict[str, Any]) -> bool:
         for name in REBOUND:
             if hasattr(std, name):
                 new[name] = _rebind(getattr(std, name), names)
-        from tas_sockets import _os
+        from tas_sockets import _os, _signals
 
         _os.install()
+        _signals.install()
         _install.watch_spawns()
         _multiprocessing.register()
     new["install"] = _install.install
