@@ -1,7 +1,7 @@
 """Signals that come while a blocked call looks, spins or is about to sleep.
 
-The library counts handlers that ran: a signal between two looks interrupts a call like one that finds it asleep.  So the
-interpreter's own handler gets one of ours (C, ``glue_signal``) before it, for each signal with a Python handler.
+The library counts handlers that ran: a signal between two looks interrupts a call like one that finds it asleep.  So
+the interpreter's own handler gets one of ours (C, ``glue_signal``) before it, for each signal with a Python handler.
 """
 
 from __future__ import annotations
