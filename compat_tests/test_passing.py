@@ -335,6 +335,67 @@ def test_a_socket_that_cannot_be_watched_cannot_be_passed(local_tas: Lab) -> Non
     assert a(f"give({b.path!r}, [d])") is None  # there is a watch again
 
 
+SCRIBBLE = """
+import ctypes, random
+stop = False
+def scribble(kind):
+    r = random.Random(1)
+    spans = []
+    for line in open('/proc/self/maps'):
+        if 'memfd:tas-chunk' in line:
+            lo, hi = (int(x, 16) for x in line.split()[0].split('-'))
+            spans.append((lo, hi))
+    n = 0
+    while not stop:
+        for lo, hi in spans:
+            for page in range(lo, lo + (1 << 20), 4096):
+                if kind == 'zeros':
+                    ctypes.memset(page, 0, 4096)
+                elif kind == 'ones':
+                    ctypes.memset(page, 255, 4096)
+                else:
+                    ctypes.memmove(page, r.randbytes(4096), 4096)
+        n += 1
+    return n * len(spans)
+"""
+
+
+@pytest.mark.parametrize("kind", ["random", "zeros", "ones"])
+def test_a_receiver_that_scribbles_over_what_it_was_given_harms_nothing_else(tas: Lab, kind: str) -> None:
+    """What the two share is the sockets that both hold; the sender's others, and the sender, are out of reach."""
+    if tas.on_kernel:
+        pytest.skip("no shared memory")
+    a, b = Puppet(tas), Puppet(tas)
+    b("own = socket.create_server(('0.0.0.0', 0))")
+    with accepted(tas, a) as private:
+        a("p = c")
+        with accepted(tas, a) as shared:
+            a(f"give({b.path!r}, [c, l])")
+            b("fds = take(2); s = sock(fds[0]); m = sock(fds[1]); s.getpeername(); m.getsockname()")
+            b(SCRIBBLE)
+            n = b(f"later(scribble, {kind!r})")
+            # the sender uses both all the time; of the shared ones anything may come, but not silence of the program
+            a(
+                "def poke():\n for n in range(300):\n  for f in (lambda: c.send(b'x', socket.MSG_DONTWAIT), "
+                "lambda: c.recv(100, socket.MSG_DONTWAIT), lambda: select.select([c, l], [c], [], 0), "
+                "lambda: l.getsockname()):\n   try: f()\n   except OSError: pass\n return 'poked'"
+            )
+            k = a("later(poke)")
+            for i in range(200):
+                private.sendall(b"%04d" % i)
+                assert a("got(p, 4)") == b"%04d" % i
+                a(f"p.sendall(b'{i:04d}')")
+                assert got(private, 4) == b"%04d" % i
+            assert a(f"told({k})") == "poked"
+            b("stop = True")
+            assert b(f"told({n}) > 0") is True
+            shared.close()
+        b.kill()
+        private.sendall(b"end")
+        assert a("got(p, 3)") == b"end"
+    a.kill()
+
+
 # ---- where TAS cannot follow ----
 def test_a_program_that_is_not_on_tas_gets_an_error_and_the_connection_stays(tas: Lab) -> None:
     if tas.on_kernel:

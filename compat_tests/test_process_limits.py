@@ -206,3 +206,33 @@ def test_ten_thousand_sockets_in_one_process(tas: Lab) -> None:
         assert tas.service.gauges()["sockets"] >= 10001
     a("[c.close() for c in mine]; [s.close() for s in theirs]")
     until("they are gone", lambda: tas.on_kernel or (tas.service and tas.service.gauges()["sockets"] <= 1))
+
+
+def test_a_thousand_threads_blocked_when_the_service_is_killed(local_tas: Lab) -> None:
+    """Each waits in its own way on its own connection; nobody is forgotten."""
+    if local_tas.on_kernel or not local_tas.service:
+        pytest.skip("there is no service to kill")
+    service = local_tas.service
+    a = Puppet(local_tas)
+    a("import collections; threading.stack_size(256 << 10)")
+    a("l = socket.create_server(('127.0.0.1', 0), backlog=512); mine = []; theirs = []")
+    a(
+        "for n in range(1000):\n c = socket.create_connection(l.getsockname()); s, _ = l.accept()\n"
+        " mine.append(c); theirs.append(s)"
+    )
+    a("def polled(c):\n p = select.poll(); p.register(c, select.POLLIN); return p.poll(60000)[0][1]")
+    a("def timed(c):\n c.settimeout(60); return c.recv(1)")
+    a("kinds = [lambda c: c.recv(1), polled, timed, lambda c: c.sendall(bytes(50 << 20))]")
+    a("ids = [later(kinds[n % 4], c) for n, c in enumerate(mine)]")
+    until("they sleep", lambda: sleepers(a) >= 1000, 60)
+    service.kill()
+    began = time.monotonic()
+    found = a("collections.Counter(str(told(n)) for n in ids).most_common()")
+    assert dict(found) == {"ECONNRESET": 750, "25": 250}  # 25: IN, ERR and HUP
+    assert time.monotonic() - began < 20
+
+
+def sleepers(p: Puppet) -> int:
+    return int(
+        p("sum('sleeping' in open(f'/proc/self/task/{t}/status').read() for t in os.listdir('/proc/self/task'))")
+    )
