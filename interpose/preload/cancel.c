@@ -7,8 +7,6 @@
  */
 #include "preload.h"
 
-__thread bool tas__cancel_any_time __attribute__((tls_model("initial-exec")));
-
 int tas__w_pthread_cancel(pthread_t thread)
 {
 	return tas__passive() ? tas__real.pthread_cancel(thread) : tas_cancel(thread, tas__real.pthread_cancel);
@@ -16,8 +14,11 @@ int tas__w_pthread_cancel(pthread_t thread)
 
 int tas__w_pthread_setcanceltype(int type, int *old)
 {
-	if (type == PTHREAD_CANCEL_DEFERRED || type == PTHREAD_CANCEL_ASYNCHRONOUS)
-		tas__cancel_any_time = type == PTHREAD_CANCEL_ASYNCHRONOUS; /* first: setting it may end the thread */
+	/* first: setting it may end the thread */
+	if (type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		atomic_fetch_or(&tas__sigs.cancel, TAS_CANCEL_ANY_TIME);
+	else if (type == PTHREAD_CANCEL_DEFERRED)
+		atomic_fetch_and(&tas__sigs.cancel, (uint8_t)~TAS_CANCEL_ANY_TIME);
 	return tas__real.pthread_setcanceltype(type, old);
 }
 
@@ -25,12 +26,15 @@ void tas__cancel_enter(void)
 {
 	int old;
 
-	tas__real.pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &old);
+	pthread_testcancel();
+	if (atomic_load(&tas__sigs.cancel) & TAS_CANCEL_ANY_TIME)
+		tas__real.pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &old);
 }
 
 void tas__cancel_leave(void)
 {
 	int old;
 
-	tas__real.pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
+	if (atomic_load(&tas__sigs.cancel) & TAS_CANCEL_ANY_TIME)
+		tas__real.pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old);
 }

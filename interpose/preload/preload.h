@@ -29,6 +29,7 @@
 #include <termios.h>
 #include <threads.h>
 
+#include "lowlevel/low.h"
 #include "lowlevel/wild.h"
 #include "tas_sockets.h"
 
@@ -94,21 +95,18 @@ static inline long tas__result(long r)
 
 /* A cancellation point: a call that gives -ECANCELED holds nothing any more.  In a thread that may be cancelled at any
  * instruction, not in this one. */
-extern __thread bool tas__cancel_any_time __attribute__((tls_model("initial-exec")));
 void tas__cancel_enter(void);
 void tas__cancel_leave(void);
 #define CP(call) \
 	({ \
-		bool any_time_ = tas__cancel_any_time; \
 		long r_; \
 \
-		pthread_testcancel(); \
-		if (unlikely(any_time_)) \
+		if (unlikely(atomic_load_explicit(&tas__sigs.cancel, memory_order_relaxed))) \
 			tas__cancel_enter(); \
 		r_ = (call); \
-		if (unlikely(r_ == -ECANCELED)) \
+		if (unlikely(r_ < 0) && r_ == -ECANCELED) \
 			tas_cancel_point(); \
-		if (unlikely(any_time_)) \
+		if (unlikely(atomic_load_explicit(&tas__sigs.cancel, memory_order_relaxed))) \
 			tas__cancel_leave(); \
 		r_; \
 	})

@@ -31,9 +31,14 @@ static bool enabled(void)
 	return state == PTHREAD_CANCEL_ENABLE;
 }
 
+static bool asked(void)
+{
+	return atomic_load(&tas__sigs.cancel) & TAS_CANCEL_ASKED;
+}
+
 bool tas__cancelled(void)
 {
-	return atomic_load(&tas__sigs.cancel) && enabled();
+	return asked() && enabled();
 }
 
 static void leave(void)
@@ -57,10 +62,10 @@ long tas__sleep6(long nr, long a, long b, long c, long d, long e, long f)
 		return sys6(nr, a, b, c, d, e, f);
 	if (!inner)
 		atomic_store(&tas__sigs.asleep, tas__tid());
-	r = atomic_load(&tas__sigs.cancel) ? -EINTR : sys6(nr, a, b, c, d, e, f);
+	r = asked() ? -EINTR : sys6(nr, a, b, c, d, e, f);
 	if (!inner)
 		leave();
-	return r == -EINTR && atomic_load(&tas__sigs.cancel) ? -ECANCELED : r;
+	return r == -EINTR && asked() ? -ECANCELED : r;
 }
 
 /* The thread's copy of a thread-local variable lies at the same distance from its descriptor as ours does. */
@@ -110,10 +115,12 @@ int tas_cancel(pthread_t thread, int (*libc_cancel)(pthread_t))
 	bool marked;
 	int r;
 
-	if (pthread_equal(thread, pthread_self()))
+	if (pthread_equal(thread, pthread_self())) {
+		atomic_fetch_or(&t->cancel, TAS_CANCEL_ASKED);
 		return libc_cancel(thread);
+	}
 	mask = tas__signals_block_hard(); /* a handler must not keep the thread waiting */
-	atomic_store(&t->cancel, true);
+	atomic_fetch_or(&t->cancel, TAS_CANCEL_ASKED);
 	atomic_fetch_add(&t->news_any, 1);
 	atomic_fetch_add(&t->news_intr, 1);
 	sys_futex(&t->news_any, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);

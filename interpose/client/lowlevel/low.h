@@ -186,12 +186,14 @@ struct tas_sigs {
 	/* what a futex sleep compares: rises with `any` or with `intr`, and with every pthread_cancel */
 	_Atomic uint32_t news_any, news_intr;
 	_Atomic int wake;
-	_Atomic bool cancel; /* somebody called pthread_cancel for this thread */
+	_Atomic uint8_t cancel; /* TAS_CANCEL_* */
 	_Atomic uint32_t asleep; /* cancel.c */
 };
 void tas_signal_ran(bool interrupts);
 void tas_signals_deferred(void);
 bool tas_signal_defer(int sig, const siginfo_t *info, void *context);
+/* somebody called pthread_cancel for this thread; its type is PTHREAD_CANCEL_ASYNCHRONOUS */
+enum { TAS_CANCEL_ASKED = 1, TAS_CANCEL_ANY_TIME = 2 };
 extern __thread struct tas_sigs tas__sigs __attribute__((tls_model("initial-exec")));
 
 /* ---- cancellation: cancel.c ---- */

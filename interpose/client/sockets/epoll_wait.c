@@ -300,7 +300,8 @@ static void leave(struct tas_ep *ep)
 	tas__ep_unlock(ep, mask);
 }
 
-static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
+/* inline: its other caller is rare */
+static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
 {
 	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_spin spin = {0};
@@ -337,7 +338,7 @@ static int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int m
 }
 
 /* Events, and no memory to put them: Linux says so when one comes, which stays. */
-static int wait_nowhere(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
+static __attribute__((noinline)) int wait_nowhere(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
 {
 	struct epoll_event ev;
 	int r = wait_mixed(ep, epfd, &ev, 1, end, mask);

@@ -302,12 +302,14 @@ static ssize_t receive_flags(struct tas_obj *o, int fd, const struct iovec *iov,
 {
 	ssize_t r;
 
+	if (__builtin_expect(!(flags & (MSG_ERRQUEUE | MSG_OOB | MSG_PEEK)), 1))
+		return receive(o, fd, iov, n_iov, total, flags);
 	if (flags & MSG_ERRQUEUE)
 		return tas__errqueue_recv(o, NULL);
 	if (flags & MSG_OOB)
 		return receive_urgent(o, iov, n_iov, total, flags);
 	r = receive(o, fd, iov, n_iov, total, flags);
-	if ((flags & MSG_PEEK) && r > 0)
+	if (r > 0)
 		peek_forward(o, r);
 	return r;
 }
