@@ -143,6 +143,8 @@ int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct 
 			tas__shared_release(ss, number);
 		return -ENOMEM;
 	}
+	/* pairs with the release store in tas__sock_publish(): what else is in line A is read without a look at gen */
+	(void)atomic_load_explicit(&b->s.gen, memory_order_acquire);
 	tas__session_ref(ss);
 	o->ss = ss;
 	o->id = s->id;
