@@ -123,6 +123,11 @@ TAS_PUBLIC void tas_bridge(struct tas_bridges *b);
 TAS_PUBLIC void tas_bridge_cancel(struct tas_bridges *b);
 /* True if the process holds a TAS socket that would survive an exec. */
 TAS_PUBLIC bool tas_exec_keeps_sockets(void);
+/* Before a seccomp filter: what could not be asked or made under it is asked and made; gives what to hand to
+ * tas_filter_set() once the filter is in force.  The library does not try what it forbids. */
+struct sock_fprog;
+TAS_PUBLIC uint32_t tas_before_filter(const struct sock_fprog *prog);
+TAS_PUBLIC void tas_filter_set(uint32_t forbidden);
 /* A thread went to another network namespace (setns, unshare), or the process to another user. */
 TAS_PUBLIC void tas_identity_changed(bool netns);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.

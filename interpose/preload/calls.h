@@ -165,6 +165,8 @@
 	    (fn, stack, flags, arg, ptid, tls, ctid), process.c) \
 	SAME(__clone, clone) \
 	NEW(int, daemon, (int nochdir, int noclose), process.c) \
+	OWN(int, prctl, (int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d), (op, a, b, c, d), \
+	    sandbox.c) \
 	OWN(int, setns, (int fd, int type), (fd, type), process.c) \
 	OWN(int, unshare, (int flags), (flags), process.c) \
 	OWN(int, setuid, (uid_t u), (u), process.c) \

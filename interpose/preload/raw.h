@@ -39,6 +39,7 @@ void tas__raw_sites_start(void);
 #define TAS_NATIVE (-4097l)
 long tas__by_number(long nr, long a, long b, long c, long d, long e, long f);
 /* fork by system call: as _Fork does it. */
+long tas__seccomp(long op, long flags, long prog);
 long tas__fork_by(long nr, long a, long b, long c, long d, long e);
 
 #endif

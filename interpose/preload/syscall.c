@@ -203,7 +203,7 @@ long tas__by_number(long nr, long a, long b, long c, long d, long e, long f)
 	if (tas__passive())
 		return TAS_NATIVE;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	r = on_tas(nr, a, b, c, d, e, f);
+	r = nr == SYS_seccomp ? tas__seccomp(a, b, c) : on_tas(nr, a, b, c, d, e, f);
 	pthread_setcancelstate(cancel, NULL);
 	return r;
 }

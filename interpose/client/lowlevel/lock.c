@@ -60,7 +60,7 @@ static void lock_sleep(struct tas_session *ss, _Atomic uint32_t *w, uint32_t v, 
 		until = end;
 	struct timespec ts = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
 
-	r = sys5(SYS_futex_waitv, SYS_P(f), 2, 0, SYS_P(&ts), CLOCK_MONOTONIC);
+	r = tas__may(TAS_MAY_WAITV) ? sys5(SYS_futex_waitv, SYS_P(f), 2, 0, SYS_P(&ts), CLOCK_MONOTONIC) : -EPERM;
 	if (r == -ENOSYS || r == -EPERM) { /* a sandbox that does not know the call */
 		ts = (struct timespec){.tv_nsec = 1000000};
 		sys_futex(w, FUTEX_WAIT, v, &ts);

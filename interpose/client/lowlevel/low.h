@@ -178,6 +178,20 @@ struct tas_spin {
 	uint64_t start, rounds;
 };
 /* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
+/* What a seccomp filter of the program's has left us (sandbox.c). */
+enum tas_may { TAS_MAY_YIELD, TAS_MAY_WAITV, TAS_MAY_PRLIMIT, TAS_MAY_RECOGNISE, TAS_MAY_ASK, TAS_MAY_OPEN };
+struct sock_fprog;
+
+extern _Atomic uint32_t tas__forbidden;
+
+static inline bool tas__may(enum tas_may what)
+{
+	return !(atomic_load_explicit(&tas__forbidden, memory_order_relaxed) >> what & 1);
+}
+
+uint32_t tas__filter_forbids(const struct sock_fprog *prog); /* bits of enum tas_may */
+void tas__forbid(uint32_t forbidden);
+
 bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active);
 
 /* Handlers that ran on this thread, and the eventfd of a sleep that is about to begin (signal.c). */

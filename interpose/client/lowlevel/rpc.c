@@ -112,11 +112,14 @@ int tas__tell_fd(int ctl, struct tas_msg *m, uint16_t op, int fd)
 
 int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in)
 {
-	uint64_t mask = tas__signals_block_hard();
 	unsigned max = n_in ? *n_in : 0;
+	uint64_t mask;
 	uint32_t seq;
 	int r = -ECONNRESET, ctl;
 
+	if (!tas__may(TAS_MAY_ASK))
+		return -EPERM;
+	mask = tas__signals_block_hard();
 	tas__mutex_lock(&ss->rpc);
 	ctl = atomic_load(&ss->ctl);
 	if (atomic_load(&ss->dead) || ctl < 0)

@@ -52,6 +52,8 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 	static __thread uint64_t alone_until;
 	uint64_t us = per_us(), t = tas__tsc(), limit = ss->r->h.poll_us < SPIN_US ? ss->r->h.poll_us : SPIN_US, d;
 
+	if (!tas__may(TAS_MAY_YIELD))
+		return false;
 	if (!s->rounds++) {
 		s->start = t;
 		if (t - active > RECENT_US * us || t < atomic_load_explicit(&hold_until, memory_order_relaxed))
@@ -96,7 +98,7 @@ int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic
 	f[2].val = a;
 	if (!tas__alive(ss))
 		return 0;
-	r = tas__sleep5(SYS_futex_waitv, SYS_P(f), 4, 0, 0, 0);
+	r = tas__may(TAS_MAY_WAITV) ? tas__sleep5(SYS_futex_waitv, SYS_P(f), 4, 0, 0, 0) : -EPERM;
 	if (r == -ENOSYS || r == -EPERM) {
 		/* a sandbox that does not know the call: the others of the four are seen a moment later */
 		struct timespec nap = {0, BLIND_NS};
@@ -145,6 +147,8 @@ static int waiter_pick(struct tas_session *ss, bool bitmap)
 
 		if (!can)
 			continue;
+		if (!tas__may(TAS_MAY_OPEN))
+			return -EPERM;
 		unsigned i = w * 64 + (unsigned)__builtin_ctzll(can);
 
 		r = waiter_open(ss, i);

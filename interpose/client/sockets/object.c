@@ -415,6 +415,8 @@ int tas__recognise(int fd)
 
 	if (fd < 0 || (unsigned)fd >= TAS_FD_TABLE_MAX)
 		return TAS_FD_UNKNOWN;
+	if (!tas__may(TAS_MAY_RECOGNISE)) /* it was looked at before the filter, or is new: made without us */
+		return TAS_FD_UNKNOWN;
 	st = tcp_state_of(fd);
 	if (st == -EBADF)
 		return TAS_FD_UNKNOWN;

@@ -8,7 +8,7 @@
 
 #include "sockets/sock.h"
 
-enum { ON_STACK = 128, WAKE = 0, CONTROL = 1, OWN = 2 };
+enum { ON_STACK = 128, WAKE = 0, CONTROL = 1, OWN = 2, BLIND_NS = 2000000 };
 
 struct job {
 	struct pollfd *user;
@@ -22,6 +22,7 @@ struct job {
 	struct tas_waiter w; /* w.ss NULL: none */
 	struct tas_sig_mark sig; /* at the entry of the call */
 	bool subscribed;
+	bool blind; /* nobody wakes us: look now and then */
 };
 
 static void put_objs(struct job *j)
@@ -142,12 +143,12 @@ static int sleep_once(struct job *j, uint64_t end, const sigset_t *mask)
 	struct pollfd *own = j->k + j->n;
 	uint64_t cap = j->orphan ? TAS_REVIVE_MS * 1000000ull : UINT64_MAX;
 	struct timespec ts;
+	nfds_t n = j->n;
 	int r;
 
 	if (!j->subscribed) {
 		j->subscribed = true;
-		if (!subscribe(j))
-			cap = 2000000;
+		j->blind = !subscribe(j);
 		if (j->w.ss) {
 			own[WAKE].fd = j->w.fd;
 			own[CONTROL].fd = atomic_load(&j->w.ss->ctl);
@@ -157,7 +158,15 @@ static int sleep_once(struct job *j, uint64_t end, const sigset_t *mask)
 		tas__waiter_arm(&j->w);
 	if (look(j))
 		return 0;
-	r = tas__ppoll(j->k, j->n + OWN, tas__left(end, cap, &ts), mask, j->sig, false, own[WAKE].fd);
+	if (j->blind)
+		cap = BLIND_NS;
+	else
+		n += OWN;
+	r = tas__ppoll(j->k, n, tas__left(end, cap, &ts), mask, j->sig, false, own[WAKE].fd);
+	if (r == -EINVAL && !j->blind) { /* RLIMIT_NOFILE has no room for ours */
+		j->blind = true;
+		return 0;
+	}
 	if (r > 0 && own[WAKE].revents)
 		tas__waiter_drain(&j->w);
 	if (r > 0 && (own[CONTROL].revents & (POLLHUP | POLLERR)) && j->w.ss)
@@ -287,8 +296,7 @@ int tas_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, cons
 			ts = *timeout;
 		return (int)tas__sleep5(SYS_ppoll, SYS_P(fds), n, timeout ? SYS_P(&ts) : 0, SYS_P(mask), 8);
 	}
-	sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, SYS_P(&rl));
-	if (n > rl.rlim_cur)
+	if (tas__may(TAS_MAY_PRLIMIT) && sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, SYS_P(&rl)) == 0 && n > rl.rlim_cur)
 		return -EINVAL;
 	return poll_ours(fds, n, end_of(timeout), mask);
 }
@@ -393,7 +401,7 @@ int tas_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *t
 	if (ours(p, k)) {
 		ret = 0;
 		for (nfds_t i = 0; i < k && !ret; i++) /* select refuses before it waits */
-			if (tas__state(p[i].fd) == TAS_FD_INTERNAL || sys_fcntl(p[i].fd, F_GETFD, 0) == -EBADF)
+			if (tas__state(p[i].fd) == TAS_FD_INTERNAL || (tas__may(TAS_MAY_OPEN) && sys_fcntl(p[i].fd, F_GETFD, 0) == -EBADF))
 				ret = -EBADF;
 		if (!ret)
 			ret = poll_ours(p, k, end_of(timeout), mask);

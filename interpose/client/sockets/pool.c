@@ -104,7 +104,7 @@ bool tas__pool_keep(struct tas_obj *o, int fd)
 	unsigned v6;
 	int flags, high;
 
-	if (ended || !tas__trusted || !o || !is_spent(o))
+	if (ended || !tas__trusted || !o || !is_spent(o) || !tas__may(TAS_MAY_OPEN) || !tas__may(TAS_MAY_PRLIMIT))
 		return false;
 	v6 = tas__block(o)->s.family == AF_INET6;
 	flags = sys_fcntl(fd, F_GETFL, 0);

@@ -161,7 +161,7 @@ bool tas__settle(struct tas_session *ss)
 			atomic_store_explicit(&ss->stuck, stuck_mark(from), memory_order_relaxed);
 			break;
 		}
-		if (now - begin < SETTLE_YIELD_NS) {
+		if (now - begin < SETTLE_YIELD_NS && tas__may(TAS_MAY_YIELD)) {
 			sys0(SYS_sched_yield);
 		} else {
 			sys2(SYS_nanosleep, SYS_P(&nap), 0);
@@ -173,16 +173,30 @@ bool tas__settle(struct tas_session *ss)
 	return true;
 }
 
-static uint64_t timeout_of(int fd, bool in)
+/* ns; 0: none */
+static uint64_t timeout_option(int fd, bool in)
 {
 	struct {
 		int64_t s, us;
 	} tv = {0, 0};
 	socklen_t len = sizeof tv;
 
-	if (sys_getsockopt(fd, SOL_SOCKET, in ? SO_RCVTIMEO : SO_SNDTIMEO, &tv, &len) < 0 || (!tv.s && !tv.us))
-		return UINT64_MAX;
-	return tas__now() + (uint64_t)tv.s * 1000000000u + (uint64_t)tv.us * 1000u;
+	if (sys_getsockopt(fd, SOL_SOCKET, in ? SO_RCVTIMEO : SO_SNDTIMEO, &tv, &len) < 0)
+		return 0;
+	return (uint64_t)tv.s * 1000000000u + (uint64_t)tv.us * 1000u;
+}
+
+void tas__obj_before_filter(struct tas_obj *o, int fd)
+{
+	for (int in = 0; in < 2; in++)
+		atomic_store(&o->timeout[in], timeout_option(fd, in));
+}
+
+static uint64_t timeout_of(const struct tas_obj *o, int fd, bool in)
+{
+	uint64_t ns = tas__may(TAS_MAY_RECOGNISE) ? timeout_option(fd, in) : atomic_load(&o->timeout[in]);
+
+	return ns ? tas__now() + ns : UINT64_MAX;
 }
 
 static bool unchanged(struct tas_obj *o, struct tas_block *b, _Atomic uint32_t *ev, uint32_t seen, uint32_t shut)
@@ -210,6 +224,8 @@ static int wait_timed(struct tas_obj *o, struct tas_block *b, _Atomic uint32_t *
 		slice = 2000000; /* no wait set to be had: look now and then */
 	if (unchanged(o, b, ev, seen, shut)) {
 		r = tas__ppoll(p, 2, tas__left(end, slice, &ts), NULL, t->sig, false, p[0].fd);
+		if (r == -EINVAL) /* RLIMIT_NOFILE has no room for two */
+			r = tas__ppoll(p, 0, tas__left(end, 2000000, &ts), NULL, t->sig, false, -1);
 		if (r == 0)
 			r = tas__now() >= end ? -EAGAIN : 0;
 	}
@@ -243,7 +259,7 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	}
 	w->spin = (struct tas_spin){0};
 	if (!w->deadline)
-		w->deadline = timeout_of(fd, in);
+		w->deadline = timeout_of(o, fd, in);
 	if (w->deadline != UINT64_MAX)
 		return wait_timed(o, b, ev, seen, shut, w);
 	/* pairs with the service's bump of ev before its load of the waiters */

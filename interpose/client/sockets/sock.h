@@ -29,7 +29,7 @@ enum {
 	TAS_OF_ERRQUEUE = 1u << 10, /* may have something on its error queue */
 	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
-	TAS_OF_MARKED = 1u << 10, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
+	TAS_OF_MARKED = 1u << 8, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
 	TAS_OF_WATCHED_TOO = 1u << 7, /* without the interposer: the service watches it, besides claims */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
@@ -48,6 +48,7 @@ struct tas_obj {
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
 	_Atomic uint64_t touched[2]; /* options that were set: enum tas_option_bit */
+	_Atomic uint64_t timeout[2]; /* SO_SNDTIMEO, SO_RCVTIMEO in ns, as a seccomp filter found them that forbids asking */
 	_Atomic bool no_space; /* a writer or poll was refused since SIGIO told of room */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
@@ -247,6 +248,7 @@ struct tas_wait {
 	struct tas_sig_mark sig; /* at the entry of the call */
 	bool partial; /* some bytes were moved: any handler ends the call, with or without SA_RESTART */
 };
+void tas__obj_before_filter(struct tas_obj *o, int fd);
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w);
 
 /* ---- data: send.c, recv.c ---- */

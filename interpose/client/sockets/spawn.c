@@ -220,3 +220,33 @@ void tas__note_received(const struct msghdr *m)
 {
 	each_right(m, forget_right, NULL);
 }
+
+/* ---- seccomp ---- */
+uint32_t tas_before_filter(const struct sock_fprog *prog)
+{
+	uint32_t forbidden = tas__filter_forbids(prog), high = atomic_load(&tas__high);
+	struct tas_session *ss = forbidden && tas__ever_attached() ? tas__session_get() : NULL;
+	struct tas_waiter w;
+	struct tas_obj *o;
+
+	if (!ss)
+		return forbidden;
+	for (uint32_t fd = 0; fd < high; fd++) {
+		if (tas__state((int)fd) == TAS_FD_UNKNOWN)
+			tas__recognise((int)fd);
+		o = tas__state((int)fd) == TAS_FD_TAS ? tas__obj_get((int)fd) : NULL;
+		if (o) {
+			tas__obj_before_filter(o, (int)fd);
+			tas__obj_put(o);
+		}
+	}
+	if (tas__waiter_get(ss, false, &w) == 0) /* it stays open */
+		tas__waiter_put(&w);
+	tas__session_put(ss);
+	return forbidden;
+}
+
+void tas_filter_set(uint32_t forbidden)
+{
+	tas__forbid(forbidden);
+}

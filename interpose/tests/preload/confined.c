@@ -7,6 +7,7 @@
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include "say.h"
@@ -20,6 +21,10 @@
 #define MAKING \
 	SYS_socket, SYS_bind, SYS_listen, SYS_accept4, SYS_connect, SYS_getsockname, SYS_setsockopt, SYS_dup, SYS_dup3, \
 		SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_openat
+/* What a program of one connection needs, as sshd has it: the library has to do with that. */
+#define LEAST \
+	SYS_futex, SYS_ppoll, SYS_read, SYS_write, SYS_clock_gettime, SYS_nanosleep, SYS_gettid, SYS_getpid, \
+		SYS_rt_sigprocmask, SYS_mmap, SYS_munmap, SYS_close
 /* Of the program and of libc. */
 #define PROGRAM SYS_exit_group, SYS_newfstatat, SYS_brk, SYS_rt_sigreturn, SYS_rt_sigaction, SYS_clock_nanosleep, SYS_getrandom
 /* The same calls on the kernel's sockets. */
@@ -103,6 +108,31 @@ static void use(int fd)
 	SAY(close(fd));
 }
 
+static void use_with_least(int fd)
+{
+	static char big[200000];
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	fd_set r;
+	int n = 0;
+
+	for (int i = 0; i < 20; i++)
+		n += write(fd, big, 2000) == 2000 && count_to(fd, 2000) == 2000;
+	SAY(n);
+	SAY(poll(&p, 1, 10));
+	SAY(write(fd, "x", 1));
+	SAY(poll(&p, 1, -1));
+	FD_ZERO(&r);
+	FD_SET(fd, &r);
+	SAY(select(fd + 1, &r, NULL, NULL, NULL));
+	SAY(count_to(fd, 1));
+	SAY(write(fd, big, 100000));
+	SAY(count_to(fd, 100000));
+	SAY(shutdown(fd, SHUT_WR));
+	SAY(poll(&p, 1, -1));
+	SAY(count_to(fd, 1));
+	SAY(close(fd));
+}
+
 static void make(struct sockaddr_in *sin, int lfd)
 {
 	struct epoll_event ev = {.events = EPOLLIN};
@@ -131,22 +161,31 @@ static void make(struct sockaddr_in *sin, int lfd)
 int main(void)
 {
 	static const int using[] = {USING, PROGRAM, KERNEL}, making[] = {USING, MAKING, PROGRAM, KERNEL};
+	static const int least[] = {LEAST, PROGRAM, KERNEL};
+	static const struct rlimit one = {1, 1};
 	struct sockaddr_in sin;
 	int lfd = listener(&sin), s[2];
 	pid_t pid, echo;
 
-	for (int level = 0; level < 2; level++) {
+	for (int level = 0; level < 3; level++) {
 		tcp_pair(s);
 		echo = echo_process(s[1], s[0]);
 		close(s[1]);
 		pid = fork();
 		if (!pid) {
-			if (level)
+			if (level == 2) {
+				SAY(setrlimit(RLIMIT_NOFILE, &one)); /* poll with one number more is EINVAL */
+				confine(least, sizeof least / sizeof least[0]);
+			} else if (level) {
 				confine(making, sizeof making / sizeof making[0]);
-			else
+			} else {
 				confine(using, sizeof using / sizeof using[0]);
-			use(s[0]);
-			if (level)
+			}
+			if (level == 2)
+				use_with_least(s[0]);
+			else
+				use(s[0]);
+			if (level == 1)
 				make(&sin, lfd);
 			fflush(stdout);
 			_exit(0);
