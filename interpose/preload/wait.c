@@ -74,19 +74,15 @@ int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
 }
 
 /* Programs may pass sets larger than fd_set, so this counts words of the sets as the kernel does. */
-static bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
+static inline __attribute__((always_inline)) bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
 {
-	const fd_set *sets[] = {r, w, e};
+	const unsigned long *in = (const void *)r, *out = (const void *)w, *ex = (const void *)e;
 
-	for (int s = 0; s < 3; s++)
-		if (unlikely(sets[s] && tas__wild(sets[s])))
-			return true;
-	for (int base = 0; base < n; base += NFDBITS) {
-		unsigned long bits = 0;
+	if (unlikely((r && tas__wild(r)) || (w && tas__wild(w)) || (e && tas__wild(e))))
+		return true;
+	for (int base = 0, i = 0; base < n; base += NFDBITS, i++) {
+		unsigned long bits = (in ? in[i] : 0) | (out ? out[i] : 0) | (ex ? ex[i] : 0);
 
-		for (int s = 0; s < 3; s++)
-			if (sets[s])
-				bits |= (unsigned long)__FDS_BITS(sets[s])[base / NFDBITS];
 		if (n - base < NFDBITS)
 			bits &= (1ul << (n - base)) - 1;
 		for (; bits; bits &= bits - 1)

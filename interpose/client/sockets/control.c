@@ -100,6 +100,8 @@ int tas_fcntl(int fd, int cmd, unsigned long arg)
 
 	if (r < 0)
 		return r;
+	if (tas__state(fd) == TAS_FD_UNKNOWN)
+		tas__recognise(fd); /* or the next call would come here again */
 	if (cmd == F_DUPFD || cmd == F_DUPFD_CLOEXEC)
 		follow(fd, r);
 	else if (cmd == F_SETFL)
