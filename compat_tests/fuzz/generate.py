@@ -220,6 +220,8 @@ class Generator:
             self.say("pipe", to=f"{a} {b}")
         elif v and r.random() < 0.4:
             self.say(f"sendfile {v} {self.number()}", self.actor(v))
+        elif v and self.vars[v].blocking:
+            return  # splice would hold the lock of the pipe while it sleeps
         elif v and r.random() < 0.5:
             self.say(f"splice {v} {into} {self.number()}", self.actor(v))
         elif v:

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/select.h>
+#include <sys/stat.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -631,12 +632,15 @@ void op_look(struct slot *s)
 	poll(p, (nfds_t)s->n_look, 0);
 	s->looked[0] = 0;
 	for (int i = 0; i < s->n_look; i++) {
+		struct stat st;
 		char text[96];
 		int bytes = 0;
 
 		events_text(text, sizeof(text), (unsigned short)p[i].revents);
 		len += (size_t)snprintf(s->looked + len, TEXT - len, " %c=%s", 'a' + s->look_var[i], text);
-		if ((p[i].revents & POLLNVAL) || ioctl(p[i].fd, FIONREAD, &bytes) || !bytes)
+		if ((p[i].revents & POLLNVAL) || fstat(p[i].fd, &st) || !S_ISSOCK(st.st_mode)) /* a pipe is locked while it is spliced */
+			continue;
+		if (ioctl(p[i].fd, FIONREAD, &bytes) || !bytes)
 			continue;
 		len += (size_t)snprintf(s->looked + len, TEXT - len, bytes < MANY ? "/%d" : "/many", bytes); /* allowed: fill */
 	}
