@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,12 +36,14 @@ pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="libtas_interpose.s
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A service without a link; the path of its control socket."""
+def service() -> Iterator[Path]:
+    """A service without a link; the path of its control socket, which every user can reach."""
     tas = BUILD / "tas"
     if not tas.exists():
         pytest.skip("the service is not built")
-    path = tmp_path_factory.mktemp("tas") / "tas.sock"
+    folder = Path(tempfile.mkdtemp(prefix="tas-preload-"))
+    folder.chmod(0o755)
+    path = folder / "tas.sock"
     log = path.with_suffix(".log").open("wb")
     read_end, write_end = os.pipe()
     command = [str(tas), "--link=none", "--ip-addr=10.99.0.1/24", f"--socket={path}", f"--ready-fd={write_end}"]
@@ -60,6 +63,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             process.kill()
             process.wait()
         log.close()
+        shutil.rmtree(folder)
 
 
 def environment(mode: str, request: pytest.FixtureRequest) -> dict[str, str]:
@@ -235,6 +239,64 @@ def test_library_with_names_of_its_own_first_gets_ours(request: pytest.FixtureRe
     library = str(BUILD / "tests" / "preload" / "libearly.so")
     assert run([RAW, "deep", library], environment("service", request)) == (0, "")
     assert local_connections(service) - before == 2  # its constructor's, and the one it is asked for
+
+
+UNACTED = """
+import socket, sys
+srv = socket.create_server(("127.0.0.1", 0))
+c = socket.socket()
+c.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+c.connect(srv.getsockname())
+s, _ = srv.accept()
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+print(c.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_options_that_tas_does_not_act_on_are_shown(request: pytest.FixtureRequest) -> None:
+    service = request.getfixturevalue("service")
+    command = [sys.executable, "-c", UNACTED]
+    env = environment("service", request)
+    with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        assert program.stdin
+        port = int(program.stdout.readline())
+        conns = tasctl(service, "conns")
+        program.stdin.close()
+    assert [c["unacted"] for c in conns if c["local"].endswith(f":{port}")] == [["IP_TOS"]]
+    assert [c["unacted"] for c in conns if c["peer"].endswith(f":{port}")] == [["TCP_CONGESTION"]]
+
+
+BIND_LOW = """
+import socket
+for port in (80, 1023, 1024):
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+        print(port, "bound")
+    except OSError as e:
+        print(port, e.errno)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_privileged_ports_are_refused_by_the_programs_credentials(request: pytest.FixtureRequest) -> None:
+    """The service may bind anything; a program of another user may not."""
+    command = [
+        "unshare",
+        "--net",
+        "sh",
+        "-c",
+        'ip link set lo up; exec setpriv --reuid 65534 --clear-groups "$@"',
+        "sh",
+    ]
+    command += ["/usr/bin/python3", "-c", BIND_LOW]
+    kernel = run(command)
+    assert kernel == (0, f"80 {errno.EACCES}\n1023 {errno.EACCES}\n1024 bound\n")
+    env = environment("service", request) | {"TAS_REQUIRE": "1"}  # it reaches the service, or nothing is bound
+    preload = [f"{name}={env.pop(name)}" for name in ("LD_PRELOAD", "TAS_SOCKET", "TAS_REQUIRE")]
+    assert run([*command[:-3], "env", *preload, *command[-3:]], env) == kernel
 
 
 def free_port() -> int:
