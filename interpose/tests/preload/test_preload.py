@@ -28,7 +28,7 @@ BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
 LIBRARY = BUILD / "libtas_interpose.so"
 PROGRAMS = [
     "calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel",
-    "confined", "thousand",
+    "confined", "thousand", "members",
 ]  # fmt: skip
 MODES = ["fallback", "service"]
 
