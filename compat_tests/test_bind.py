@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from _lab import BUILD, Lab
+from _lab import BUILD, PEER_ADDR, Lab
 
 SCRIPT = """
 import errno, json, os, socket, sys
@@ -136,3 +136,33 @@ assert s.recv(1) == b"x"
 """
     )
     p.ok()
+
+
+def test_a_port_that_is_chosen_by_bind_can_be_connected_from(tas: Lab) -> None:
+    """Not one of a connection in TIME_WAIT, however many there are."""
+    peer = tas.kernel(
+        "/usr/bin/python3",
+        tas.script(
+            """
+import socket
+l = socket.create_server(("0.0.0.0", 0), backlog=100)
+print(f"listening on 0.0.0.0:{l.getsockname()[1]}", flush=True)
+while True:
+    c, _ = l.accept()
+    c.recv(1)
+    c.close()
+"""
+        ),
+    )
+    tas.tas_python(
+        """
+import socket, sys
+for _ in range(1500):
+    s = socket.socket()
+    s.bind(("0.0.0.0", 0))
+    s.connect((sys.argv[1], int(sys.argv[2])))
+    s.close()
+""",
+        PEER_ADDR,
+        str(peer.listening()),
+    ).ok(60)

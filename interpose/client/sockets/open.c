@@ -11,7 +11,7 @@
 #include "sockets/sock.h"
 #include "tas.h"
 
-enum { OPT_IP_FREEBIND = 15, OPT_IPV6_FREEBIND = 78 };
+enum { CHOICES = 32, OPT_IP_FREEBIND = 15, OPT_IPV6_FREEBIND = 78 };
 
 struct tas_session *tas__service(int *err)
 {
@@ -97,27 +97,63 @@ static int bind_freely(int fd, const struct sockaddr *addr, socklen_t len)
 	return r;
 }
 
+static int bind_kernel(int fd, const struct sockaddr *addr, socklen_t len, bool freely)
+{
+	return freely ? bind_freely(fd, addr, len) : (int)sys3(SYS_bind, fd, SYS_P(addr), len);
+}
+
+/*
+ * The kernel chooses the port, and knows nothing of TAS's connections.  Linux passes over a port that one has, in TIME_WAIT
+ * included, for a connect from it may meet that one.  A socket that was made to listen and shut down lets go of a port that
+ * was chosen for it.
+ */
+static int bind_anywhere(struct tas_session *ss, int fd, const struct sockaddr *addr, socklen_t len, bool freely)
+{
+	int r = -EADDRINUSE;
+
+	for (int i = 0; i < CHOICES; i++) {
+		struct tas_msg m = {.u.bind.flags = tas__bind_flags(fd) & TAS_BIND_V6ONLY};
+
+		r = bind_kernel(fd, addr, len, freely);
+		if (r < 0 || tas__addr_local(fd, &m.u.bind.local) < 0 || !m.u.bind.local.port)
+			return r;
+		r = tas__ask(ss, &m, TAS_MSG_BIND, &fd, 1);
+		if (r != -EADDRINUSE)
+			return 0;
+		sys2(SYS_listen, fd, 0);
+		sys2(SYS_shutdown, fd, SHUT_RDWR);
+	}
+	return r;
+}
+
 static int bind_with_service(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	/* already bound: EINVAL, but Linux looks at the address first, and TAS's addresses are addresses */
 	bool bound = (atomic_load(&o->flags) & TAS_OF_BOUND) || atomic_load(&o->kind) != TAS_OBJ_PLAIN;
 	struct tas_msg m = {0};
 	struct tas_session *ss = NULL;
-	bool freely = false;
+	bool freely = false, any_port = false;
 	int r = 0;
 
 	/* what the kernel refuses by itself, it may */
 	if (tas__addr_in(addr, len, &m.u.bind.local) == 0 && addr->sa_family == int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		tas__session_attach(&ss);
 	if (ss) {
+		any_port = !m.u.bind.local.port;
 		m.u.bind.flags = tas__bind_flags(fd);
 		r = tas__ask(ss, &m, TAS_MSG_BIND, &fd, 1);
 		freely = r == 0 && (m.u.bind.flags & TAS_BIND_FREEBIND);
-		tas__session_put(ss);
-		if (r == -EADDRINUSE && !bound)
+		if (r == -EADDRINUSE && !bound) {
+			tas__session_put(ss);
 			return r;
+		}
 	}
-	r = freely ? bind_freely(fd, addr, len) : (int)sys3(SYS_bind, fd, SYS_P(addr), len);
+	if (ss && !bound && any_port)
+		r = bind_anywhere(ss, fd, addr, len, freely);
+	else
+		r = bind_kernel(fd, addr, len, freely);
+	if (ss)
+		tas__session_put(ss);
 	if (r == 0)
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND);
 	return r;
