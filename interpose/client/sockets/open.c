@@ -329,14 +329,14 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 	if (r < 0)
 		goto out;
 	err = (int)sys2(SYS_listen, fd, backlog);
-	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0))
+	if (r == 0 && (err < 0 || become_listener(o, fd, ss, &sock) < 0)) {
 		unlisten(ss, &sock);
-	else if (r == 0)
+	} else if (r == 0) {
 		note_family(o, fd);
-	else if (r == 0)
 		tas__async_began(o, fd);
-	else if (r == TAS_FALLBACK && err == 0)
+	} else if (r == TAS_FALLBACK && err == 0) {
 		become_kernel(o, fd);
+	}
 	r = err;
 out:
 	if (ss)
