@@ -196,6 +196,22 @@ def test_positions_are_refused(x: Pair) -> None:
     x.s.recv(fd, 10, DONTWAIT)
 
 
+@scenario(subjects=PRELOAD, cases=["unread", "linger 0", "both", "plain"])
+def test_last_words_before_a_reset(x: Pair) -> None:
+    """What was written before a close that resets has been sent."""
+    fd, pfd = x.connected()
+    if x.case in ("unread", "both"):
+        x.p.send(pfd, b"never read")
+        x.s.until(fd, IN)
+    if x.case in ("linger 0", "both"):
+        x.s.set(fd, 1, 13, struct.pack("=ii", 1, 0))
+    x.s.send(fd, b"last words")
+    x.s.close(fd)
+    x.p.until(pfd, RDHUP)
+    for _ in range(3):
+        x.p.recv(pfd, 20, DONTWAIT)
+
+
 @scenario(
     subjects=PRELOAD,
     cases=[

@@ -310,11 +310,25 @@ void tas__wire_hint(struct tas_sock *s, int changed)
 		settle(s);
 }
 
+static void output_now(struct tas_sock *s)
+{
+	struct tcp_seg seg;
+	uint64_t off;
+
+	while (tcp_output(&s->u.tcp, s->core->now, tcp_mss(&s->u.tcp), &seg, &off))
+		tas__segment_send(s->core, s, &seg, off, &s->base.local, &s->base.peer);
+}
+
 void tas__wire_close(struct tas_sock *s, bool abort_it)
 {
 	if (s->dead && !s->base.closed)
 		return;
 	if (abort_it) {
+		/* Linux sends when the program writes: what may be sent is on its way before a reset */
+		if (s->base.closed && !s->dead) {
+			tcp_app_written(&s->u.tcp, s->written);
+			output_now(s);
+		}
 		tcp_app_abort(&s->u.tcp, s->core->now);
 		if (!s->base.closed) { /* the application still holds it: counters made no sense */
 			failed(s, ECONNRESET);
@@ -339,14 +353,10 @@ void tas__wire_reset(struct tas_core *c, const struct tcp_seg *seg, const struct
 
 void tas__wire_goodbye(struct tas_sock *s)
 {
-	struct tcp_seg seg;
-	uint64_t off;
-
 	if (s->base.kind != TAS_K_LINK || s->in_time_wait)
 		return;
 	tcp_app_abort(&s->u.tcp, s->core->now);
-	while (tcp_output(&s->u.tcp, s->core->now, tcp_mss(&s->u.tcp), &seg, &off))
-		tas__segment_send(s->core, NULL, &seg, off, &s->base.local, &s->base.peer);
+	output_now(s);
 }
 
 /* The listener is gone: half-open connections go without a word, as on Linux. */
