@@ -225,16 +225,24 @@ class Rig:
     def wire(self, mutate: str = "") -> Wire:
         """The packets' end of the link."""
         if not self._wire:
-            link = self.services[0].tap if self.services else "veth0"
-            if not self.services:  # nobody's hardware fills in checksums or cuts segments
-                self.lab.app.run("ethtool", "-K", link, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
-                self.lab.app.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+            link = self.services[0].tap if self.services else self._wire_link()
             self.lab.peer.run("sysctl", "-qw", f"net.ipv6.conf.{link}.disable_ipv6=1")
             self._wire = Wire(self.lab.peer, link)
         self._wire.mutate = mutate
         if not self.services:
             self.lab.app.run("sysctl", "-qw", "net.ipv4.route.flush=1")  # path MTUs that the last scenario taught
         return self._wire
+
+    def _wire_link(self) -> str:
+        """The oracle's: a pair of its own, on which nobody's hardware fills in checksums or cuts and joins segments."""
+        app, peer, name = self.lab.app, self.lab.peer, "wire0"
+        app.ip("link", "add", name, "type", "veth", "peer", "name", name, "netns", peer.name)
+        for ns in (app, peer):
+            ns.run("ethtool", "-K", name, "tx", "off", "tso", "off", "gso", "off", "gro", "off")
+            ns.ip("link", "set", name, "up")
+        app.ip("route", "add", f"{WIRE_ADDR}/32", "dev", name, "src", TAS_ADDR)
+        app.run("sysctl", "-qw", "net.ipv4.tcp_no_metrics_save=1")
+        return name
 
     # ---- health ----
     def _after(self, trace: Trace, s: Agent, p: Agent, lost: str, wire: Wire | None) -> None:

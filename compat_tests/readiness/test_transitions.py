@@ -35,11 +35,11 @@ def settle(x: Pair, fd: int, events: int) -> object:
 def fill(x: Pair, fd: int, pfd: int) -> None:
     """Writes until no more fits into a buffer that does not grow."""
     x.s.do("setsockopt", fd, 1, 7, struct.pack("=i", 32768), 4, quiet=True)
-    for _ in range(400):
+    for _ in range(5000):  # on a busy machine each makes little room
         if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret > 0:
             continue
         # the last pieces may still be on their way into the peer's buffer
-        if x.s.do("poll", _pollfd(fd, OUT), 1, 80, quiet=True).ret == 0:
+        if x.s.do("poll", _pollfd(fd, OUT), 1, 250, quiet=True).ret == 0:  # longer than a probe of the window takes
             return
 
 
