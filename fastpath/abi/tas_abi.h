@@ -27,8 +27,8 @@
 
 #define TAS_ABI_MAGIC 0x31534154u /* "TAS1", little endian */
 /* Range of ABI numbers this header speaks.  Before 1.0 any change of layout or message raises both. */
-#define TAS_ABI_MIN 1u
-#define TAS_ABI_MAX 1u
+#define TAS_ABI_MIN 2u
+#define TAS_ABI_MAX 2u
 
 #define TAS_LINE 128u /* two cache lines: adjacent-line prefetch shares them */
 
