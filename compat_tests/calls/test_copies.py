@@ -165,6 +165,7 @@ def test_splice_from_a_socket(x: Pair) -> None:
     x.s.until(fd, IN)
     x.s.do("splice", fd, NULL, w, NULL, n, flags)
     x.s.do("read", r, out(100), 100)
+    x.s.nonblock(fd)  # the flag is for the pipe alone
     x.s.do("splice", fd, NULL, w, NULL, n, flags | NONBLOCK)
     x.p.shutdown(pfd, 1)
     x.s.until(fd, IN)
