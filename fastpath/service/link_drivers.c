@@ -195,6 +195,6 @@ const struct tas_link_driver tas__link_drivers[] = {
 				 .descriptor = TAS_FD_OPENED_BY_EAL },
 	[TAS_LINK_AF_XDP] = { "af_xdp", xdp_prepare, say_failed, MTU_XDP, .interface = true,
 			      .descriptor = TAS_FD_OPENED_BY_QUEUE },
-	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF },
+	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE },
 	[TAS_LINK_PCI] = { "pci", pci_prepare, say_failed, MTU_JUMBO, .interrupts = true },
 };

@@ -230,8 +230,8 @@ static void looks_at_such_a_port_are_not_news(void **state)
 	net.fd = -1;
 	deadline = tas__clock() + 60000000;
 	tas__loop_run(&tas_cores[0]);
-	assert_in_range(sleeps, 10, 700);
-	assert_in_range(rounds, sleeps, 3 * sleeps + 2000); /* polling at the start only */
+	assert_true(sleeps >= 2);
+	assert_true(rounds <= 3 * sleeps + 2000); /* polling at the start only */
 }
 
 static void a_packet_between_the_last_look_and_the_armed_interrupt_ends_the_sleep(void **state)

@@ -16,7 +16,7 @@
  */
 #include "sockets/sock.h"
 
-enum { KEEP_MAX = 32, NOFILE_MIN = 1024 };
+enum { KEEP_MAX = 32, NOFILE_MIN = 1024, AS_MADE = S_IFSOCK | 0777 };
 
 static struct kept {
 	int fd;
@@ -101,6 +101,7 @@ static bool room(unsigned v6)
 bool tas__pool_keep(struct tas_obj *o, int fd)
 {
 	struct kept *k;
+	struct stat st;
 	unsigned v6;
 	int flags, high;
 
@@ -110,13 +111,15 @@ bool tas__pool_keep(struct tas_obj *o, int fd)
 	flags = sys_fcntl(fd, F_GETFL, 0);
 	if (!room(v6) || (flags & ~(O_NONBLOCK | O_LARGEFILE)) != O_RDWR)
 		return false;
+	if (sys_fstat(fd, &st) < 0 || st.st_mode != AS_MADE)
+		return false; /* fchmod() */
 	high = tas__internal_fd(fd);
 	if (high == fd) { /* there was no number above it */
 		tas__set_state(fd, TAS_FD_UNKNOWN);
 		return false;
 	}
 	k = &kept[v6][n_kept[v6]++];
-	*k = (struct kept){ .fd = high, .nonblock = flags & O_NONBLOCK, .ino = inode_of(high) };
+	*k = (struct kept){ .fd = high, .nonblock = flags & O_NONBLOCK, .ino = st.st_ino };
 	for (int w = 0; w < 2; w++)
 		k->touched[w] = atomic_load(&o->touched[w]);
 	return true;
