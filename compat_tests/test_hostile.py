@@ -162,6 +162,7 @@ def finish(p: Proc) -> None:
 def test_a_program_that_scribbles_over_what_it_shares_harms_only_itself(tas: Lab, sink: int, mode: str) -> None:
     assert tas.service
     _, port = tas.echoserver()
+    tas.rpc(port, "-n", "10")  # the server has what it needs for waiting
     before = tas.service.gauges()
     p = tas.tas_python(SCRIBBLE, PEER_ADDR, str(sink), mode, str(len(mode)))
     p.line("scribbling")
