@@ -23,15 +23,14 @@ def two(tmp_path: Path) -> Iterator[tuple[Lab, Lab]]:
     if why:
         pytest.skip(why)
     labs = []
-    try:
+    with contextlib.ExitStack() as stack:
         for name in ("near", "far"):
             folder = tmp_path / name
             folder.mkdir(mode=0o755)
             labs.append(Lab(folder))
+        for lab in reversed(labs):  # "near" ends first, while the other service still answers
+            stack.callback(lab.close, check=True)
         yield labs[0], labs[1]
-    finally:
-        for lab in labs:
-            lab.close(check=True)
 
 
 def veth(lab: Lab, mtu: int = 1500) -> None:

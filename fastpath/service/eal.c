@@ -161,14 +161,15 @@ int tas__eal_init(const struct tas_eal_device *d)
 	return 0;
 }
 
-void tas__eal_exit(void)
+void tas__eal_exit(bool cleanup)
 {
 	char *slash;
 
 	if (!running)
 		return;
 	running = false;
-	rte_eal_cleanup();
+	if (cleanup)
+		rte_eal_cleanup();
 	if (!strstr(runtime_dir, "/tas-")) /* --dpdk-extra=--file-prefix: not ours to remove */
 		return;
 	remove_dir(runtime_dir);

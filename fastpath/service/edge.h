@@ -3,6 +3,7 @@
 #ifndef TAS_EDGE_H
 #define TAS_EDGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,7 +36,7 @@ struct tas_net {
 	const struct tas_link_driver *driver;
 	int fd;                 /* readable when packets wait; -1: none was found */
 	bool interrupts;        /* fd is an interrupt's, which is armed before each sleep */
-	bool started;           /* the port runs (up, too, while a memif client waits for its server) */
+	_Atomic bool started;   /* the port runs (up, too, while a memif client waits for its server) */
 	bool carrier;           /* the other end is there: memif's may be away */
 	uint64_t next_link_look;
 };
@@ -43,7 +44,7 @@ struct tas_net {
 /* ---- eal.c ---- */
 /* Start EAL with one device; 0 or -errno, the reason printed. */
 int tas__eal_init(const struct tas_eal_device *d);
-void tas__eal_exit(void);
+void tas__eal_exit(bool cleanup); /* cleanup: devices as well */
 
 /* ---- link.c ---- */
 int tas__link_open(struct tas_net *n);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <net/if.h>
+#include <rte_alarm.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <stdio.h>
@@ -180,6 +181,16 @@ void tas__link_arm(const struct tas_net *n, bool on)
 		rte_eth_dev_rx_intr_disable(n->port, 0);
 }
 
+/* In EAL's thread, where memif handles the end of a connection as well: never both at once. */
+static void connect_again(void *arg)
+{
+	struct tas_net *n = arg;
+
+	if (atomic_load(&n->started))
+		rte_eth_dev_stop(n->port);
+	atomic_store(&n->started, !rte_eth_dev_start(n->port));
+}
+
 /*
  * memif's other end comes and goes.  A client connects when its port is started and never again by itself; the state of
  * the port tells whether it is connected.  A port without its other end must not be sent to or received from.
@@ -194,11 +205,8 @@ void tas__link_timer(struct tas_core *c)
 	n->next_link_look = c->now + LINK_LOOK_MS * 1000000ull;
 	if (n->started && rte_eth_link_get_nowait(n->port, &l))
 		return;
-	if (l.link_status == RTE_ETH_LINK_DOWN && !tas_config.memif_server) {
-		if (n->started)
-			rte_eth_dev_stop(n->port);
-		n->started = !rte_eth_dev_start(n->port);
-	}
+	if (l.link_status == RTE_ETH_LINK_DOWN && !tas_config.memif_server)
+		rte_eal_alarm_set(1, connect_again, n);
 	if (n->carrier == (l.link_status == RTE_ETH_LINK_UP))
 		return;
 	n->carrier = !n->carrier;
@@ -233,6 +241,14 @@ int tas__link_open(struct tas_net *n)
 
 void tas__link_close(struct tas_net *n)
 {
+	if (n->driver && tas_config.link == TAS_LINK_MEMIF && n->up) {
+		/* its thread may be giving up the connection at this moment; the process ends, which the other end sees */
+		n->up = false;
+		if (tas_config.memif_server)
+			unlink(tas_config.link_name);
+		tas__eal_exit(false);
+		return;
+	}
 	if (n->started)
 		rte_eth_dev_stop(n->port);
 	if (n->pool) { /* queues were set up */
@@ -241,7 +257,7 @@ void tas__link_close(struct tas_net *n)
 	}
 	n->up = n->started = false;
 	n->pool = NULL;
-	tas__eal_exit();
+	tas__eal_exit(true);
 }
 
 const char *tas__link_describe(void)

@@ -56,9 +56,10 @@ static int close_number(int fd, bool keep)
 {
 	uint8_t st = tas__state(fd);
 	struct tas_dropped d = {NULL, NULL};
+	struct tas_kept k;
 	struct tas_obj *o;
 	uint64_t mask;
-	int r;
+	int r = 0;
 
 	switch (st) {
 	case TAS_FD_INTERNAL:
@@ -78,9 +79,13 @@ static int close_number(int fd, bool keep)
 	}
 	mask = tas__table_lock();
 	d = tas__number_drop(fd, TAS_FD_UNKNOWN);
-	r = keep && tas__pool_keep(d.o, fd) ? 0 : sys_close(fd);
+	keep = keep && tas__pool_move(d.o, fd, &k);
+	if (!keep)
+		r = sys_close(fd);
 	tas__table_unlock(mask);
 	tas__drop_done(d);
+	if (keep)
+		tas__pool_add(&k);
 	return r;
 }
 

@@ -193,6 +193,25 @@ void tas__connect_await(struct tas_obj *o)
 		sys_futex(&o->flags, FUTEX_WAIT_PRIVATE, f, NULL);
 }
 
+/*
+ * A backing socket that is used again (pool.c) may still be that of the connection before, which another thread is about to
+ * give up (it looked at an epoll member, say): EISCONN, which no unconnected socket hears for another reason.
+ */
+static int ask_to_connect(struct tas_session *ss, struct tas_msg *m, int fd)
+{
+	const struct tas_msg question = *m;
+	int r = -EISCONN;
+
+	for (int i = 0; i < 1000; i++) {
+		*m = question;
+		r = tas__ask(ss, m, TAS_MSG_CONNECT, &fd, 1);
+		if (r != -EISCONN)
+			break;
+		sys0(SYS_sched_yield);
+	}
+	return r;
+}
+
 static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_msg m = {0};
@@ -225,7 +244,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		tas__connect_await(o);
 		return tas_connect(fd, addr, len);
 	}
-	r = tas__ask(ss, &m, TAS_MSG_CONNECT, &fd, 1);
+	r = ask_to_connect(ss, &m, fd);
 	if (r == 0)
 		r = become_connection(o, fd, ss, &m.u.sock);
 	else if (r == TAS_FALLBACK || !tas__alive(ss))

@@ -12,19 +12,18 @@
  * change of network namespace ends it for good (threads may differ), a change of user empties it.  Closing makes no system
  * call that a confined program may lack (docs/interposer.md): options are put back when the socket is taken.
  *
+ * A socket is put among the others only when its connection has been given up: the service knows both by one cookie, and would refuse
+ * another thread's connect with it while the connection is claimed.
+ *
  * All of it under the table lock.
  */
 #include "sockets/sock.h"
 
 enum { KEEP_MAX = 32, NOFILE_MIN = 1024, AS_MADE = S_IFSOCK | 0777 };
 
-static struct kept {
-	int fd;
-	bool nonblock;
-	uint64_t touched[2]; /* options to put back: enum tas_option_bit */
-	uint64_t ino;	     /* a program that closes numbers by raw system calls may have put something else there */
-} kept[2][KEEP_MAX];	     /* IPv4, IPv6 */
+static struct tas_kept kept[2][KEEP_MAX]; /* IPv4, IPv6 */
 static unsigned n_kept[2];
+static uint32_t emptied; /* how often: what was on its way meanwhile (tas__pool_move) is given up as well */
 static bool ended;
 
 static uint64_t inode_of(int fd)
@@ -34,7 +33,7 @@ static uint64_t inode_of(int fd)
 	return sys_fstat(fd, &st) == 0 ? st.st_ino : 0;
 }
 
-static void drop(const struct kept *k)
+static void drop(const struct tas_kept *k)
 {
 	if (inode_of(k->fd) == k->ino)
 		tas__internal_close(k->fd);
@@ -44,6 +43,7 @@ static void drop(const struct kept *k)
 
 void tas__pool_empty(void)
 {
+	emptied++;
 	for (unsigned v6 = 0; v6 < 2; v6++)
 		while (n_kept[v6])
 			drop(&kept[v6][--n_kept[v6]]);
@@ -61,7 +61,7 @@ void tas_identity_changed(bool netns)
 int tas__pool_take(int domain, int flags)
 {
 	unsigned *n = &n_kept[domain == AF_INET6];
-	struct kept *k = &kept[domain == AF_INET6][*n - 1];
+	struct tas_kept *k = &kept[domain == AF_INET6][*n - 1];
 	int fd;
 
 	if (*n && inode_of(k->fd) != k->ino)
@@ -88,7 +88,7 @@ static bool is_spent(const struct tas_obj *o)
 	       !(atomic_load(&o->flags) & ~harmless) && tas__opts_can_undo(o);
 }
 
-static bool room(unsigned v6)
+static bool room(bool v6)
 {
 	struct rlimit rl = { 0, 0 };
 
@@ -98,12 +98,11 @@ static bool room(unsigned v6)
 	return rl.rlim_cur >= NOFILE_MIN;
 }
 
-bool tas__pool_keep(struct tas_obj *o, int fd)
+bool tas__pool_move(struct tas_obj *o, int fd, struct tas_kept *k)
 {
-	struct kept *k;
 	struct stat st;
-	unsigned v6;
-	int flags, high;
+	int flags;
+	bool v6;
 
 	if (ended || !tas__trusted || !o || !is_spent(o) || !tas__may(TAS_MAY_OPEN) || !tas__may(TAS_MAY_PRLIMIT))
 		return false;
@@ -113,14 +112,24 @@ bool tas__pool_keep(struct tas_obj *o, int fd)
 		return false;
 	if (sys_fstat(fd, &st) < 0 || st.st_mode != AS_MADE)
 		return false; /* fchmod() */
-	high = tas__internal_fd(fd);
-	if (high == fd) { /* there was no number above it */
+	*k = (struct tas_kept){ .fd = tas__internal_fd(fd), .v6 = v6, .nonblock = flags & O_NONBLOCK, .emptied = emptied,
+				.ino = st.st_ino };
+	if (k->fd == fd) { /* there was no number above it */
 		tas__set_state(fd, TAS_FD_UNKNOWN);
 		return false;
 	}
-	k = &kept[v6][n_kept[v6]++];
-	*k = (struct kept){ .fd = high, .nonblock = flags & O_NONBLOCK, .ino = st.st_ino };
 	for (int w = 0; w < 2; w++)
 		k->touched[w] = atomic_load(&o->touched[w]);
 	return true;
+}
+
+void tas__pool_add(const struct tas_kept *k)
+{
+	uint64_t mask = tas__table_lock();
+
+	if (!ended && k->emptied == emptied && n_kept[k->v6] < KEEP_MAX)
+		kept[k->v6][n_kept[k->v6]++] = *k;
+	else
+		drop(k);
+	tas__table_unlock(mask);
 }

@@ -109,9 +109,17 @@ static inline struct tas_obj *tas__conn_get(int fd);
 /* ---- pool.c: backing sockets that are used again; under the table lock ---- */
 /* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), -EMFILE …, or -ENOENT: none is kept, make one. */
 int tas__pool_take(int domain, int flags);
-/* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  True: the socket is kept
- * and fd is free; false: close it. */
-bool tas__pool_keep(struct tas_obj *o, int fd);
+struct tas_kept {
+	int fd;
+	bool v6, nonblock;
+	uint32_t emptied;
+	uint64_t touched[2]; /* options to put back: enum tas_option_bit */
+	uint64_t ino;	     /* a program that closes numbers by raw system calls may have put something else there */
+};
+/* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  True: the socket has moved
+ * to k->fd and fd is free: give o up, then call tas__pool_add(), which takes the lock.  False: close fd. */
+bool tas__pool_move(struct tas_obj *o, int fd, struct tas_kept *k);
+void tas__pool_add(const struct tas_kept *k);
 void tas__pool_empty(void);
 
 /* ---- object.c ---- */
