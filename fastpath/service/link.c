@@ -159,7 +159,7 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	if (r && tas_config.link != TAS_LINK_MEMIF)
 		return r;
 	n->up = true;
-	n->started = !r;
+	atomic_store(&n->started, !r);
 	n->carrier = tas_config.link != TAS_LINK_MEMIF;
 	find_interrupt(n);
 	r = rte_eth_macaddr_get(n->port, &mac);
@@ -255,7 +255,8 @@ void tas__link_close(struct tas_net *n)
 		rte_eth_dev_close(n->port);
 		rte_mempool_free(n->pool);
 	}
-	n->up = n->started = false;
+	n->up = false;
+	atomic_store(&n->started, false);
 	n->pool = NULL;
 	tas__eal_exit(true);
 }
