@@ -7,7 +7,8 @@
  * [k * SIZE, (k + 1) * SIZE).
  *
  * Modes: block (a thread per connection, blocking calls), epoll (threads share the connections), spin (non-blocking calls
- * round and round).  With --reconnect each request has a connection of its own, and connect and close count as part of it.
+ * round and round).  With --reconnect each request has a connection of its own, and connect and close count as part of it;
+ * with --connect-only there is no request, and its time is that of connect.
  *
  * Threads meet at a barrier when all connections stand; the clock starts there.
  */
@@ -225,8 +226,24 @@ static bool block_wait(struct conn *c, short events)
 	return poll(&p, 1, STALL_CHECK_MS) != 0 || !conn_stalled(c);
 }
 
+static void run_connects(struct worker *w, struct conn *c)
+{
+	while (conn_again(w, c)) {
+		uint64_t now = now_ns();
+
+		if (c->start[0] >= atomic_load_explicit(&measure_from, memory_order_relaxed)) {
+			histogram_add(&w->hist, now - c->start[0]);
+			w->requests++;
+		}
+	}
+}
+
 static void run_block(struct worker *w, struct conn *c)
 {
+	if (conf.connect_only) {
+		run_connects(w, c);
+		return;
+	}
 	for (;;) {
 		int full;
 

@@ -27,7 +27,7 @@ static struct {
 	double seconds, warmup, stall, hold;
 	uint64_t count; /* requests in all, 0: by time */
 	enum mode mode;
-	bool reconnect, separate, json, cdf, verify;
+	bool reconnect, connect_only, separate, json, cdf, verify;
 } conf = {.conns = 1, .threads = 1, .depth = 1, .size = 64, .seconds = 5, .stall = 30, .mode = MODE_EPOLL, .verify = true};
 
 static const char usage[] =
@@ -42,6 +42,7 @@ static const char usage[] =
 	"  -n, --count=N          so many requests instead\n"
 	"  -w, --warmup=SECONDS   not counted, before (0)\n"
 	"  -r, --reconnect        a new connection for every request\n"
+	"  -0, --connect-only     connect and close, nothing is sent; a request is a connection (mode block)\n"
 	"  -1, --separate         a send for each message (with --depth: not one for all that may go)\n"
 	"      --hold=SECONDS     at the end print `holding` and keep the connections open so long (0)\n"
 	"  -j, --json             result as one line of JSON\n"
@@ -85,6 +86,10 @@ static void parse_option(int opt)
 	case 'r':
 		conf.reconnect = true;
 		break;
+	case '0':
+		conf.connect_only = conf.reconnect = true;
+		conf.mode = MODE_BLOCK;
+		break;
 	case '1':
 		conf.separate = true;
 		break;
@@ -123,11 +128,12 @@ static void parse(int argc, char **argv)
 		{"no-verify", no_argument, NULL, 'V'},         {"stall", required_argument, NULL, 'S'},
 		{"separate", no_argument, NULL, '1'},          {"hold", required_argument, NULL, 'H'},
 		{"cdf", no_argument, NULL, 'C'},               {"help", no_argument, NULL, 'h'},
+		{"connect-only", no_argument, NULL, '0'},
 		{0},
 	};
 	int opt;
 
-	while ((opt = getopt_long(argc, argv, "c:t:s:d:m:T:n:w:r1jh", longs, NULL)) >= 0)
+	while ((opt = getopt_long(argc, argv, "c:t:s:d:m:T:n:w:r01jh", longs, NULL)) >= 0)
 		parse_option(opt);
 	if (argc - optind != 2)
 		parse_option('?');
@@ -135,6 +141,10 @@ static void parse(int argc, char **argv)
 	arg_address(argv[optind], argv[optind + 1], &conf.addr, &conf.addr_len);
 	if (conf.reconnect && conf.depth > 1) {
 		fputs("rpcclient: --reconnect has one request per connection: --depth must be 1\n", stderr);
+		exit(2);
+	}
+	if (conf.connect_only && conf.mode != MODE_BLOCK) {
+		fputs("rpcclient: --connect-only is for --mode=block\n", stderr);
 		exit(2);
 	}
 	if (conf.mode == MODE_BLOCK)

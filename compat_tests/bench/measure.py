@@ -35,6 +35,8 @@ def repeat(chosen: list[Row], reps: int, tmp: Path) -> dict[str, Any]:
         for rep in range(reps):
             notes.append(beside.note())
             for number, row in enumerate(chosen):
+                if row.reps and rep >= row.reps:
+                    continue
                 order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
                 for name in order:
                     found[str(row)][name].append(_once(row, places[row.topology, name]))

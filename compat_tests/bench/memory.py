@@ -1,15 +1,19 @@
-"""What idle connections cost: the kernel's memory and the service's shared memory, stated apart."""
+"""What idle connections cost: kernel and shared memory, stated apart, and how fast active ones are beside them."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from _lab import BUILD
+from _lab import BUILD, Proc
 
 from .stacks import Stack
+
+Measure = Callable[[Stack], dict[str, Any]]
+PER_PROCESS = 18_000  # connections from one address to one port: the ephemeral ports are 28,000
 
 
 def _kernel_bytes() -> int:
@@ -18,24 +22,50 @@ def _kernel_bytes() -> int:
     return sum(int(found[key]) for key in ("Slab", "KernelStack", "PageTables")) * 1024
 
 
-def kernel(count: int) -> Callable[[Stack], dict[str, Any]]:
-    """Kernel memory per endpoint of ``count`` connections between two programs that had one request each."""
+def _shared_bytes(s: Stack) -> int:
+    return sum(x.gauges()["chunk_bytes_used"] for x in s.services)
+
+
+@contextlib.contextmanager
+def _idle(s: Stack, count: int) -> Iterator[list[str]]:
+    """So many connections that had one request each, in as few pairs of programs as that takes; the servers' ports."""
+    servers: list[Proc] = []
+    clients = []
+    try:
+        ports = []
+        for first in range(0, count, PER_PROCESS):
+            servers.append(s.server(BUILD / "echoserver", "--port=0"))
+            ports.append(str(servers[-1].listening()))
+            n = str(min(PER_PROCESS, count - first))
+            clients.append(s.client(BUILD / "rpcclient", "--json", "-c", n, "-n", n, "--hold=600", s.addr, ports[-1]))
+            clients[-1].line("^holding", 60)
+        yield ports
+    finally:
+        for p in servers + clients:
+            p.kill()
+
+
+def each(count: int, what: str) -> Measure:
+    """Bytes per endpoint of so many idle connections: ``what`` is "kernel" or "shared"."""
 
     def run(s: Stack) -> dict[str, Any]:
-        server = s.server(BUILD / "echoserver", "--port=0")
-        try:
-            port = str(server.listening())
-            before = _kernel_bytes()
-            shared = sum(x.gauges()["chunk_bytes_used"] for x in s.services)
-            client = s.client(
-                BUILD / "rpcclient", "--json", "-c", str(count), "-n", str(count), "--hold=3", s.addr, port
-            )
-            client.line("^holding", 60)
-            kernel_each = (_kernel_bytes() - before) / (2 * count)
-            shared_each = (sum(x.gauges()["chunk_bytes_used"] for x in s.services) - shared) / (2 * count)
-            client.ok()
-        finally:
-            server.kill()
-        return {"value": kernel_each, "shared_memory": shared_each}
+        before = {"kernel": _kernel_bytes(), "shared": _shared_bytes(s)}
+        with _idle(s, count):
+            after = {"kernel": _kernel_bytes(), "shared": _shared_bytes(s)}
+        figures = {key: (after[key] - before[key]) / (2 * count) for key in before}
+        return {"value": figures[what], **figures}
+
+    return run
+
+
+def beside(count: int, active: int) -> Measure:
+    """Requests per second of ``active`` connections to a program that holds ``count`` idle ones besides."""
+
+    def run(s: Stack) -> dict[str, Any]:
+        with _idle(s, count) as ports:
+            out = s.client(
+                BUILD / "rpcclient", "--json", "-c", str(active), "-T", "0.7", "-w", "0.2", s.addr, ports[0]
+            ).json(60)
+        return {"value": out["rate"], "p50": out["latency_us"]["p50"], "p99": out["latency_us"]["p99"]}
 
     return run

@@ -1,4 +1,4 @@
-"""Rows with other people's programs: redis, nginx. Their own load generators run as clients."""
+"""Rows with other people's programs: redis, memcached, nginx, and the load generators that are usual for them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,21 @@ def _redis(pipeline: int) -> Callable[[Stack], dict[str, Any]]:
             server.kill()
 
     return run
+
+
+def _memcached(s: Stack) -> dict[str, Any]:
+    port = _free_port()
+    server = s.server("memcached", "-u", "root", "-l", "0.0.0.0", "-p", str(port), "-t", "1", "-U", "0")
+    try:
+        _answers(s, server, port)
+        load = ("--concurrency=16", "--execute-number=4000", "--test=get")
+        out = s.client("memcslap", f"--servers={s.addr}:{port}", *load).ok(120)
+        took = re.search(r"Time to get .* ([\d.]+) seconds", out)
+        s.look("server", server.pid)
+    finally:
+        server.kill()
+    assert took, out
+    return {"value": 16 * 4000 / float(took[1])}
 
 
 _NGINX = """
@@ -100,5 +115,6 @@ def rows() -> Iterator[tuple[str, str, Callable[[Stack], dict[str, Any]]]]:
     """(name, unit, measurement)."""
     yield "redis GET, 50 connections", "requests/s", _redis(1)
     yield "redis GET, 50 connections, 16 deep", "requests/s", _redis(16)
+    yield "memcached get, 16 clients", "requests/s", _memcached
     yield "nginx 600 B, wrk, 32 connections", "requests/s", _nginx(close=False)
     yield "nginx 600 B, wrk, connection: close", "requests/s", _nginx(close=True)

@@ -88,6 +88,16 @@ def plots(result: dict[str, Any], folder: Path) -> list[Path]:
             pyplot.ylabel("requests/s")
             pyplot.title(f"{topology}: 64 B, one outstanding each")
             save(f"connections-{topology}.svg")
+        threads = {n: rows.get(f"{topology}: 64 connections, server of {n} threads") for n in (2, 4)}
+        scaling = {1: rows.get(f"{topology}: 64 connections, epoll, 64 B"), **threads}
+        if all(scaling.values()):
+            for name in ("linux", "tas"):
+                heights = [row[f"{name}_median"] for row in scaling.values() if row]
+                pyplot.plot(list(scaling), heights, marker="o", label=name)
+            pyplot.xlabel("threads of the server")
+            pyplot.ylabel("requests/s")
+            pyplot.title(f"{topology}: 64 connections, 64 B, 2 CPUs")
+            save(f"scaling-{topology}.svg")
         cpu = rows.get(f"{topology}: 64 connections, CPU of everybody")
         if cpu:
             bottom = [0.0, 0.0]

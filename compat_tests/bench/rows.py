@@ -17,7 +17,7 @@ Figures = dict[str, Any]  # "value": what the row is about; the rest goes with i
 
 @dataclass(frozen=True)
 class Row:
-    """One workload. ``unit``: of its value; ``better``: 'more' or 'less'; ``quick``: part of QUICK=1."""
+    """One workload. ``unit``: of its value; ``better``: 'more' or 'less'; ``quick``: in QUICK=1; ``reps``: at most."""
 
     name: str
     topology: str
@@ -25,6 +25,7 @@ class Row:
     better: str
     run: Callable[[Stack], Figures]
     quick: bool = True
+    reps: int | None = None
 
     def __str__(self) -> str:
         return f"{self.topology}: {self.name}"
@@ -107,30 +108,43 @@ def _latencies() -> Iterator[Row]:
                 )  # fmt: skip
 
 
+CONNECTIONS = (1, 16, 64, 256, 1000, 10000)
+QUICK_RPCS = {(1, "64 B"), (64, "64 B"), (64, "1 KiB"), (1000, "64 B")}
+
+
 def _rpcs(t: str) -> Iterator[Row]:
     rate = "requests/s"
-    yield Row("1 connection, epoll, 64 B", t, rate, "more", _rate("-c", "1"))
-    yield Row("16 connections, epoll, 64 B", t, rate, "more", _rate("-c", "16"), quick=False)
-    yield Row("64 connections, epoll, 64 B", t, rate, "more", _rate("-c", "64"))
-    yield Row("64 connections, epoll, 1 KiB", t, rate, "more", _rate("-c", "64", "-s", "1k"))
-    yield Row("256 connections, epoll, 64 B", t, rate, "more", _rate("-c", "256"), quick=False)
-    yield Row("1,000 connections, epoll, 64 B", t, rate, "more", _rate("-c", "1000"))
-    yield Row("10,000 connections, epoll, 64 B", t, rate, "more", _rate("-c", "10000"), quick=False)
-    yield Row("64 connections, server of 2 threads", t, rate, "more", _rate("-c", "64", threads=2), quick=False)
+    for text, size in (("64 B", "64"), ("1 KiB", "1k")):
+        for n in CONNECTIONS:
+            name = f"{n:,} connection{'s' * (n > 1)}, epoll, {text}"
+            yield Row(name, t, rate, "more", _rate("-c", str(n), "-s", size), quick=(n, text) in QUICK_RPCS)
+    for n in (2, 4):
+        name = f"64 connections, server of {n} threads"
+        yield Row(name, t, rate, "more", _rate("-c", "64", threads=n), quick=False)
     yield Row("64 connections, CPU of everybody", t, "us/request", "less", _cpu("-c", "64"), quick=False)
-    yield Row("16 connections, 32 deep, 1 send for all", t, "messages/s", "more", _rate("-c", "16", "-d", "32"))
-    yield Row(
-        "16 connections, 32 deep, 1 send each",
-        t,
-        "messages/s",
-        "more",
-        _rate("-c", "16", "-d", "32", "-1"),
-        quick=False,
-    )
-    yield Row(
-        "connect + request + close, 1 at a time", t, "per s", "more", _rate("-c", "1", "-r", "-n", "1000"), quick=False
-    )
-    yield Row("connect + request + close, 16 at a time", t, "per s", "more", _rate("-c", "16", "-r", "-n", "4000"))
+    deep = ("-c", "16", "-d", "32")
+    yield Row("16 connections, 32 deep, 1 send for all", t, "messages/s", "more", _rate(*deep))
+    yield Row("16 connections, 32 deep, 1 send each", t, "messages/s", "more", _rate(*deep, "-1"), quick=False)
+    for text, options, quick in (("connect + close", "-0", False), ("connect + request + close", "-r", True)):
+        yield Row(f"{text}, 1 at a time", t, "per s", "more", _rate("-c", "1", options, "-n", "1000"), quick=False)
+        yield Row(f"{text}, 16 at a time", t, "per s", "more", _rate("-c", "16", options, "-n", "4000"), quick=quick)
+
+
+def _bulks(t: str, quick: bool) -> Iterator[Row]:
+    yield Row("bulk 100 MiB to the server", t, "Mbit/s", "more", _bulk(False), quick)
+    yield Row("bulk 100 MiB from the server", t, "Mbit/s", "more", _bulk(True), quick)
+    yield Row("bulk 8 × 200 MiB to the server", t, "Mbit/s", "more", _bulk(False, 8), quick=False, reps=3)
+    yield Row("bulk 8 × 200 MiB from the server", t, "Mbit/s", "more", _bulk(True, 8), quick=False, reps=3)
+
+
+def _idles() -> Iterator[Row]:
+    for count in (1000, 18000, 100000):
+        for what in ("kernel", "shared"):
+            name = f"{count:,} idle connections: {what} memory"
+            yield Row(name, "local", "B each", "less", memory.each(count, what), quick=False, reps=3)
+    name = "64 connections beside 18,000 idle ones, epoll, 64 B"
+    yield Row(name, "local", "requests/s", "more", memory.beside(18000, 64), quick=False, reps=3)
+    yield Row("service without traffic", "local", "% of a CPU", "less", _idle, quick=False)
 
 
 def rows() -> Iterator[Row]:
@@ -138,23 +152,16 @@ def rows() -> Iterator[Row]:
     yield from _latencies()
     for t in ("local", "link"):
         yield from _rpcs(t)
-    yield Row("64 connections, epoll, 64 B", "memif", "requests/s", "more", _rate("-c", "64"), quick=False)
-    yield Row("1 connection, blocking, 64 B: p50", "memif", "us", "less", _latency("-m", "block"), quick=False)
-    for t in ("local", "link", "memif"):
-        quick = t != "memif"
-        yield Row("bulk 100 MiB to the server", t, "Mbit/s", "more", _bulk(False), quick)
-        yield Row("bulk 100 MiB from the server", t, "Mbit/s", "more", _bulk(True), quick)
-        if t != "memif":
-            yield Row("bulk 8 × 200 MiB to the server", t, "Mbit/s", "more", _bulk(False, 8), quick=False)
-            yield Row("bulk 8 × 200 MiB from the server", t, "Mbit/s", "more", _bulk(True, 8), quick=False)
+        yield from _bulks(t, quick=True)
+    for t in ("memif", "af_xdp"):
+        yield Row("1 connection, blocking, 64 B: p50", t, "us", "less", _latency("-m", "block"), quick=False)
+        yield Row("64 connections, epoll, 64 B", t, "requests/s", "more", _rate("-c", "64"), quick=False)
+        yield Row("64 connections, epoll, 1 KiB", t, "requests/s", "more", _rate("-c", "64", "-s", "1k"), quick=False)
+        yield from _bulks(t, quick=False)
     for name, unit, run in programs.rows():
         for t in ("local", "link"):
             yield Row(name, t, unit, "more", run, quick=False)
-    for count in (1000, 9000, 18000):
-        yield Row(
-            f"{count:,} idle connections: kernel memory", "local", "B each", "less", memory.kernel(count), quick=False
-        )
-    yield Row("service without traffic", "local", "% of a CPU", "less", _idle, quick=False)
+    yield from _idles()
     for name, unit, better, measure in python.rows():
         yield Row(name, "python", unit, better, _value(measure))
 

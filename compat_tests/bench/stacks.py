@@ -5,6 +5,7 @@
     local   server and client on TAS, one service           |  both on the kernel, loopback
     link    server on TAS behind a tap, kernel client       |  both on the kernel, veth between namespaces
     memif   server and client on TAS, a service each, memif |  both on the kernel, veth between namespaces
+    af_xdp  the same over AF_XDP sockets on a veth pair     |  the same
     python  the module tas_sockets, one service             |  the standard modules, loopback
 """
 
@@ -22,7 +23,7 @@ from _lab import BUILD, PEER_ADDR, TAS_ADDR, Lab, Proc, Service, until
 
 VETH, VETH_PEER = "10.78.0.1", "10.78.0.2"
 LOOPBACK = "127.0.0.1"
-TOPOLOGIES = ("local", "link", "memif", "python")
+TOPOLOGIES = ("local", "link", "memif", "af_xdp", "python")
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Stack:
         """CPU seconds of the services so far."""
         return sum(s.cpu_seconds() for s in self.services)
 
-    def rpc(self, *options: str, threads: int = 1, seconds: float = 1.0) -> dict[str, Any]:
+    def rpc(self, *options: str, threads: int = 1, seconds: float = 0.7) -> dict[str, Any]:
         """rpcclient's result against an echo server, and ``cpu_us``: CPU per request, by process."""
         server = self.server(BUILD / "echoserver", "--port=0", f"--threads={threads}")
         try:
@@ -122,38 +123,41 @@ def stacks(tmp: Path, topologies: set[str]) -> Iterator[dict[tuple[str, str], St
             made[topology, "tas"] = Stack("tas", lab, run, run, LOOPBACK, [service])
         made["link", "linux"] = Stack("linux", lab, plain, lab.kernel, VETH)
         made["link", "tas"] = Stack("tas", lab, tas, lab.kernel, TAS_ADDR, [service])
-        if "memif" in topologies:
-            made.update(_memif(stack, tmp, made["link", "linux"]))
+        for kind in ("memif", "af_xdp"):
+            if kind in topologies:
+                made[kind, "linux"] = made["link", "linux"]
+                made[kind, "tas"] = _two_services(stack, _folder(tmp / kind), kind)
         yield made
 
 
-def _memif(stack: contextlib.ExitStack, tmp: Path, veth_pair: Stack) -> dict[tuple[str, str], Stack]:
-    labs = [Lab(_folder(tmp / name)) for name in ("near", "far")]
+def _two_services(stack: contextlib.ExitStack, tmp: Path, kind: str) -> Stack:
+    """A server behind one service, a client behind another, each in a namespace of its own."""
+    near, far = labs = [Lab(_folder(tmp / name)) for name in ("near", "far")]
     for lab in labs:
         stack.callback(lab.close, check=False)
-    path = labs[0].tmp / "memif.sock"
+    if kind == "memif":
+        path = near.tmp / "memif.sock"
+        links = [f"--link=memif:{path},server,mtu=9000", f"--link=memif:{path},mtu=9000"]
+    else:
+        near.app.ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth1", "netns", far.app.name)
+        for lab in labs:
+            lab.app.ip("link", "set", "veth1", "up")
+        links = ["--link=af_xdp:veth1"] * 2
     services = [
-        Service(lab, f"--link=memif:{path}{role}", f"--ip-addr={addr}/24", link=False)
-        for lab, role, addr in ((labs[0], ",server,mtu=9000", TAS_ADDR), (labs[1], ",mtu=9000", PEER_ADDR))
+        Service(lab, link, f"--ip-addr={addr}/24", link=False)
+        for lab, link, addr in zip(labs, links, (TAS_ADDR, PEER_ADDR), strict=True)
     ]
-    for service in services:
-        _connected(service)
+    if kind == "memif":
+        until("the memif connection", lambda: all("other end is there" in s.log() for s in services))
+        time.sleep(0.1)
 
-    def near(*argv: str | Path) -> Proc:
-        return labs[0].tas(*argv, env={"TAS_REQUIRE": "1"})
+    def server(*argv: str | Path) -> Proc:
+        return near.tas(*argv, env={"TAS_REQUIRE": "1"})
 
-    def far(*argv: str | Path) -> Proc:
-        return labs[1].tas(*argv, env={"TAS_REQUIRE": "1"})
+    def client(*argv: str | Path) -> Proc:
+        return far.tas(*argv, env={"TAS_REQUIRE": "1"})
 
-    return {
-        ("memif", "linux"): veth_pair,
-        ("memif", "tas"): Stack("tas", labs[0], near, far, TAS_ADDR, services),
-    }
-
-
-def _connected(service: Service) -> None:
-    until("the memif connection", lambda: "other end is there" in service.log())
-    time.sleep(0.1)
+    return Stack("tas", near, server, client, TAS_ADDR, services)
 
 
 def _folder(path: Path) -> Path:
