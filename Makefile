@@ -186,6 +186,13 @@ bench:
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(REPS),--reps $(REPS)) $(if $(ONLY),--only '$(ONLY)') --out $(abspath $(O))/bench
 
+.PHONY: profile
+#? make profile     instructions of the service per request, by module and file (ONLY=text)
+profile:
+	$(Q).ci/deps bench
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench.profile $(if $(ONLY),--only '$(ONLY)') --out $(abspath $(O))/bench
+
 # ---- Python: the extension of the checkout's own .venv, built in place ----
 PY_SRC := tas_sockets/_build_ffi.py tas_sockets/_fast.c tas_sockets/_glue.c tas_sockets/_glue.h tas_sockets/_exports.map
 $(O)/python-extension: $(PY_SRC) $(LOW_SRC) $(SOCK_SRC) $(wildcard interpose/client/*.h interpose/client/*/*.h fastpath/abi/*.h)
