@@ -30,9 +30,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import _diagnosis
 import psutil
 
-from tas_sockets._control import Control, ServiceError, What
+from tas_sockets._control import Control, What
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
@@ -342,54 +343,18 @@ class Lab:
     def state(self) -> str:
         """What the service says of itself, and what the kernel says of its threads."""
         service = self.service
-        if not service or not service.pid:
-            return "-- no service"
-        said = []
-        for what in (What.STATS, What.CONNS, What.PROCS):
-            try:
-                found = service.ask(what)
-                if what == What.STATS:
-                    found = {k: {n: v for n, v in d.items() if v} for k, d in found.items()}
-                said.append(f"-- service {what.name.lower()}: {json.dumps(found)[:8000]}")
-            except (OSError, ServiceError) as e:
-                said.append(f"-- service {what.name.lower()}: {e}")
-        for task in sorted(Path(f"/proc/{service.pid}/task").glob("*")):
-            with contextlib.suppress(OSError):
-                facts = [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")]
-                said.append(f"-- service thread {task.name}: {' '.join(facts)}")
-        return "\n".join([*said, f"-- service's log:\n{service.log()[-4000:]}"])
+        return _diagnosis.service(service, service.pid, service.log()) if service and service.pid else "-- no service"
 
     def dump(self, why: str, stacks: bool = True) -> None:
         """Says on stderr what everybody is doing."""
         if self.dumped:
             return
         self.dumped = True
-        say = _say
-        say(f"==== {why}")
-        service = self.service
-        if service and service.pid:
-            for what in (What.STATS, What.CONNS, What.PROCS):
-                try:
-                    found = service.ask(what)
-                    if what == What.STATS:
-                        found = {k: {n: v for n, v in d.items() if v} for k, d in found.items()}
-                    say(f"-- {what.name.lower()}: {json.dumps(found)[:8000]}")
-                except (OSError, ServiceError) as e:
-                    say(f"-- {what.name.lower()}: {e}")
-            say(f"-- service's log:\n{service.log()[-4000:]}")
-        for pid in self.pids() if stacks else []:
-            say(f"-- process {pid}: {' '.join(_cmdline(pid))}")
-            for thread in sorted(Path(f"/proc/{pid}/task").glob("*")):
-                say(f"   {thread.name}: {' '.join(_asleep(thread, n) for n in ('comm', 'wchan', 'syscall'))}")
-            if shutil.which("gdb"):
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    said = sh(
-                        "gdb", "-p", str(pid), "-batch", "-nx", "-ex", "thread apply all bt 20", check=False, timeout=40
-                    )
-                    say("\n".join(line for line in said.splitlines() if line.startswith(("#", "Thread"))))
-        for p in self.procs:
-            if p.err:
-                say(f"-- stderr of {p}:\n{p.err[-1500:]}")
+        own = self.service.pid if self.service else 0
+        others = [pid for pid in self.pids() if pid != own] if stacks else []
+        said = [f"==== {why}", self.state(), *(_diagnosis.process(pid) for pid in others)]
+        said += [f"-- stderr of {p}:\n{p.err[-1500:]}" for p in self.procs if p.err]
+        print("\n".join(said), file=sys.stderr)
 
     def pids(self) -> list[int]:
         """Every process in our namespaces, the service included, whoever started it."""
@@ -413,23 +378,6 @@ class Lab:
         finally:
             for ns in self.namespaces:
                 ns.delete()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _cmdline(pid: int) -> list[str]:
-    with contextlib.suppress(psutil.Error):
-        return psutil.Process(pid).cmdline()
-    return ["(gone)"]
-
-
-def _asleep(thread: Path, name: str) -> str:
-    """A file of /proc about a thread that may be gone."""
-    with contextlib.suppress(OSError):
-        return (thread / name).read_text().strip()
-    return "?"
 
 
 # Gauges that must be back at their first values once the programs are gone.

@@ -5,12 +5,18 @@ Also that it compares TAS with Linux at all: the scenarios' traffic goes through
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
-from _lab import KERNEL_ONLY, until
+from _lab import KERNEL_ONLY, TAS_ADDR, until
 from harness.agent import Step, Trace
-from harness.rig import SUBJECTS, Pair
+from harness.rig import SUBJECTS, Pair, Rig
 from harness.suite import Conformance, Divergence, Scenario, differences, ident, scenario_of, side_by_side
 from harness.wire import inet
 
@@ -124,10 +130,81 @@ def test_a_descriptor_that_stays_is_told(conformance: Conformance) -> None:
     assert "0: " in trace.steps[-1].result
 
 
-def test_idle_services_rest(conformance: Conformance) -> None:
-    rig = conformance.rig("tas")
-    rig.run(wrong_byte, "link", None)
-    assert min(rig.busy() for _ in range(4)) < 0.2
+@contextlib.contextmanager
+def other_service(conformance: Conformance, *options: str) -> Iterator[Rig]:
+    """A rig of its own whose service has these options."""
+    if KERNEL_ONLY:
+        pytest.skip("no service")
+    rig = Rig("tas", conformance.tmp / f"other{time.monotonic_ns()}", options)
+    mine, conformance.rigs["tas"] = conformance.rig("tas"), rig
+    try:
+        yield rig
+    finally:
+        conformance.rigs["tas"] = mine
+        rig.end()
+
+
+def test_a_service_that_polls_for_ever_is_told(conformance: Conformance) -> None:
+    with other_service(conformance, "--fp-no-ints"):
+        oracle, found = conformance.compare(wrong_byte, "local", None)
+        (_, step), *more = differences(oracle, found)
+        assert step
+        assert "does not go to sleep: thread " in step.result
+        assert not [m for m in more if m[1] and "sleep" not in m[1].result and "processor" not in m[1].result]
+
+
+def test_a_service_that_is_woken_again_and_again_is_told(conformance: Conformance) -> None:
+    """Packets that are nobody's keep it busy, though it sleeps between them."""
+    with other_service(conformance) as rig:
+        stop = threading.Event()
+        with rig.lab.peer.entered():
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+        def flood() -> None:
+            while not stop.is_set():
+                for _ in range(64):
+                    s.sendto(b"nonsense", (TAS_ADDR, 9))
+
+        thread = threading.Thread(target=flood)
+        oracle, honest = conformance.compare(wrong_byte, "local", None)
+        assert not differences(oracle, honest), side_by_side(oracle, honest, "preload")
+        thread.start()
+        try:
+            oracle, found = conformance.compare(wrong_byte, "local", None)
+        finally:
+            stop.set()
+            thread.join()
+            s.close()
+        (_, step), *_ = differences(oracle, found)
+        assert step
+        assert "the service " in step.result
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGSTOP, "does not answer"), (signal.SIGKILL, "Connection re")])
+def test_a_lost_service_is_a_difference_and_the_next_scenario_runs(
+    conformance: Conformance, number: int, said: str
+) -> None:
+    """One that hangs, one that ended: what is known of it is told, and another takes its place."""
+    if KERNEL_ONLY:
+        pytest.skip("no service")
+
+    def lose(x: Pair) -> None:
+        x.connected()
+        if x.s is rig.agents.get("s"):
+            os.kill(rig.services[0].pid, number)
+
+    with other_service(conformance) as rig:
+        oracle, found = conformance.compare(lose, "link", None)
+        assert differences(oracle, found)
+        assert "the service is lost" in found.steps[-1].result
+        assert said in found.steps[-1].result
+        assert "service stats" in found.dump
+        assert "service's log" in found.dump
+        assert number == signal.SIGKILL or "service thread" in found.dump
+        assert "tas" not in conformance.rigs
+        oracle, found = conformance.compare(wrong_byte, "link", None)
+        assert not differences(oracle, found), side_by_side(oracle, found, "preload")
+        conformance.rigs.pop("tas").end(check=True)
 
 
 @pytest.mark.parametrize("peer", ["link", "local"])

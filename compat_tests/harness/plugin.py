@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from . import report
+from . import pagecheck, pages, report
 from .rig import built
 from .suite import Conformance
 
@@ -103,14 +103,23 @@ def pytest_configure(config: pytest.Config) -> None:
         _terminal[:] = filter(None, [config.pluginmanager.get_plugin("terminalreporter")])
 
 
+_checked: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The result; pages that do not hold together fail the run."""
     out = os.environ.get("TAS_CONFORMANCE_OUT")
     if out and _records and not hasattr(session.config, "workerinput"):
-        report.write(Path(out), _records)
+        pages.write(Path(out), _records)
+        faults, said = pagecheck.check(Path(out))
+        _checked.extend([*(f"page: {fault}" for fault in faults[:20]), f"{said}, {len(faults)} faults"])
+        if faults:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _records:
         terminalreporter.section("conformance: the subjects against Linux")
-        for line in report.summary(_records):
+        for line in [*report.summary(_records), *_checked]:
             terminalreporter.write_line(line)

@@ -200,27 +200,25 @@ int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
 }
 
 /* ---- listen ---- */
+/* Asked each time: it can be changed, and differs between network namespaces.  Without a number left to open it: as before. */
 static uint32_t clamp_backlog(int backlog)
 {
-	static _Atomic int somaxconn;
-	int max = atomic_load(&somaxconn);
+	static _Atomic uint32_t known = 4096;
+	char buf[16] = "";
+	uint32_t max = 0;
+	int fd = (int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
 
-	if (!max) {
-		char buf[16] = "";
-		int fd =
-			(int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
-
-		if (fd >= 0) {
-			sys_read(fd, buf, sizeof buf - 1);
-			sys_close(fd);
-		}
-		for (char *c = buf; *c >= '0' && *c <= '9'; c++)
-			max = max * 10 + (*c - '0');
-		if (max <= 0)
-			max = 4096;
-		atomic_store(&somaxconn, max);
+	if (fd >= 0) {
+		sys_read(fd, buf, sizeof buf - 1);
+		sys_close(fd);
 	}
-	return (uint32_t)backlog > (uint32_t)max ? (uint32_t)max : (uint32_t)backlog;
+	if (buf[0] >= '0' && buf[0] <= '9') {
+		for (char *c = buf; *c >= '0' && *c <= '9'; c++)
+			max = max * 10 + (uint32_t)(*c - '0');
+		atomic_store(&known, max);
+	}
+	max = atomic_load(&known);
+	return (uint32_t)backlog > max ? max : (uint32_t)backlog;
 }
 
 /* Makes the service listen for the backing socket (bound).  0: sock is filled; TAS_FALLBACK; -errno. */
