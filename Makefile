@@ -167,8 +167,9 @@ fuzz-diff: all fuzz-executor
 	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(abspath $(PY)) -m fuzz.campaign -n $(or $(N),1000) --seed $(or $(SEED),1) --out $(abspath $(O))/fuzz-diff
 # More workers than processors: half of the time of a scenario is waiting.
 WORKERS ?= $(shell expr 2 '*' $$(nproc))
-conformance: all conformance-agent $(O)/python-extension
-	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance $(PY) -m pytest -q -r f --timeout=60 --tb=line -n $(WORKERS) $(if $(QUICK),-m 'not full') $(CONFORMANCE); \
+conformance: test-deps
+	$(Q)$(MAKE) --no-print-directory all conformance-agent $(O)/python-extension
+	$(Q)TAS_BUILD=$(abspath $(O)) TAS_CONFORMANCE_OUT=$(abspath $(O))/conformance .venv/bin/python -m pytest -q -r f --timeout=60 --tb=line -n $(WORKERS) $(if $(QUICK),-m 'not full') $(CONFORMANCE); \
 		status=$$?; echo "$(O)/conformance/index.html"; exit $$status
 
 # ---- real programs, on the kernel and on TAS: apps/recipes (APP=name: that program) ----
@@ -205,6 +206,7 @@ $(O)/python-extension: $(PY_SRC) $(LOW_SRC) $(SOCK_SRC) $(wildcard interpose/cli
 docs:
 	$(Q).ci/deps docs
 	$(Q)TAS_CONFORMANCE=$(abspath $(O))/conformance/result.json .venv/bin/python -m sphinx -b html -q -W --keep-going -d $(O)/docs-cache docs $(O)/docs
+	$(Q)PYTHONPATH=compat_tests .venv/bin/python -m harness.pagecheck $(O)/docs
 	@echo "$(O)/docs/index.html"
 
 # ---- what users type ----

@@ -21,7 +21,7 @@
  * that is returned. A result is "r RETURN ERRNO" and what is to be returned, in order, in hex.
  *
  * SIGPROF to a thread makes it print its stack on stderr: that is how a hang is reported.
- * AGENT_MUTATE makes it lie in one way (errno, event, byte, backlog): so the suite proves that it would notice. */
+ * AGENT_MUTATE makes it lie in one way (errno, event, byte, lost, backlog): so the suite proves that it would notice. */
 #include <ctype.h>
 #include <dirent.h>
 #include <dlfcn.h>
@@ -226,6 +226,8 @@ static void mutate_after(struct call *c)
 	}
 	if (lies("byte") && !strcmp(c->name, "recv") && c->ret > 0)
 		((unsigned char *)c->arg[1])[c->ret - 1] ^= 1;
+	if (lies("lost") && !strcmp(c->name, "recv") && c->ret > 0)
+		c->ret--;
 }
 
 static void call_run(struct call *c)

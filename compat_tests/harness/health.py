@@ -1,9 +1,9 @@
 """Whether a service rests when nobody uses it, after every scenario, at next to no cost.
 
 Two looks.  Right after a scenario, when everything is closed, every thread of the service has to go to sleep (one that
-polls for ever never does).  Then, while the oracle runs the same scenario and nobody uses the service, processor
-time of its threads is counted (one that is woken again and again sleeps, but not for long), which does not grow when the
-machine is busy with others.
+polls for ever never does).  Then, while the oracle runs the same scenario and nobody uses the service, processor time
+of its threads is counted (one that is woken again and again sleeps, but not for long), against the time in which the
+machine had a processor for them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from _diagnosis import first_line
 from _lab import Service
 
 SLEEPY = 2.0  # seconds in which all threads go to sleep
-LEAST = 0.02  # seconds that a look takes when the first was suspicious
-SHARE = 0.2  # of a processor: more is work
-TRIES = 20  # after suspicion: what the last scenario left (a FIN that is sent again, a neighbour that asks) passes
+SHARE = 0.1  # of a processor: more is suspicious
+CALM = (
+    0.03  # what acquits then: the end of what the last scenario left (a FIN that is sent again, a neighbour that asks)
+)
+LOOK, LOOKS = 0.05, 20  # seconds and number of the looks that may acquit
 
 
 class Rest:
@@ -27,12 +29,24 @@ class Rest:
     def __init__(self, service: Service) -> None:
         self.service = service
         self.folder = Path(f"/proc/{service.pid}/task")
-        self.since, self.taken = time.monotonic(), self._processor()
+        self.before = self._times()
 
-    def _processor(self) -> float:
-        """Seconds that its threads have run."""
-        said = [first_line(task / "schedstat").split(" ")[0] for task in self.folder.glob("*")]
-        return sum(int(n) for n in said if n.isdecimal()) / 1e9
+    def _times(self) -> dict[str, tuple[float, float, float]]:
+        """Of each thread: the time now, for how long it has run, and for how long it waited for a processor."""
+        found = {}
+        for task in self.folder.glob("*"):
+            run, wait, *_ = (int(n) / 1e9 for n in f"{first_line(task / 'schedstat')} 0 0".split(" ") if n.isdecimal())
+            found[task.name] = (time.monotonic(), run, wait)
+        return found
+
+    def _share(self) -> float:
+        """The busiest thread's running, of the time in which it was not kept waiting."""
+        busiest = 0.0
+        for name, (now, run, wait) in self._times().items():
+            then, ran, waited = self.before.get(name, (now, run, wait))
+            free = max(now - then - (wait - waited), run - ran)
+            busiest = max(busiest, (run - ran) / free if free else 0.0)
+        return busiest
 
     def _running(self) -> str:
         """A thread that does not sleep."""
@@ -48,15 +62,18 @@ class Rest:
         end = time.monotonic() + SLEEPY
         while (who := self._running()) and time.monotonic() < end:
             time.sleep(0.0005)
-        self.since, self.taken = time.monotonic(), self._processor()
+        self.before = self._times()
         return f"the service does not go to sleep: {who}" if who else ""
 
     def worked(self) -> str:
         """The second look's end: whether it took processor time, also when looked at again."""
-        for _ in range(TRIES):
-            share = (self._processor() - self.taken) / (time.monotonic() - self.since)
-            if share <= SHARE:
+        share = self._share()
+        if share <= SHARE:
+            return ""
+        for _ in range(LOOKS):
+            self.before = self._times()
+            time.sleep(LOOK)
+            share = self._share()
+            if share <= CALM:
                 return ""
-            self.since, self.taken = time.monotonic(), self._processor()
-            time.sleep(LEAST)
         return f"the service takes {share:.0%} of a processor while nobody uses it"

@@ -4,7 +4,7 @@
 
       namespace "app"                                   namespace "peer"
       s    the subject (agent.c)                        p    peer of "link": always on the kernel
-      y    the same, in Python (agent_python.py)
+      y    the same, in Python (agent_python)
       l    peer of "local": same stack, over loopback   namespace "far", made when it is first asked for
               |                                         r    peer of "remote": same stack, another service
               |______ linux: veth pairs; tas: a service each, their taps on a bridge in "peer" ______|
@@ -36,7 +36,7 @@ from .health import Rest
 from .wire import SIMPLE, WIRE_ADDR, Flow, Options, Wire
 
 AGENT = BUILD / "tests" / "agent"
-AGENT_PYTHON = Path(__file__).with_name("agent_python.py")
+AGENT_PYTHON = "harness.agent_python"
 FAR_ADDR = "10.77.0.3"
 # Gauges of the service that return after every scenario.
 GAUGES = ("sockets", "listeners", "embryos", "watches")
@@ -185,8 +185,10 @@ class Rig:
             if name == "y":
                 settings.pop("LD_PRELOAD", "")
                 settings["AGENT_SOCKET"] = "tas_sockets" if self.stack == "tas" else "socket"
-                settings["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT)]))
-                argv = [sys.executable, "-P", str(AGENT_PYTHON)]
+                settings["PYTHONPATH"] = os.pathsep.join(
+                    filter(None, [os.environ.get("PYTHONPATH", ""), str(ROOT), str(ROOT / "compat_tests")])
+                )
+                argv = [sys.executable, "-P", "-m", AGENT_PYTHON]
             env += [f"{k}={v}" for k, v in settings.items()]
             self.generation += 1
             self.agents[key] = Agent(
