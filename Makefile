@@ -99,7 +99,7 @@ $(O)/pic/exports.map: interpose/preload/exports.map.in interpose/preload/calls.h
 	$(Q)mkdir -p $(@D); $(CC) -E -P -xc $< -o $@
 $(O)/libtas_interpose.so: $(call picobjs,$(LOW_SRC) $(SOCK_SRC) $(PRE_SRC)) $(O)/pic/exports.map
 	$(call say,LINK,$@)
-	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_interpose.so -Wl,-z,now $(NO_UNDEFINED) -Wl,--version-script=$(O)/pic/exports.map -o $@ $(filter %.o,$^) -ldl
+	$(Q)$(CC) -shared $(LDSAN) -pthread -Wl,-soname,libtas_interpose.so -Wl,-z,now $(NO_UNDEFINED) -Wl,--version-script=$(O)/pic/exports.map -Wl,-e,_start -o $@ $(shell $(CC) -print-file-name=Scrt1.o) $(filter %.o,$^) -ldl
 # Every symbol of calls.h is exported, and none besides.
 .PHONY: check-exports
 check-exports: $(O)/libtas_interpose.so

@@ -66,6 +66,49 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cat"
 
 
+# by libc's functions, which make the process where no wrapper stands
+SPAWN = """
+import ctypes, shlex, threading
+libc = ctypes.CDLL(None)
+def actions(n):
+    return [(os.POSIX_SPAWN_DUP2, n, 0), (os.POSIX_SPAWN_DUP2, n, 1)]
+def posix_spawn(args, n):
+    return os.posix_spawn(args[0], args, os.environ, file_actions=actions(n))
+def posix_spawnp(args, n):
+    env = {**os.environ, "PATH": os.path.dirname(args[0])}
+    os.environ["PATH"] = env["PATH"]
+    return os.posix_spawnp(os.path.basename(args[0]), args, env, file_actions=actions(n))
+def posix_spawn_without_preload(args, n):
+    return os.posix_spawn(args[0], args, {}, file_actions=actions(n))
+def waited(call):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(call())
+    return pid
+def onto_standard(n):
+    os.dup2(n, 0); os.dup2(n, 1); os.close(n)
+def system(args, n):
+    return waited(lambda: onto_standard(n) or libc.system(shlex.join(args).encode()) >> 8)
+def system_without_preload(args, n):
+    return waited(lambda: onto_standard(n) or os.unsetenv("LD_PRELOAD") or libc.system(shlex.join(args).encode()) >> 8)
+def popen(args, n, mode=b"w"):
+    libc.popen.restype = ctypes.c_void_p
+    def call():
+        onto_standard(n)
+        os.dup2(0, 3)
+        f = libc.popen((shlex.join(args) + " <&3").encode(), mode)
+        return libc.pclose(ctypes.c_void_p(f)) >> 8
+    return waited(call)
+def popen_without_preload(args, n):
+    os.unsetenv("LD_PRELOAD")
+    return popen(args, n)
+"""
+SPAWNS = (
+    "posix_spawn", "posix_spawnp", "posix_spawn_without_preload", "system", "system_without_preload", "popen",
+    "popen_without_preload",
+)  # fmt: skip
+
+
 def begin(lab: Lab, a: Puppet, program: Path, *argv: str, way: str = "fork+exec") -> socket.socket:
     """The program with a new connection as its standard input and output; the far end."""
     if not a("'l' in globals()"):
@@ -73,7 +116,10 @@ def begin(lab: Lab, a: Puppet, program: Path, *argv: str, way: str = "fork+exec"
     far = lab.peer.connect(TAS_ADDR, a("port"))
     a("c, _ = l.accept()")
     args = [str(program), *argv]
-    if way == "vfork+exec":
+    if way in SPAWNS:
+        a(SPAWN)
+        a(f"pid = {way}({args!r}, c.fileno()); c.close()")
+    elif way == "vfork+exec":
         a(f"p = subprocess.Popen({args!r}, stdin=c, stdout=c); pid = p.pid; c.close()")
     else:
         a("pid = os.fork() or (os.dup2(c.fileno(), 0), os.dup2(c.fileno(), 1), "
@@ -81,7 +127,7 @@ def begin(lab: Lab, a: Puppet, program: Path, *argv: str, way: str = "fork+exec"
     return far
 
 
-@pytest.mark.parametrize("way", ["fork+exec", "vfork+exec"])
+@pytest.mark.parametrize("way", ["fork+exec", "vfork+exec", *SPAWNS])
 def test_a_static_program_talks_over_its_connection(tas: Lab, static: Path, way: str) -> None:
     a = Puppet(tas)
     with begin(tas, a, static, "echo", way=way) as far:

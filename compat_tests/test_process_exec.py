@@ -14,7 +14,7 @@ while data := c.recv(4096):
 """
 
 
-@pytest.mark.parametrize("way", ["exec", "fork+exec", "posix_spawn", "vfork+exec"])
+@pytest.mark.parametrize("way", ["exec", "fork+exec", "posix_spawn", "vfork+exec", "vfork+execvp"])
 def test_a_program_started_without_ld_preload_has_the_socket(tas: Lab, way: str) -> None:
     """Servers clean the environment of what they start."""
     server = tas.tas_python(
@@ -35,8 +35,9 @@ elif way == "fork+exec":
     pid = os.fork()
     if pid == 0:
         os.execve(argv[0], argv, {{}})
-else:
-    p = subprocess.Popen(argv, env={{}}, close_fds=False)
+else:  # to be closed besides: by vfork, not posix_spawn
+    file = argv[0] if way == "vfork+exec" else "python3"
+    p = subprocess.Popen([file, *argv[1:]], env={{}}, pass_fds=[c.fileno()])
     pid = p.pid
 c.close()
 l.close()

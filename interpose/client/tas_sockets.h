@@ -121,8 +121,11 @@ struct tas_bridges {
 };
 TAS_PUBLIC void tas_bridge(struct tas_bridges *b);
 TAS_PUBLIC void tas_bridge_cancel(struct tas_bridges *b);
-/* True if the process holds a TAS socket that would survive an exec. */
+/* True if the process holds a TAS socket that would survive an exec; or any TAS socket. */
 TAS_PUBLIC bool tas_exec_keeps_sockets(void);
+TAS_PUBLIC bool tas_has_sockets(void);
+/* The same, asked of the kernel: for a vfork child.  An unconnected socket of the kernel's counts as well. */
+TAS_PUBLIC bool tas_may_hold_sockets(void);
 /* Before a seccomp filter: what could not be asked or made under it is asked and made; gives what to hand to
  * tas_filter_set() once the filter is in force.  The library does not try what it forbids. */
 struct sock_fprog;

@@ -181,9 +181,10 @@
 	OWN(int, posix_spawnp, \
 	    (pid_t *pid, const char *file, const posix_spawn_file_actions_t *acts, const posix_spawnattr_t *attr, \
 	     char *const argv[], char *const envp[]), (pid, file, acts, attr, argv, envp), process.c) \
-	OWN(int, system, (const char *command), (command), process.c) \
-	OWN(FILE *, popen, (const char *command, const char *mode), (command, mode), process.c) \
+	OWN(int, system, (const char *command), (command), shell.c) \
+	OWN(FILE *, popen, (const char *command, const char *mode), (command, mode), shell.c) \
 	SAME(_IO_popen, popen) \
+	OWN(int, pclose, (FILE *f), (f), shell.c) \
 	OWN(int, execve, (const char *path, char *const argv[], char *const envp[]), (path, argv, envp), exec.c) \
 	OWN(int, execvpe, (const char *file, char *const argv[], char *const envp[]), (file, argv, envp), exec.c) \
 	OWN(int, fexecve, (int fd, char *const argv[], char *const envp[]), (fd, argv, envp), exec.c) \

@@ -85,25 +85,24 @@ bool tas__deaf(int dir, const char *path)
 	return false;
 }
 
-bool tas__deaf_search(const char *file)
+const char *tas__search(const char *file, char room[PATH_MAX])
 {
 	const char *p = getenv("PATH");
-	char path[PATH_MAX];
 
 	if (!file || strchr(file, '/'))
-		return file && tas__deaf(AT_FDCWD, file);
+		return file;
 	for (p = p ? p : "/bin:/usr/bin"; *p;) {
 		size_t n = strcspn(p, ":"), len = strlen(file);
 
-		if (n + len + 2 < sizeof path) {
-			memcpy(path, p, n);
-			memcpy(path + n + (n > 0), file, len + 1);
+		if (n + len + 2 < PATH_MAX) {
+			memcpy(room, p, n);
+			memcpy(room + n + (n > 0), file, len + 1);
 			if (n)
-				path[n] = '/';
-			if (syscall(SYS_access, path, X_OK) == 0)
-				return tas__deaf(AT_FDCWD, path);
+				room[n] = '/';
+			if (syscall(SYS_access, room, X_OK) == 0)
+				return room;
 		}
 		p += n + (p[n] == ':');
 	}
-	return false;
+	return file;
 }

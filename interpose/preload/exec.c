@@ -2,8 +2,7 @@
 /*
  * exec, in all its spellings.  Each ends in execve, execvpe, fexecve or execveat of libc, with the client library told
  * before and after.  If TAS sockets survive the exec and the new environment lacks LD_PRELOAD, our library (and
- * TAS_SOCKET, its way to the service) is put back into it, or the next image would hold sockets that it cannot use.  In
- * a vfork child only the raw call is made.
+ * TAS_SOCKET, its way to the service) is put back into it, or the next image would hold sockets that it cannot use.
  */
 #include <string.h>
 #include <sys/mman.h>
@@ -31,14 +30,24 @@ static size_t find(char *const *envp, size_t n, const char *name)
 	return at;
 }
 
-char *const *tas__env_with_us(char *const *envp, struct tas__env *env)
+bool tas__env_has_us(char *const *envp)
+{
+	static const char preload[] = "LD_PRELOAD=";
+	size_t n = 0, at;
+
+	while (envp && envp[n])
+		n++;
+	at = find(envp, n, preload);
+	return at < n && strstr(envp[at] + sizeof preload - 1, self_name);
+}
+
+char *const *tas__env_with_us(char *const *envp, struct tas__mem *mem)
 {
 	static const char preload[] = "LD_PRELOAD=", path[] = "TAS_SOCKET=";
 	const char *sock = tas_socket_path(), *old = "";
 	size_t n = 0, at;
 	char **copy, *text;
 
-	env->mem = NULL;
 	while (envp && envp[n])
 		n++;
 	at = find(envp, n, preload);
@@ -46,12 +55,12 @@ char *const *tas__env_with_us(char *const *envp, struct tas__env *env)
 		old = envp[at] + sizeof preload - 1;
 	if (strstr(old, self_name) || !tas__self_path[0] || access(tas__self_path, R_OK) != 0)
 		return envp;
-	env->len = (n + 3) * sizeof *copy + sizeof preload + strlen(tas__self_path) + 1 + strlen(old) + sizeof path +
+	mem->len = (n + 3) * sizeof *copy + sizeof preload + strlen(tas__self_path) + 1 + strlen(old) + sizeof path +
 		   strlen(sock);
-	copy = mmap(NULL, env->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	copy = mmap(NULL, mem->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (copy == MAP_FAILED)
 		return envp;
-	env->mem = copy;
+	mem->at = copy;
 	if (n)
 		memcpy(copy, envp, n * sizeof *copy);
 	text = (char *)(copy + n + 3);
@@ -69,10 +78,11 @@ char *const *tas__env_with_us(char *const *envp, struct tas__env *env)
 	return copy;
 }
 
-void tas__env_free(struct tas__env *env)
+void tas__mem_free(struct tas__mem *mem)
 {
-	if (env->mem)
-		munmap(env->mem, env->len);
+	if (mem->at)
+		munmap(mem->at, mem->len);
+	mem->at = NULL;
 }
 
 static int exec_raw(const struct target *t, char *const argv[], char *const envp[])
@@ -91,11 +101,13 @@ static int exec_raw(const struct target *t, char *const argv[], char *const envp
 
 static bool is_deaf(const struct target *t)
 {
+	char room[PATH_MAX];
+
 	switch (t->how) {
 	case BY_PATH:
 		return t->path && tas__deaf(AT_FDCWD, t->path);
 	case BY_SEARCH:
-		return tas__deaf_search(t->path);
+		return t->path && tas__deaf(AT_FDCWD, tas__search(t->path, room));
 	case BY_FD:
 		return tas__deaf(t->fd, NULL);
 	default:
@@ -118,19 +130,34 @@ static int exec_bridged(const struct target *t, char *const argv[], char *const 
 	return -1;
 }
 
+/* In a vfork child, whose numbers may be others than those that the table knows, and whose memory its parent's, which
+ * frees what is left there. */
+static int exec_of_vfork(const struct target *t, char *const argv[], char *const envp[])
+{
+	int err;
+
+	if (tas__vfork_depth && !tas__env_has_us(envp) && tas_may_hold_sockets())
+		envp = tas__env_with_us(envp, &tas__vfork_mem);
+	exec_bridged(t, argv, envp);
+	err = errno;
+	tas__mem_free(&tas__vfork_mem);
+	errno = err;
+	return -1;
+}
+
 static int exec_target(const struct target *t, char *const argv[], char *const envp[])
 {
-	struct tas__env env = {NULL, 0};
+	struct tas__mem mem = {NULL, 0};
 	int err;
 
 	if (tas__passive())
-		return exec_bridged(t, argv, envp);
+		return exec_of_vfork(t, argv, envp);
 	tas_before_exec();
 	if (tas_exec_keeps_sockets())
-		envp = tas__env_with_us(envp, &env);
+		envp = tas__env_with_us(envp, &mem);
 	exec_bridged(t, argv, envp);
 	err = errno;
-	tas__env_free(&env);
+	tas__mem_free(&mem);
 	tas_exec_failed();
 	errno = err;
 	return -1;
@@ -183,20 +210,25 @@ static void collect(char **argv, const char *arg, va_list ap)
 		argv[i] = va_arg(ap, char *);
 }
 
-/* The arrays live on the stack, as in libc: a vfork child may come here, and it may not allocate. */
+/* Declares argv with the arguments from `arg` on, and leaves ap behind them.  The array lives on the stack, as in libc: a
+ * vfork child may come here, and it may not allocate. */
+#define GATHER(argv, arg, ap) \
+	size_t n_; \
+\
+	va_start(ap, arg); \
+	n_ = (arg) ? count(ap) + 2 : 1; \
+	va_end(ap); \
+\
+	char *argv[n_]; \
+\
+	va_start(ap, arg); \
+	collect(argv, arg, ap)
+
 int tas__w_execl(const char *path, const char *arg, ...)
 {
 	va_list ap;
-	size_t n;
 
-	va_start(ap, arg);
-	n = arg ? count(ap) + 2 : 1;
-	va_end(ap);
-
-	char *argv[n];
-
-	va_start(ap, arg);
-	collect(argv, arg, ap);
+	GATHER(argv, arg, ap);
 	va_end(ap);
 	return tas__w_execve(path, argv, environ);
 }
@@ -204,16 +236,8 @@ int tas__w_execl(const char *path, const char *arg, ...)
 int tas__w_execlp(const char *file, const char *arg, ...)
 {
 	va_list ap;
-	size_t n;
 
-	va_start(ap, arg);
-	n = arg ? count(ap) + 2 : 1;
-	va_end(ap);
-
-	char *argv[n];
-
-	va_start(ap, arg);
-	collect(argv, arg, ap);
+	GATHER(argv, arg, ap);
 	va_end(ap);
 	return tas__w_execvpe(file, argv, environ);
 }
@@ -221,18 +245,11 @@ int tas__w_execlp(const char *file, const char *arg, ...)
 int tas__w_execle(const char *path, const char *arg, ...)
 {
 	va_list ap;
-	size_t n;
 
-	va_start(ap, arg);
-	n = arg ? count(ap) + 2 : 1;
-	va_end(ap);
+	GATHER(argv, arg, ap);
 
-	char *argv[n];
-	char *const *envp;
+	char *const *envp = va_arg(ap, char *const *);
 
-	va_start(ap, arg);
-	collect(argv, arg, ap);
-	envp = va_arg(ap, char *const *);
 	va_end(ap);
 	return tas__w_execve(path, argv, envp);
 }

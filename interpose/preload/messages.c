@@ -70,20 +70,37 @@ ssize_t tas__w_recvmsg(int fd, struct msghdr *msg, int flags)
 	return slow_recvmsg(fd, msg, flags);
 }
 
-int tas__w_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout)
+/* Can a message of the array carry descriptors? */
+static inline bool any_control(const struct mmsghdr *vec, unsigned n)
+{
+	if (unlikely(tas__wild(vec)))
+		return false;
+	for (unsigned i = 0; i < n; i++)
+		if (unlikely(vec[i].msg_hdr.msg_controllen != 0))
+			return true;
+	return false;
+}
+
+static __attribute__((noinline)) int slow_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags,
+						   struct timespec *timeout)
 {
 	int r;
 
 	if (tas__passive())
 		return tas__real.recvmmsg(fd, vec, n, flags, timeout);
-	if (likely(tas__kernel(fd)))
-		r = tas__real.recvmmsg(fd, vec, n, flags, timeout);
-	else
-		r = (int)tas__result(CP(tas_recvmmsg(fd, vec, n, flags, timeout)));
-	if (tas__kernel(fd))
-		for (int i = 0; i < r; i++)
-			tas__note_rights(&vec[i].msg_hdr);
+	if (!tas__kernel(fd))
+		return (int)tas__result(CP(tas_recvmmsg(fd, vec, n, flags, timeout)));
+	r = tas__real.recvmmsg(fd, vec, n, flags, timeout);
+	for (int i = 0; i < r; i++)
+		tas__note_rights(&vec[i].msg_hdr);
 	return r;
+}
+
+int tas__w_recvmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags, struct timespec *timeout)
+{
+	if (likely(tas__kernel(fd)) && likely(!any_control(vec, n)))
+		return tas__real.recvmmsg(fd, vec, n, flags, timeout);
+	return slow_recvmmsg(fd, vec, n, flags, timeout);
 }
 
 static __attribute__((noinline)) ssize_t slow_sendmsg(int fd, const struct msghdr *msg, int flags)
@@ -100,7 +117,7 @@ ssize_t tas__w_sendmsg(int fd, const struct msghdr *msg, int flags)
 	return slow_sendmsg(fd, msg, flags);
 }
 
-int tas__w_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
+static __attribute__((noinline)) int slow_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
 {
 	bool ours = !tas__kernel(fd);
 
@@ -108,7 +125,14 @@ int tas__w_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
 		return tas__real.sendmmsg(fd, vec, n, flags);
 	for (unsigned i = 0; i < n && !ours; i++)
 		ours = carries_ours(&vec[i].msg_hdr);
-	if (likely(!ours))
+	if (!ours)
 		return tas__real.sendmmsg(fd, vec, n, flags);
 	return (int)tas__result(CP(tas_sendmmsg(fd, vec, n, flags)));
+}
+
+int tas__w_sendmmsg(int fd, struct mmsghdr *vec, unsigned n, int flags)
+{
+	if (likely(tas__kernel(fd)) && likely(!any_control(vec, n)))
+		return tas__real.sendmmsg(fd, vec, n, flags);
+	return slow_sendmmsg(fd, vec, n, flags);
 }

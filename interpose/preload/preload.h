@@ -18,6 +18,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <netinet/in.h>
@@ -123,18 +124,25 @@ void tas__standard_stream(int fd);
 /* Descriptors that a kernel socket brought may be anything. */
 void tas__note_rights(struct msghdr *msg);
 
-/* An environment for a program that must run on TAS although the one it is given lacks us: envp itself, or a copy with
- * LD_PRELOAD in memory of its own, which tas__env_free() returns. */
-struct tas__env {
-	void *mem;
+/* Memory of its own for lists of an exec, which tas__mem_free() returns. */
+struct tas__mem {
+	void *at;
 	size_t len;
 };
-char *const *tas__env_with_us(char *const *envp, struct tas__env *env);
-void tas__env_free(struct tas__env *env);
+void tas__mem_free(struct tas__mem *mem);
+/* What an exec in a vfork child left for its parent to free. */
+extern __thread struct tas__mem tas__vfork_mem __attribute__((tls_model("initial-exec")));
+
+/* An environment for a program that must run on TAS although the one it is given lacks us: envp itself, or a copy with
+ * LD_PRELOAD in mem. */
+char *const *tas__env_with_us(char *const *envp, struct tas__mem *mem);
+bool tas__env_has_us(char *const *envp);
+/* How tas__self_path is started so that it becomes the program (program.c): argv in mem, and *envp.  NULL: no memory. */
+char *const *tas__program_start(const char *path, char *const *argv, char *const **envp, struct tas__mem *mem);
 /* Is the program one into which the dynamic linker will not load us?  dir: as for openat; path NULL: dir is the program. */
 bool tas__deaf(int dir, const char *path);
-/* The same for what execvp would find. */
-bool tas__deaf_search(const char *file);
+/* What execvp would find: its path in room, or file itself. */
+const char *tas__search(const char *file, char room[PATH_MAX]);
 extern char tas__self_path[4096];
 
 #endif

@@ -29,6 +29,7 @@ __attribute__((visibility("hidden"))) int tas__vfork_end(long pid)
 {
 	tas__raw_resume();
 	tas__vfork_depth--;
+	tas__mem_free(&tas__vfork_mem);
 	return (int)tas__result(pid);
 }
 
@@ -83,6 +84,7 @@ int tas__w_clone(int (*fn)(void *), void *stack, int flags, void *arg, pid_t *pt
 	tas__vfork_depth++;
 	pid = tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
 	tas__vfork_depth--;
+	tas__mem_free(&tas__vfork_mem);
 	return pid;
 }
 TAS_SAME(__clone, clone);
@@ -140,19 +142,35 @@ int tas__w_forkpty(int *master, char *name, const struct termios *tio, const str
 typedef int spawn_fn(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
 		     char *const[], char *const[]);
 
+/* libc searches in the child, but along the PATH of the parent; so a program that cannot have us is known here.  Which
+ * numbers file actions give to it nobody can ask: any may become one that survives. */
 static int spawn(spawn_fn *real, pid_t *pid, const char *path, const posix_spawn_file_actions_t *acts,
 		 const posix_spawnattr_t *attr, char *const argv[], char *const envp[])
 {
-	struct tas__env env = {NULL, 0};
+	struct tas__mem mem = {NULL, 0};
+	char room[PATH_MAX];
+	const char *found;
 	int r;
 
 	if (tas__passive())
 		return real(pid, path, acts, attr, argv, envp);
 	tas_before_spawn();
-	if (tas_exec_keeps_sockets())
-		envp = tas__env_with_us(envp, &env);
+	if (acts ? tas_has_sockets() : tas_exec_keeps_sockets()) {
+		found = real == tas__real.posix_spawnp ? tas__search(path, room) : path;
+		if (!tas__wild(found) && argv && tas__deaf(AT_FDCWD, found) && access(found, X_OK) == 0 &&
+		    access(tas__self_path, X_OK) == 0) {
+			char *const *program = tas__program_start(found, argv, &envp, &mem);
+
+			if (program) {
+				argv = program;
+				path = tas__self_path;
+			}
+		} else {
+			envp = tas__env_with_us(envp, &mem);
+		}
+	}
 	r = real(pid, path, acts, attr, argv, envp);
-	tas__env_free(&env);
+	tas__mem_free(&mem);
 	return r;
 }
 
@@ -167,21 +185,6 @@ int tas__w_posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_act
 {
 	return spawn(tas__real.posix_spawnp, pid, file, acts, attr, argv, envp);
 }
-
-int tas__w_system(const char *command)
-{
-	if (command && !tas__passive())
-		tas_before_spawn();
-	return tas__real.system(command);
-}
-
-FILE *tas__w_popen(const char *command, const char *mode)
-{
-	if (!tas__passive())
-		tas_before_spawn();
-	return tas__real.popen(command, mode);
-}
-TAS_SAME(_IO_popen, popen);
 
 /* ---- who and where we are: sockets made from now on are another user's, or another namespace's ---- */
 static int changed(int r, bool netns)

@@ -15,6 +15,7 @@
 
 bool tas__ready;
 __thread int tas__vfork_depth __attribute__((tls_model("initial-exec")));
+__thread struct tas__mem tas__vfork_mem __attribute__((tls_model("initial-exec")));
 char tas__self_path[4096];
 
 /* A symbol that this libc does not have fails as a kernel without the call does. */

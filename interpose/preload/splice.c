@@ -126,12 +126,12 @@ static long pipe_to_socket(int in, int sock, size_t n, unsigned flags)
 	return r;
 }
 
-ssize_t tas__w_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t n, unsigned flags)
+static __attribute__((noinline)) ssize_t slow_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t n,
+						     unsigned flags)
 {
 	const unsigned known = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | SPLICE_F_MORE | SPLICE_F_GIFT;
 
-	if (likely(tas__kernel(in) && tas__kernel(out)) || tas__passive() || off_in || off_out || !n ||
-	    (flags & ~known))
+	if (tas__passive() || off_in || off_out || !n || (flags & ~known))
 		return tas__real.splice(in, off_in, out, off_out, n, flags);
 	if (is_tas(in) && is_pipe(out, O_WRONLY))
 		return tas__result(CP(socket_to_pipe(in, out, n, flags)));
@@ -140,12 +140,26 @@ ssize_t tas__w_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t
 	return tas__real.splice(in, off_in, out, off_out, n, flags);
 }
 
-ssize_t tas__w_sendfile(int out, int in, off64_t *off, size_t n)
+ssize_t tas__w_splice(int in, off64_t *off_in, int out, off64_t *off_out, size_t n, unsigned flags)
 {
-	if (likely(tas__kernel(out) && tas__kernel(in)) || tas__passive())
+	if (likely(tas__kernel(in) && tas__kernel(out)))
+		return tas__real.splice(in, off_in, out, off_out, n, flags);
+	return slow_splice(in, off_in, out, off_out, n, flags);
+}
+
+static __attribute__((noinline)) ssize_t slow_sendfile(int out, int in, off64_t *off, size_t n)
+{
+	if (tas__passive())
 		return tas__real.sendfile(out, in, off, n);
 	if (n && !off && is_tas(in) && is_pipe(out, O_WRONLY))
 		return tas__result(CP(socket_to_pipe(in, out, n, 0)));
 	return tas__result(CP(tas_sendfile(out, in, off, n)));
+}
+
+ssize_t tas__w_sendfile(int out, int in, off64_t *off, size_t n)
+{
+	if (likely(tas__kernel(out) && tas__kernel(in)))
+		return tas__real.sendfile(out, in, off, n);
+	return slow_sendfile(out, in, off, n);
 }
 TAS_SAME(sendfile64, sendfile);

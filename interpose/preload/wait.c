@@ -53,14 +53,22 @@ int tas__w___poll_chk(struct pollfd *fds, nfds_t n, int ms, size_t room)
 	return slow_poll(fds, n, ms);
 }
 
-int tas__w_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+static __attribute__((noinline)) int slow_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout,
+						const sigset_t *mask)
 {
 	sigset_t room;
 
 	mask = tas__mask(mask, &room);
-	if (likely(poll_is_kernel(fds, n)) || tas__passive())
+	if (poll_is_kernel(fds, n) || tas__passive())
 		return tas__real.ppoll(fds, n, timeout, mask);
 	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
+}
+
+int tas__w_ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (likely(!mask || tas__raw_mode == TAS_RAW_OFF) && likely(poll_is_kernel(fds, n)))
+		return tas__real.ppoll(fds, n, timeout, mask);
+	return slow_ppoll(fds, n, timeout, mask);
 }
 
 int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room)
@@ -73,23 +81,41 @@ int tas__w___ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
 	return (int)tas__result(CP(tas_ppoll(fds, n, timeout, mask)));
 }
 
-/* Programs may pass sets larger than fd_set, so this counts words of the sets as the kernel does. */
-static inline __attribute__((always_inline)) bool select_is_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
+/* ---- select: by words of the sets, as the kernel does; programs may pass sets larger than fd_set ---- */
+static inline unsigned long word(const fd_set *set, int i)
 {
-	const unsigned long *in = (const void *)r, *out = (const void *)w, *ex = (const void *)e;
+	return unlikely(tas__wild(set)) ? 0 : ((const unsigned long *)set)[i];
+}
 
-	if (unlikely((r && tas__wild(r)) || (w && tas__wild(w)) || (e && tas__wild(e))))
-		return true;
-	for (int base = 0, i = 0; base < n; base += NFDBITS, i++) {
-		unsigned long bits = (in ? in[i] : 0) | (out ? out[i] : 0) | (ex ? ex[i] : 0);
+static inline __attribute__((always_inline)) bool word_is_kernel(int i, int n, const fd_set *r, const fd_set *w,
+								 const fd_set *e)
+{
+	unsigned long bits = (word(r, i) | word(w, i) | word(e, i)) & ~0ul >> (-n & (NFDBITS - 1));
+	const uint8_t *states = tas_fd_states + (size_t)i * NFDBITS;
 
-		if (n - base < NFDBITS)
-			bits &= (1ul << (n - base)) - 1;
-		for (; bits; bits &= bits - 1)
-			if (!tas__kernel(base + __builtin_ctzl(bits)))
-				return false;
-	}
+	for (; bits; bits &= bits - 1)
+		if (unlikely(__atomic_load_n(&states[__builtin_ctzl(bits)], __ATOMIC_RELAXED) != TAS_FD_KERNEL))
+			return false;
 	return true;
+}
+
+/* What the kernel refuses before it reads the sets is the kernel's. */
+static __attribute__((noinline)) bool words_are_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
+{
+	if ((r && tas__wild(r)) || (w && tas__wild(w)) || (e && tas__wild(e)))
+		return true;
+	if (n > (int)TAS_FD_TABLE_MAX)
+		n = TAS_FD_TABLE_MAX;
+	for (int i = 0; n > 0; i++, n -= NFDBITS)
+		if (!word_is_kernel(i, n < NFDBITS ? n : 0, r, w, e))
+			return false;
+	return true;
+}
+
+/* Numbers below 64 only, and all of them the kernel's. */
+static inline __attribute__((always_inline)) bool quickly_kernel(int n, const fd_set *r, const fd_set *w, const fd_set *e)
+{
+	return likely((unsigned)n - 1 < NFDBITS) && likely(word_is_kernel(0, n, r, w, e));
 }
 
 /* Linux leaves the time that remains in select's timeout, whatever the result. */
@@ -111,7 +137,7 @@ static __attribute__((noinline)) int slow_select(int n, fd_set *r, fd_set *w, fd
 	struct timespec limit, start;
 	int ret;
 
-	if (tas__passive() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
+	if (words_are_kernel(n, r, w, e) || tas__passive() || (timeout && (timeout->tv_sec < 0 || timeout->tv_usec < 0)))
 		return tas__real.select(n, r, w, e, timeout);
 	if (!timeout)
 		return (int)tas__result(CP(tas_pselect(n, r, w, e, NULL, NULL)));
@@ -128,20 +154,28 @@ static __attribute__((noinline)) int slow_select(int n, fd_set *r, fd_set *w, fd
 
 int tas__w_select(int n, fd_set *r, fd_set *w, fd_set *e, struct timeval *timeout)
 {
-	if (likely(select_is_kernel(n, r, w, e)))
+	if (likely(quickly_kernel(n, r, w, e)))
 		return tas__real.select(n, r, w, e, timeout);
 	return slow_select(n, r, w, e, timeout);
 }
 TAS_SAME(__select, select);
 
-int tas__w_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+static __attribute__((noinline)) int slow_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout,
+						  const sigset_t *mask)
 {
 	sigset_t room;
 
 	mask = tas__mask(mask, &room);
-	if (likely(select_is_kernel(n, r, w, e)) || tas__passive())
+	if (words_are_kernel(n, r, w, e) || tas__passive())
 		return tas__real.pselect(n, r, w, e, timeout, mask);
 	return (int)tas__result(CP(tas_pselect(n, r, w, e, timeout, mask)));
+}
+
+int tas__w_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask)
+{
+	if (likely(!mask || tas__raw_mode == TAS_RAW_OFF) && likely(quickly_kernel(n, r, w, e)))
+		return tas__real.pselect(n, r, w, e, timeout, mask);
+	return slow_pselect(n, r, w, e, timeout, mask);
 }
 
 int tas__w_epoll_create(int size)

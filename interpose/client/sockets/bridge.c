@@ -24,6 +24,14 @@ static bool may_be_ours(int fd)
 	return f >= 0 && !(f & FD_CLOEXEC) && sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &st, &len) == 0 && st == TAS_S_CLOSE;
 }
 
+bool tas_may_hold_sockets(void)
+{
+	for (int fd = 0; fd < NUMBERS_MAX; fd++)
+		if (may_be_ours(fd))
+			return true;
+	return false;
+}
+
 static uint64_t cookie_of(int fd)
 {
 	uint64_t c = 0;

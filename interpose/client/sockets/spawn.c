@@ -93,6 +93,14 @@ static bool is_surviving(struct tas_obj *o, int fd, void *arg)
 	return survives(fd);
 }
 
+static bool is_any(struct tas_obj *o, int fd, void *arg)
+{
+	(void)o;
+	(void)fd;
+	(void)arg;
+	return true;
+}
+
 static void watch_all(bool (*which)(struct tas_obj *, int, void *))
 {
 	struct batch b = {.n = 0};
@@ -135,7 +143,7 @@ void tas_exec_failed(void)
 	tas__session_put(ss);
 }
 
-bool tas_exec_keeps_sockets(void)
+static bool has(bool (*which)(struct tas_obj *, int, void *))
 {
 	uint64_t mask;
 	bool r;
@@ -143,9 +151,19 @@ bool tas_exec_keeps_sockets(void)
 	if (!tas__ever_attached())
 		return false;
 	mask = tas__table_lock();
-	r = each_number(is_surviving, NULL);
+	r = each_number(which, NULL);
 	tas__table_unlock(mask);
 	return r;
+}
+
+bool tas_exec_keeps_sockets(void)
+{
+	return has(is_surviving);
+}
+
+bool tas_has_sockets(void)
+{
+	return has(is_any);
 }
 
 /* ---- without the interposer ---- */
