@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 
 from harness.agent import NULL, Agent, group, inout, out, pattern, see_sign
 from harness.rig import Pair
@@ -127,15 +128,47 @@ def test_more_descriptors_than_allowed_in(x: Pair) -> None:
 # ---- ports ----
 @scenario
 def test_ports_run_out_for_connections(x: Pair) -> None:
-    """Five ports: the sixth connection to one address has none; another address has them all again."""
+    """Six ports (of an odd number Linux passes one over): the seventh connection to one address has none, another address has them all again."""
     base = next(_ranges)  # a range that no dead connection is left in
-    x.sysctl("net.ipv4.ip_local_port_range", f"{base} {base + 4}")
+    x.sysctl("net.ipv4.ip_local_port_range", f"{base} {base + 5}")
     lfd, port = x.listener(x.p)
     _, other = x.listener(x.p)
-    for _ in range(6):
+    for _ in range(7):
         fd = x.s.socket()
         x.s.connect(fd, x.p_ip, port)
     x.s.connect(fd, x.p_ip, other)
+    x.p.close(lfd)
+
+
+@scenario
+def test_reserved_ports_are_not_taken(x: Pair) -> None:
+    """Six ports, of which connections get three."""
+    base = next(_ranges)
+    lfd, port = x.listener(x.p)
+    x.sysctl("net.ipv4.ip_local_port_range", f"{base} {base + 5}")
+    x.sysctl("net.ipv4.ip_local_reserved_ports", f"{base - 3},{base + 1}-{base + 2},{base + 4}")
+    taken = set()
+    for _ in range(4):
+        fd = x.s.socket()
+        if x.s.connect(fd, x.p_ip, port).ret == 0:
+            taken.add(x.s.port(fd) - base)
+    x.s.trace.note("subject", "ports", str(sorted(taken)))
+    x.p.close(lfd)
+
+
+@scenario
+def test_ports_of_one_socket(x: Pair) -> None:
+    """IP_LOCAL_PORT_RANGE."""
+    base = next(_ranges)
+    lfd, port = x.listener(x.p)
+    x.sysctl("net.ipv4.ip_local_port_range", f"{base} {base + 9}")
+    taken = set()
+    for _ in range(3):
+        fd = x.s.socket()
+        x.s.do("setsockopt", fd, 0, 51, struct.pack("=HH", base + 4, base + 5), 4, quiet=True)
+        if x.s.connect(fd, x.p_ip, port).ret == 0:
+            taken.add(x.s.port(fd) - base)
+    x.s.trace.note("subject", "ports", str(sorted(taken)))
     x.p.close(lfd)
 
 

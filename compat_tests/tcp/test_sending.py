@@ -11,6 +11,7 @@ from harness.suite import wired
 from harness.wire import FULL, SACK, SIMPLE, Flow, inet
 
 NODELAY, CORK, MORE = 1, 3, 0x8000
+_v6_ports = itertools.count(8001)
 
 
 # ---- segmentation ----
@@ -45,6 +46,10 @@ def test_segments_of_a_peer_with(x: Pair) -> None:
         "nodelay_on_later",
         "full_and_part",
         "more",
+        "more_twice",
+        "more_and_data_comes",
+        "more_behind_a_small_one",
+        "more_then_nodelay",
         "more_then_not",
         "cork",
         "cork_long",
@@ -67,6 +72,19 @@ def test_small_writes(x: Pair) -> None:
         s.send(fd, b"first ")
     if x.case == "more":
         flow.quiet(60)
+    elif x.case == "more_twice":
+        s.send(fd, b"and ", MORE)
+        flow.quiet(60)
+    elif x.case == "more_and_data_comes":
+        flow.send("PA", b"from the peer")
+    elif x.case == "more_behind_a_small_one":
+        flow.quiet(8)
+        flow.send("A")
+        flow.quiet(8)
+        s.send(fd, b"small ")
+        s.send(fd, b"held again", MORE)
+    elif x.case == "more_then_nodelay":
+        s.set(fd, 6, NODELAY, 1)
     elif x.case == "more_then_not":
         s.send(fd, b"gone")
     elif x.case in ("cork", "uncork"):
@@ -238,14 +256,55 @@ def test_icmp_error_on_a_connection(x: Pair) -> None:
     flow.see()
 
 
-@wired({"recverr": 1})
+@wired(["SO_ERROR", "send", "recv", "recv_with_data", "queue", "waiting", "epoll"])
 def test_icmp_error_with_ip_recverr(x: Pair) -> None:
+    """It is told once, by whatever asks first; the connection goes on."""
     fd, flow = x.accepted()
-    x.s.set(fd, 0, 11, x.case)
+    x.s.set(fd, 0, 11, 1)
+    x.s.send(fd, b"data")
+    flow.see()
+    if x.case == "recv_with_data":
+        flow.send("PA", b"there", ack=1)
+        x.s.until(fd, 1)
+    if x.case == "waiting":
+        x.s.do("fcntl", fd, 4, 2, quiet=True)
+        x.s.recv(fd, 10, thread=1)
+        x.s.blocked(1)
+    ep = x.s.epoll() if x.case == "epoll" else 0
+    if ep:
+        x.s.ctl(ep, 1, fd, 1 | 1 << 31)
+        x.s.ready(ep, 0)
+    flow.icmp(3, 1, offset=1)
+    if x.case == "waiting":
+        x.s.wait(1)
+    if ep:
+        x.s.ready(ep, 300)
+    x.s.poll((fd, 0x3FFF & ~4), timeout=60)
+    if x.case == "send":
+        x.s.send(fd, b"not yet")
+    elif x.case.startswith("recv"):
+        x.s.recv(fd, 10)
+        x.s.recv(fd, 10)
+    elif x.case == "queue":
+        x.s.recv(fd, 10, 0x2000)
+    x.s.error(fd)
+    x.s.nonblock(fd)
+    flow.send("A")
+    x.s.send(fd, b"more")
+    flow.see()
+
+
+@wired(["acknowledged", "asked_twice"])
+def test_icmp_error_is_forgotten(x: Pair) -> None:
+    fd, flow = x.accepted()
     x.s.send(fd, b"data")
     flow.see()
     flow.icmp(3, 1, offset=1)
-    x.s.poll((fd, 0x3FFF), timeout=60)
+    flow.quiet(10)
+    if x.case == "acknowledged":
+        flow.send("A")
+        flow.quiet(10)
+    x.s.error(fd)
     x.s.error(fd)
 
 
@@ -267,12 +326,67 @@ def test_option_of_a_listener(x: Pair) -> None:
     flow.see()
 
 
-@wired()
-def test_mtu_discover_off(x: Pair) -> None:
+@wired({"dont": 0, "want": 1, "do": 2, "probe": 3, "interface": 4, "omit": 5})
+def test_mtu_discover(x: Pair) -> None:
+    """Whether packets may be fragmented, and whether the path's MTU is believed."""
     fd, flow = x.accepted()
-    x.s.set(fd, 0, 10, 0)
+    x.s.set(fd, 0, 10, x.case)
     x.s.send(fd, b"data")
     flow.see()
+    flow.send("A")
+    x.s.send(fd, b"w" * 1400)
+    flow.see()
+    flow.icmp(3, 4, offset=5, mtu=700)
+    flow.ack = 5
+    flow.bytes(1400, ms=1200)
+
+
+@wired({"tclass": (41, 67, 0x48), "hops": (41, 16, 33), "tos": (0, 1, 0x48), "ttl": (0, 2, 33)})
+def test_option_of_an_ipv6_socket(x: Pair) -> None:
+    """Connected to a mapped address: its packets are IPv4's."""
+    fd = x.s.socket(10)
+    x.s.set(fd, *x.case)
+    x.s.nonblock(fd)
+    port = next(_v6_ports)
+    x.s.connect(fd, f"::ffff:{x.p_ip}", port)
+    flow = x.w.incoming(port)
+    flow.answer(SIMPLE)
+    x.s.send(fd, b"data")
+    flow.see()
+
+
+@wired({"plain": 0x00, "marked": 0xB8, "with_ecn": 0x4B})
+def test_tos_of_a_reset(x: Pair) -> None:
+    """What answers a segment without a connection travels as that segment did."""
+    lfd, port = x.listener(x.s)
+    x.s.close(lfd)
+    flow = x.w.flow(port)
+    flow.tos = x.case
+    flow.send("S", options=SIMPLE)
+    flow.see()
+
+
+@wired({"negative": -1, "one": 1})
+def test_linger2(x: Pair) -> None:
+    """An orphan in FIN_WAIT2: no time at all, or some."""
+    fd, flow = x.accepted()
+    x.s.set(fd, 6, 8, x.case)
+    x.s.close(fd)
+    flow.see()
+    flow.send("A")
+    flow.quiet(100)
+    flow.send("FA")
+    flow.quiet(60)
+
+
+@wired([1, 2])
+def test_syncnt(x: Pair) -> None:
+    """How often a SYN is repeated."""
+    fd, flow = x.dial(before=lambda fd: x.s.set(fd, 6, 7, x.case))
+    got = flow.gather(4, 9000 if x.case == 2 else 4500)
+    x.w.trace.note("wire", "SYNs", str(len(got)))
+    x.s.poll((fd, 4), timeout=100 if x.case == 1 else 3000)
+    x.s.error(fd)
 
 
 @wired([1, 5])
@@ -286,6 +400,28 @@ def test_defer_accept(x: Pair) -> None:
     flow.send("PA", b"request")
     flow.see(ms=300)
     x.s.poll((fd, 1), timeout=300)
+
+
+@wired(["silence", "fin", "reset", "again"])
+def test_defer_accept_without_data(x: Pair) -> None:
+    """Who only says that it is there is taken after the time; a FIN is as good as data."""
+    fd, port = x.listener(x.s)
+    x.s.set(fd, 6, 9, 2)
+    flow = x.w.flow(port)
+    flow.open()
+    if x.case == "fin":
+        flow.send("FA")
+        flow.see(ms=300)
+    elif x.case == "reset":
+        flow.send("R")
+    elif x.case == "again":
+        flow.send("A")
+        flow.quiet(100)
+    else:
+        x.w.trace.note("wire", "within a second", str(len(flow.gather(1, 800))))
+        flow.see(ms=4000)
+        flow.send("A")
+    x.s.poll((fd, 1), timeout=200)
 
 
 @wired()

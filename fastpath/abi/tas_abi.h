@@ -27,8 +27,8 @@
 
 #define TAS_ABI_MAGIC 0x31534154u /* "TAS1", little endian */
 /* Range of ABI numbers this header speaks.  Before 1.0 any change of layout or message raises both. */
-#define TAS_ABI_MIN 2u
-#define TAS_ABI_MAX 2u
+#define TAS_ABI_MIN 3u
+#define TAS_ABI_MAX 3u
 
 #define TAS_LINE 128u /* two cache lines: adjacent-line prefetch shares them */
 
@@ -109,6 +109,7 @@ enum {
 	TAS_F_LOCAL = 1u << 3,   /* the peer is another application of this service */
 	TAS_F_URG = 1u << 4,     /* rx_urg is meaningful */
 	TAS_F_NEAR = 1u << 5,    /* local, and the peer is of the same memory set: one process may hold both ends */
+	TAS_F_ERROR = 1u << 6,   /* error may be pending though the connection lives (IP_RECVERR) */
 };
 
 struct tas_addr {
@@ -168,6 +169,16 @@ enum {
 	TAS_O_KEEPALIVE = 1u << 2,
 	TAS_O_QUICKACK = 1u << 3,
 	TAS_O_OOBINLINE = 1u << 4, /* for applications only */
+	TAS_O_MORE = 1u << 5,	   /* MSG_MORE: what lies behind `more` may wait */
+	TAS_O_NEWS = 1u << 6,	   /* turned over when the options in tas_lock_line have changed (release) */
+};
+
+/* tas_lock_line.ip: what packets say, and what becomes of errors that the network reports. */
+enum {
+	TAS_PKT_TOS = 0xff,	    /* IP_TOS */
+	TAS_PKT_TTL_SHIFT = 8,	    /* eight bits, IP_TTL; 0: the default */
+	TAS_PKT_FRAGMENTS = 1 << 16, /* IP_MTU_DISCOVER: neither WANT nor DO */
+	TAS_PKT_RECVERR = 1 << 17,   /* IP_RECVERR */
 };
 
 /* The application's answer to a transmit extent: from which offset it is in use. */
@@ -191,7 +202,7 @@ struct tas_app_line {
 	_Atomic uint32_t rcvlowat;                        /* bytes; 0 and 1 are the same */
 	_Atomic uint32_t rcvbuf;                          /* SO_RCVBUF as the program set it, 0: automatic */
 	_Atomic uint32_t sndbuf;
-	_Atomic uint32_t more;                            /* lock_tx; TAS_O_CORK is there for MSG_MORE alone */
+	_Atomic uint32_t more; /* lock_tx; with TAS_O_MORE: lower half of the offset at which bytes of MSG_MORE began */
 	_Atomic uint64_t tx_urg;   /* lock_tx; stream offset behind the last urgent byte; before tx_written */
 	_Atomic uint64_t urg_read; /* lock_rx; rx_urg whose byte MSG_OOB has taken */
 	_Atomic uint64_t unacted[2]; /* options set that TAS does not act on: enum tas_option_bit */
@@ -215,7 +226,16 @@ struct tas_lock_line {
 	_Atomic uint32_t subs[TAS_SUBS];
 	_Atomic uint64_t zerocopy; /* MSG_ZEROCOPY: sends numbered so far; in the upper half those told of on the error queue */
 	_Atomic uint64_t peek_off; /* lock_rx; SO_PEEK_OFF, where the next peek begins behind rx_consumed, + 1; 0: not set */
-	uint32_t reserved[16];
+	/* Options that the service reads when it opens, sends or ends; written without a lock; 0: not set. */
+	_Atomic uint32_t ip;		/* TAS_PKT_* */
+	_Atomic uint32_t maxseg;	/* TCP_MAXSEG */
+	_Atomic uint32_t defer;		/* TCP_DEFER_ACCEPT of a listener, seconds */
+	_Atomic uint32_t syncnt;	/* TCP_SYNCNT */
+	_Atomic uint32_t linger2;	/* TCP_LINGER2: seconds + 1; UINT32_MAX: no FIN_WAIT2 */
+	_Atomic uint32_t notsent_lowat; /* TCP_NOTSENT_LOWAT, for applications */
+	_Atomic uint32_t soft_error;	/* errno that the network reported of a living connection: the service stores it, SO_ERROR takes
+					   it (exchange with 0), an acknowledgement ends it */
+	uint32_t reserved[9];
 };
 
 struct tas_block {
@@ -331,6 +351,7 @@ TAS_ASSERT_SIZE(tas_lock_line, 128);
 TAS_ASSERT_AT(tas_lock_line, wait_in, 8);
 TAS_ASSERT_AT(tas_lock_line, nonblock, 16);
 TAS_ASSERT_AT(tas_lock_line, subs, 24);
+TAS_ASSERT_AT(tas_lock_line, ip, 64);
 TAS_ASSERT_SIZE(tas_block, TAS_BLOCK_SIZE);
 TAS_ASSERT_AT(tas_block, x, 128);
 TAS_ASSERT_AT(tas_block, a, 256);

@@ -93,6 +93,11 @@ enum {
 	TAS_WATCH_SILENT = 1u << 2, /* no reply */
 };
 
+enum { TAS_PORT_RANGES = 32 };
+struct tas_port_range {
+	uint16_t from, to; /* host order, both included */
+};
+
 struct tas_msg_sock {
 	uint32_t id;
 	uint32_t gen;
@@ -140,6 +145,9 @@ struct tas_msg {
 			uint32_t flags; /* TAS_BIND_* */
 			uint32_t opts;  /* TAS_O_* */
 			uint32_t rcvbuf, sndbuf; /* as in tas_app_line */
+			uint32_t ip, maxseg, syncnt; /* as in tas_lock_line */
+			uint32_t n_ports; /* ranges to take a port from; 0: the service's own */
+			struct tas_port_range port[TAS_PORT_RANGES];
 		} connect;
 		struct tas_msg_sock sock;
 		struct {

@@ -40,15 +40,15 @@
 	O(IPPROTO_TCP, TCP_KEEPCNT, 4, ACTS, INHERITED, "probes before the connection is given up") \
 	O(IPPROTO_TCP, TCP_USER_TIMEOUT, 4, ACTS, INHERITED, "time for unacknowledged data before the connection is given up") \
 	O(IPPROTO_TCP, TCP_QUICKACK, 0, ACTS, NOT, "acknowledgements at once") \
-	O(IPPROTO_TCP, TCP_MAXSEG, 4, GIVES, INHERITED, "get: the segment size in use; what was set before connecting is not acted on") \
-	O(IPPROTO_TCP, TCP_LINGER2, 4, STORED, INHERITED, "FIN_WAIT2 lasts as the service says") \
+	O(IPPROTO_TCP, TCP_MAXSEG, 4, ACTS, INHERITED, "before connect or listen: bounds what both sides send; get: the segment size in use") \
+	O(IPPROTO_TCP, TCP_LINGER2, 4, ACTS, INHERITED, "how long FIN_WAIT2 lasts after close") \
 	O(IPPROTO_TCP, TCP_WINDOW_CLAMP, 4, STORED, INHERITED, "see SO_RCVBUF") \
-	O(IPPROTO_IP, IP_TOS, 4, STORED, INHERITED, "packets of TAS carry 0") \
-	O(IPPROTO_IP, IP_TTL, 4, STORED, INHERITED, "packets of TAS carry 64") \
-	O(IPPROTO_IP, IP_MTU_DISCOVER, 4, STORED, INHERITED, "packets of TAS are never fragmented") \
+	O(IPPROTO_IP, IP_TOS, 4, ACTS, INHERITED, "in packets over the link") \
+	O(IPPROTO_IP, IP_TTL, 4, ACTS, INHERITED, "in packets over the link") \
+	O(IPPROTO_IP, IP_MTU_DISCOVER, 4, ACTS, INHERITED, "packets may be fragmented on their way unless it is WANT or DO") \
 	O(IPPROTO_IPV6, IPV6_V6ONLY, 4, ACTS, INHERITED, "bind and listen, by the kernel and by TAS") \
-	O(IPPROTO_IPV6, IPV6_TCLASS, 4, STORED, INHERITED, "as IP_TOS") \
-	O(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 4, STORED, INHERITED, "as IP_TTL") \
+	O(IPPROTO_IPV6, IPV6_TCLASS, 4, SAME, INHERITED, "of IPv6 packets; those of a mapped address obey IP_TOS") \
+	O(IPPROTO_IPV6, IPV6_UNICAST_HOPS, 4, SAME, INHERITED, "of IPv6 packets; those of a mapped address obey IP_TTL") \
 	O(SOL_SOCKET, SO_DEBUG, 4, SAME, INHERITED, "") \
 	O(SOL_SOCKET, SO_DONTROUTE, 4, STORED, INHERITED, "TAS has its own routes") \
 	O(SOL_SOCKET, SO_BROADCAST, 4, SAME, INHERITED, "") \
@@ -68,15 +68,15 @@
 	O(SOL_SOCKET, SO_BUF_LOCK, 4, SAME, INHERITED, "") \
 	O(IPPROTO_IP, IP_RECVOPTS, 4, SAME, INHERITED, "") \
 	O(IPPROTO_IP, IP_PKTINFO, 4, SAME, INHERITED, "") \
-	O(IPPROTO_IP, IP_RECVERR, 4, STORED, INHERITED, "the error queue is empty") \
+	O(IPPROTO_IP, IP_RECVERR, 4, ACTS, INHERITED, "errors of the network end a call in progress; as on Linux there is no queue of them") \
 	O(IPPROTO_IP, IP_RECVTTL, 4, SAME, INHERITED, "") \
 	O(IPPROTO_IP, IP_RECVTOS, 4, SAME, INHERITED, "") \
 	O(IPPROTO_IP, IP_FREEBIND, 4, ACTS, INHERITED, "bind, by the kernel") \
 	O(IPPROTO_IP, IP_TRANSPARENT, 4, ACTS, INHERITED, "bind, by the kernel") \
 	O(IPPROTO_IP, IP_MINTTL, 4, STORED, INHERITED, "packets with any TTL are taken") \
 	O(IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 4, ACTS, INHERITED, "connect chooses the port") \
-	O(IPPROTO_IP, IP_LOCAL_PORT_RANGE, 4, ACTS, INHERITED, "bind to port 0, by the kernel; connect without bind takes a port of TAS") \
-	O(IPPROTO_TCP, TCP_SYNCNT, 4, STORED, INHERITED, "as often as the service says") \
+	O(IPPROTO_IP, IP_LOCAL_PORT_RANGE, 4, ACTS, INHERITED, "bind to port 0 and connect without bind take a port from it") \
+	O(IPPROTO_TCP, TCP_SYNCNT, 4, ACTS, INHERITED, "how often the SYN is repeated") \
 	O(IPPROTO_TCP, TCP_THIN_LINEAR_TIMEOUTS, 4, STORED, INHERITED, "") \
 	O(IPPROTO_TCP, TCP_NOTSENT_LOWAT, 4, STORED, INHERITED, "writable while the ring has room") \
 	O(IPPROTO_TCP, TCP_SAVE_SYN, 4, STORED, INHERITED, "no SYN is saved") \
@@ -96,7 +96,7 @@
 	O(SOL_SOCKET, SO_RESERVE_MEM, 0, STORED, NOT, "") \
 	O(SOL_SOCKET, SO_TXREHASH, 0, STORED, NOT, "") \
 	O(IPPROTO_IP, IP_OPTIONS, 0, STORED, NOT, "packets of TAS carry none") \
-	O(IPPROTO_TCP, TCP_DEFER_ACCEPT, 4, STORED, INHERITED, "accept returns with the handshake") \
+	O(IPPROTO_TCP, TCP_DEFER_ACCEPT, 4, ACTS, INHERITED, "over the link: accept returns when there is data, or after that time") \
 	O(IPPROTO_TCP, TCP_THIN_DUPACK, 0, STORED, NOT, "") \
 	O(IPPROTO_TCP, TCP_FASTOPEN, 0, STORED, NOT, "no data in a SYN") \
 	O(IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0, STORED, NOT, "connect begins at once, no data in a SYN") \
@@ -104,8 +104,8 @@
 	O(IPPROTO_TCP, TCP_TIMESTAMP, 0, STORED, NOT, "") \
 	O(IPPROTO_TCP, TCP_MD5SIG, 0, STORED, NOT, "segments are not signed") \
 	O(IPPROTO_TCP, TCP_MD5SIG_EXT, 0, STORED, NOT, "segments are not signed") \
-	O(IPPROTO_IPV6, IPV6_MTU_DISCOVER, 4, STORED, INHERITED, "as IP_MTU_DISCOVER") \
-	O(IPPROTO_IPV6, IPV6_RECVERR, 4, STORED, INHERITED, "the error queue is empty") \
+	O(IPPROTO_IPV6, IPV6_MTU_DISCOVER, 4, SAME, INHERITED, "of IPv6 packets") \
+	O(IPPROTO_IPV6, IPV6_RECVERR, 4, SAME, INHERITED, "of IPv6 packets") \
 	O(IPPROTO_IPV6, IPV6_DONTFRAG, 4, SAME, INHERITED, "") \
 	O(IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 4, STORED, INHERITED, "") \
 	O(IPPROTO_IPV6, IPV6_RECVPKTINFO, 4, SAME, INHERITED, "") \

@@ -1,56 +1,96 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Requests to connect: where they go, and from which port.
- *
- * Own ephemeral ports lie outside Linux's default ip_local_port_range (32768–60999), so that they do not meet the kernel's.
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "fast/sock.h"
 
-enum { EPH_HIGH_FROM = 61000, EPH_HIGH_TO = 65535, EPH_LOW_FROM = 10240, EPH_LOW_TO = 32767 };
+struct plan {
+	struct tas_sock *listener; /* NULL: over the link */
+	bool refused;              /* nobody listens on this address of ours */
+	struct tas_addr local, peer;
+};
 
-/* Is the 4-tuple in use, or does a listener sit on the port? */
-static bool taken(const struct tas_addr *local, const struct tas_addr *peer)
+static bool same_tuple(const struct tas_sock *o, const struct tas_addr *local, const struct tas_addr *peer, uint64_t netns)
 {
-	for (struct tas_sock *o = tas__port_first(tas__port(local)); o; o = o->port_next) {
-		if (o->base.kind == TAS_K_LISTENER)
-			return true;
-		if (o->base.peer.port == peer->port && tas__addr_same_ip(&o->base.peer, peer) &&
-		    tas__addr_same_ip(&o->base.local, local))
-			return true;
-	}
-	return false;
+	return o->base.kind != TAS_K_LISTENER && o->base.peer.port == peer->port && tas__addr_same_ip(&o->base.peer, peer) &&
+	       tas__addr_same_ip(&o->base.local, local) && (o->base.netns == netns || !tas__addr_loopback(local));
 }
 
-/* The same, for a port that the program chose: only the 4-tuple counts. */
-static bool tuple_taken(const struct tas_addr *local, const struct tas_addr *peer)
+/* Is the 4-tuple in use?  choose: or does a listener sit on the port? */
+static bool taken(const struct tas_addr *local, const struct tas_addr *peer, uint64_t netns, bool choose)
 {
 	for (struct tas_sock *o = tas__port_first(tas__port(local)); o; o = o->port_next)
-		if (o->base.kind != TAS_K_LISTENER && o->base.peer.port == peer->port &&
-		    tas__addr_same_ip(&o->base.peer, peer) && tas__addr_same_ip(&o->base.local, local))
+		if (same_tuple(o, local, peer, netns) || (choose && o->base.kind == TAS_K_LISTENER && o->base.netns == netns))
 			return true;
 	return false;
 }
 
-static int ephemeral(struct tas_addr *local, const struct tas_addr *peer)
+static uint32_t random_of(uint32_t n)
+{
+	static uint32_t x;
+
+	if (!x && (getrandom(&x, sizeof x, GRND_NONBLOCK) != sizeof x || !x))
+		x = (uint32_t)tas_cores[0].now | 1;
+	x ^= x << 13;
+	x ^= x >> 17;
+	x ^= x << 5;
+	return x % n;
+}
+
+/*
+ * A port from the ranges (n > 0, none empty) that the application's namespace has for that.  As Linux: beginning somewhere, first those of the parity of the lowest one; bind() without a port prefers the others.
+ */
+static int ephemeral(struct tas_addr *local, const struct tas_addr *peer, uint64_t netns, const struct tas_port_range *r, uint32_t n)
 {
 	static uint32_t at;
-	const uint32_t high = EPH_HIGH_TO - EPH_HIGH_FROM + 1, low = EPH_LOW_TO - EPH_LOW_FROM + 1;
+	uint32_t total = 0;
 
-	for (uint32_t n = 0; n < high + low; n++, at = (at + 1) % (high + low)) {
-		uint32_t port = at < high ? EPH_HIGH_FROM + at : EPH_LOW_FROM + (at - high);
+	for (uint32_t i = 0; i < n; i++)
+		total += r[i].to - r[i].from + 1u;
+	at += 2 * random_of(8) + 2;
+	for (uint32_t odd = 0; odd < 2; odd++) {
+		uint32_t k = 0, skip = at % total;
 
-		local->port = __builtin_bswap16((uint16_t)port);
-		if (!taken(local, peer)) {
-			at = (at + 1) % (high + low);
-			return 0;
+		while (skip > (uint32_t)(r[k].to - r[k].from)) { /* which range it lies in */
+			skip -= r[k].to - r[k].from + 1u;
+			k++;
+		}
+		for (uint32_t i = 0, port = r[k].from + skip; i < total; i++, port++) {
+			if (port > r[k].to) {
+				k = (k + 1) % n;
+				port = r[k].from;
+			}
+			if (((port ^ r[0].from) & 1) != odd)
+				continue;
+			local->port = __builtin_bswap16((uint16_t)port);
+			if (!taken(local, peer, netns, true))
+				return 0;
 		}
 	}
 	return -EADDRNOTAVAIL;
+}
+
+/* Of an application that cannot tell its namespace's: outside Linux's default range, so that they do not meet the kernel's. */
+static const struct tas_port_range own_ports[] = { { 61000, 65535 }, { 10240, 32767 } };
+
+static int choose_port(struct plan *pl, uint64_t netns, const struct tas_msg *req)
+{
+	struct tas_port_range r[TAS_PORT_RANGES];
+	uint32_t n = req->u.connect.n_ports, used = 0;
+
+	if (pl->local.port)
+		return taken(&pl->local, &pl->peer, netns, false) ? -EADDRNOTAVAIL : 0;
+	for (uint32_t i = 0; i < n && i < TAS_PORT_RANGES; i++)
+		if (req->u.connect.port[i].from && req->u.connect.port[i].from <= req->u.connect.port[i].to)
+			r[used++] = req->u.connect.port[i];
+	return used ? ephemeral(&pl->local, &pl->peer, netns, r, used)
+		    : ephemeral(&pl->local, &pl->peer, netns, own_ports, sizeof own_ports / sizeof *own_ports);
 }
 
 static void loopback(struct tas_addr *a)
@@ -61,12 +101,6 @@ static void loopback(struct tas_addr *a)
 	else
 		a->ip[0] = 127, a->ip[3] = 1;
 }
-
-struct plan {
-	struct tas_sock *listener; /* NULL: over the link */
-	bool refused;              /* nobody listens on this address of ours */
-	struct tas_addr local, peer;
-};
 
 /* Where does it go?  0, -errno or TAS_FALLBACK. */
 static int plan_route(struct plan *pl, const struct tas_ident *i)
@@ -127,12 +161,9 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 			tas_count(c, TAS_CTR_fallbacks, 1);
 		return err;
 	}
-	if (pl.local.port) {
-		if (tuple_taken(&pl.local, &pl.peer))
-			return -EADDRNOTAVAIL;
-	} else if (ephemeral(&pl.local, &pl.peer) < 0) {
-		return -EADDRNOTAVAIL;
-	}
+	err = choose_port(&pl, i->netns, req);
+	if (err)
+		return err;
 	/* an earlier, failed connect of the same backing socket */
 	old = tas__sock_by_cookie(i->cookie);
 	if (old && (!tas__set_reaches(p->set, old->set) || !tas__of(old)->dead))
@@ -158,6 +189,10 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	atomic_store_explicit(&s->base.b->a.rcvbuf, req->u.connect.rcvbuf, memory_order_relaxed);
 	atomic_store_explicit(&s->base.b->a.sndbuf, req->u.connect.sndbuf, memory_order_relaxed);
 	tas__buffers(s, &s->base.b->a);
+	atomic_store_explicit(&s->base.b->c.ip, req->u.connect.ip, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->c.maxseg, req->u.connect.maxseg, memory_order_relaxed);
+	atomic_store_explicit(&s->base.b->c.syncnt, req->u.connect.syncnt, memory_order_relaxed);
+	tas__wire_options(s, &s->base.b->c);
 	tas__sock_publish(s, TAS_S_SYN_SENT);
 	tas__sock_identify(&s->base, i);
 	tas__port_add(s);

@@ -37,7 +37,7 @@ static inline void tas_count(struct tas_core *c, enum tas_counter n, uint64_t by
  * TCP header, pkt_len is header + payload.  Takes ownership of m. */
 struct tas_rx_meta {
 	struct tas_addr src, dst; /* ports unset */
-	bool ce;                  /* ECN congestion experienced */
+	uint8_t tos;
 };
 void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta);
 /* ICMP error about a segment that we sent: first 8 bytes of its TCP header at tcp8.  error: errno; mtu: 0 or next-hop MTU. */
@@ -69,8 +69,10 @@ void tas_net_route(const struct tas_addr *dst, struct tas_route *r);
 /* An mbuf with room for Ethernet, IP and TCP headers in front; NULL: none left. */
 struct rte_mbuf *tas_net_alloc(struct tas_core *c);
 /* Sends a TCP segment: m's data is TCP header (ports filled, checksum 0) and payload.  Adds IP and Ethernet, checksums in
- * hardware or software, ARP (a few packets wait for it).  Takes ownership.  Buffered until the end of the round. */
-void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst);
+ * hardware or software, ARP (a few packets wait for it).  ip: TAS_PKT_*.  Takes ownership.  Buffered until the end of the
+ * round. */
+void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst,
+		      uint32_t ip);
 /* Largest TCP payload that one tas_net_send_tcp() may carry: 0: one MSS; larger where the port segments (TSO). */
 uint32_t tas_net_tso_max(void);
 

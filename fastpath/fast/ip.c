@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 
+#include "abi/tas_abi.h"
 #include "fast/checksum.h"
 
 enum tas_ip_verdict tas__ip_parse(const void *p, unsigned n, bool checksum_ok, struct tas_ip_info *info)
@@ -38,5 +39,22 @@ void tas__ip_build(struct tas_ip_hdr *h, uint32_t src, uint32_t dst, uint8_t pro
 		.dst = dst,
 	};
 	if (checksum)
-		h->checksum = tas__checksum(h, TAS_IP_HLEN, 0);
+		tas__ip_seal(h);
+}
+
+void tas__ip_options(struct tas_ip_hdr *h, uint32_t ip, uint16_t id)
+{
+	h->tos = ip & TAS_PKT_TOS;
+	if (ip >> TAS_PKT_TTL_SHIFT & 0xff)
+		h->ttl = (uint8_t)(ip >> TAS_PKT_TTL_SHIFT);
+	if (ip & TAS_PKT_FRAGMENTS) {
+		h->frag = 0;
+		h->id = htons(id);
+	}
+}
+
+void tas__ip_seal(struct tas_ip_hdr *h)
+{
+	h->checksum = 0;
+	h->checksum = tas__checksum(h, TAS_IP_HLEN, 0);
 }

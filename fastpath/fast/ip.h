@@ -44,6 +44,9 @@ enum tas_ip_verdict tas__ip_parse(const void *p, unsigned n, bool checksum_ok, s
 /* Writes a header without options and with its checksum (0 when the port fills it in). */
 void tas__ip_build(struct tas_ip_hdr *h, uint32_t src, uint32_t dst, uint8_t proto, unsigned payload, uint16_t id, bool df,
 		   bool checksum);
+/* What a socket asked for (TAS_PKT_*) in a header that was built; before its checksum. */
+void tas__ip_options(struct tas_ip_hdr *h, uint32_t ip, uint16_t id);
+void tas__ip_seal(struct tas_ip_hdr *h); /* the checksum */
 
 /* Source or destination that is one host: not 0/8, 127/8, multicast, reserved or broadcast. */
 static inline bool tas__ip_is_host(uint32_t a)

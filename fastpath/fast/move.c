@@ -107,13 +107,15 @@ static void word_again(_Atomic uint32_t *to, const _Atomic uint32_t *from, uint3
 }
 
 struct words {
-	uint32_t err_seen, opts, keep[3], user_timeout, rcvlowat, rcvbuf, sndbuf, tx_want, nonblock, subs_lost, subs[TAS_SUBS];
+	uint32_t err_seen, opts, keep[3], user_timeout, rcvlowat, rcvbuf, sndbuf, tx_want, nonblock, subs_lost, ip, maxseg, defer, syncnt, linger2,
+		soft_error, subs[TAS_SUBS];
 };
 
 #define EACH_WORD(X) \
 	X(a.err_seen, err_seen) X(a.opts, opts) X(a.keep_idle, keep[0]) X(a.keep_intvl, keep[1]) X(a.keep_cnt, keep[2]) \
 	X(a.user_timeout, user_timeout) X(a.rcvlowat, rcvlowat) X(a.rcvbuf, rcvbuf) X(a.sndbuf, sndbuf) \
-	X(a.tx_want, tx_want) X(c.nonblock, nonblock) X(c.subs_lost, subs_lost)
+	X(a.tx_want, tx_want) X(c.nonblock, nonblock) X(c.subs_lost, subs_lost) X(c.ip, ip) X(c.maxseg, maxseg) \
+	X(c.defer, defer) X(c.syncnt, syncnt) X(c.linger2, linger2) X(c.soft_error, soft_error)
 
 static void words_read(struct words *w, const struct tas_block *b)
 {

@@ -16,6 +16,7 @@ void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_me
 	} else {
 		local.port = __builtin_bswap16(seg.dport);
 		peer.port = __builtin_bswap16(seg.sport);
+		seg.tos = meta->tos;
 		tas__flow_segment(c, &seg, p + seg.hdr_len, &local, &peer);
 	}
 	rte_pktmbuf_free(m);
@@ -47,6 +48,6 @@ bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *s
 	if (seg->flags & TCP_F_RST)
 		tas_count(c, TAS_CTR_tcp_rst_out, 1);
 	tas_count(c, TAS_CTR_tcp_out, 1);
-	tas_net_send_tcp(c, m, local, peer);
+	tas_net_send_tcp(c, m, local, peer, (s ? s->ip : 0) | seg->tos);
 	return true;
 }

@@ -78,6 +78,9 @@ struct tas_sock {
 	bool dead;                    /* reset or timed out; nothing moves any more */
 	uint32_t opts_seen;
 	uint32_t keep_seen[4];
+	uint32_t ip;      /* TAS_PKT_* */
+	uint32_t maxseg, syncnt, linger2;
+	bool soft_told;   /* link: the block has a soft error */
 
 	struct tas_bridge *bridge; /* NULL: none */
 	struct tas_sock *listener; /* embryo or pending local connect: who will accept it */
@@ -161,6 +164,9 @@ struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end);
 struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t end);
 void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len);
 void tas__tx_acked(struct tas_sock *s, uint64_t acked); /* publishes, frees an emptied extent, wakes a waiting writer */
+/* Options of packets and of opening, as the application has set them: its own, or its listener's. */
+void tas__wire_options(struct tas_sock *s, const struct tas_lock_line *from);
+void tas__wire_inherit(struct tas_sock *s); /* ... in a block of s's own */
 /* Reads the application's counters once.  Returns bits of what changed, or -EPROTO when they make no sense. */
 enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8, TAS_CH_URG = 16, TAS_CH_DEAF = 32 };
 int tas__app_read(struct tas_sock *s);

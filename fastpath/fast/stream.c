@@ -336,6 +336,27 @@ void tas__rx_urgent(struct tas_sock *s, uint64_t end)
 	tas__sock_flags(s, TAS_F_URG);
 }
 
+void tas__wire_options(struct tas_sock *s, const struct tas_lock_line *from)
+{
+	s->ip = atomic_load_explicit(&from->ip, memory_order_relaxed) &
+		(TAS_PKT_TOS | 0xff << TAS_PKT_TTL_SHIFT | TAS_PKT_FRAGMENTS | TAS_PKT_RECVERR);
+	s->maxseg = atomic_load_explicit(&from->maxseg, memory_order_relaxed);
+	s->syncnt = atomic_load_explicit(&from->syncnt, memory_order_relaxed) & 0xff;
+	s->linger2 = atomic_load_explicit(&from->linger2, memory_order_relaxed);
+	if (s->linger2 > 121 && s->linger2 != UINT32_MAX) /* Linux: TCP_FIN_TIMEOUT_MAX, or it is none at all */
+		s->linger2 = 0;
+}
+
+void tas__wire_inherit(struct tas_sock *s)
+{
+	struct tas_lock_line *c = &s->base.b->c;
+
+	atomic_store_explicit(&c->ip, s->ip, memory_order_relaxed);
+	atomic_store_explicit(&c->maxseg, s->maxseg, memory_order_relaxed);
+	atomic_store_explicit(&c->syncnt, s->syncnt, memory_order_relaxed);
+	atomic_store_explicit(&c->linger2, s->linger2, memory_order_relaxed);
+}
+
 int tas__app_read(struct tas_sock *s)
 {
 	struct tas_app_line *a = &s->base.b->a;
@@ -379,9 +400,12 @@ int tas__app_read(struct tas_sock *s)
 	keep[1] = atomic_load_explicit(&a->keep_intvl, memory_order_relaxed);
 	keep[2] = atomic_load_explicit(&a->keep_cnt, memory_order_relaxed);
 	keep[3] = atomic_load_explicit(&a->user_timeout, memory_order_relaxed);
-	uint32_t opts = atomic_load_explicit(&a->opts, memory_order_relaxed);
+	/* pairs with the release store of TAS_O_NEWS */
+	uint32_t opts = atomic_load_explicit(&a->opts, memory_order_acquire) & ~(uint32_t)TAS_O_MORE;
 
 	if (opts != s->opts_seen || memcmp(keep, s->keep_seen, sizeof keep)) {
+		if ((opts ^ s->opts_seen) & TAS_O_NEWS)
+			tas__wire_options(s, &s->base.b->c);
 		s->opts_seen = opts;
 		memcpy(s->keep_seen, keep, sizeof keep);
 		changed |= TAS_CH_OPTS;

@@ -23,6 +23,7 @@ static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 	tas_net_route(&s->base.peer, &r);
 	*cfg = (struct tcp_config){
 		.mss = (uint16_t)((r.mtu ? r.mtu : 1500) - 40),
+		.ecn = true,
 		.rcv_wnd_max = tas_config.tcp_rxbuf_len,
 		.timestamps = true,
 		.sack = true,
@@ -30,6 +31,10 @@ static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 		.syn_retries = (uint8_t)tas_config.tcp_handshake_retries,
 		.cc = (uint8_t)tas_config.cc,
 	};
+	if (s->maxseg && s->maxseg < cfg->mss)
+		cfg->mss = (uint16_t)s->maxseg;
+	if (s->syncnt)
+		cfg->syn_retries = (uint8_t)s->syncnt;
 	if (getrandom(&cfg->ts_offset, sizeof cfg->ts_offset, GRND_NONBLOCK) < 0)
 		cfg->ts_offset = (uint32_t)s->core->now;
 }
@@ -63,16 +68,35 @@ static void options(struct tas_sock *s)
 		.keep_intvl = s->keep_seen[1],
 		.keep_cnt = s->keep_seen[2],
 		.user_timeout = s->keep_seen[3],
+		.linger2 = s->linger2,
 	};
 
 	tcp_app_options(&s->u.tcp, &o, s->core->now);
 }
 
+/* Linux, secs_to_retrans(): the number of doubling timeouts, from one second on, that are no shorter than so many seconds. */
+static uint8_t timeouts_in(uint32_t seconds)
+{
+	uint32_t timeout = 1, period = 1;
+	uint8_t n = seconds > 0;
+
+	while (seconds > period && n < 255) {
+		n++;
+		timeout = timeout < 60 ? timeout * 2 : 120;
+		period += timeout;
+	}
+	return n;
+}
+
 void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn, const uint32_t *isn)
 {
+	const struct tas_lock_line *of = &s->listener->base.b->c;
 	struct tcp_config cfg;
 
+	tas__wire_options(s, of);
 	config_for(s, &cfg);
+	cfg.syn_retries = s->syncnt ? (uint8_t)s->syncnt : 0;
+	cfg.defer = timeouts_in(atomic_load_explicit(&of->defer, memory_order_relaxed));
 	tas__buffers(s, &s->listener->base.b->a);
 	s->rcv_limit = s->rcv_buf;
 	tcp_open_passive(&s->u.tcp, &cfg, isn ? *isn : isn_for(s), syn, s->rcv_limit, s->core->now);
@@ -114,6 +138,7 @@ static bool promote(struct tas_sock *s)
 	atomic_store_explicit(&s->base.b->a.opts, s->opts_seen, memory_order_relaxed);
 	atomic_store_explicit(&s->base.b->a.rcvbuf, s->rcvbuf_seen, memory_order_relaxed);
 	atomic_store_explicit(&s->base.b->a.sndbuf, s->sndbuf_seen, memory_order_relaxed);
+	tas__wire_inherit(s);
 	tas__sock_publish(s, TAS_S_SYN_RECV);
 	return true;
 }
@@ -227,12 +252,32 @@ void tas__wire_result(struct tas_sock *s, const struct tcp_result *res)
 		tas__wake_soon(s, wake);
 }
 
+/* What the network said of a living connection, for SO_ERROR, until an acknowledgement shows that it goes on.  Linux with IP_RECVERR:
+ * an error like any other, told to everybody who waits. */
+static void soft_error(struct tas_sock *s)
+{
+	int error = tcp_soft_error(&s->u.tcp);
+
+	if (!s->base.b)
+		return;
+	if (error && s->ip & TAS_PKT_RECVERR) {
+		tas__sock_error(s, error);
+		tas__sock_flags(s, TAS_F_ERROR);
+		tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
+		return;
+	}
+	if (error || s->soft_told)
+		atomic_store_explicit(&s->base.b->c.soft_error, (uint32_t)error, memory_order_relaxed);
+	s->soft_told = error;
+}
+
 void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
 {
 	struct tcp_result res = { 0 };
 	struct tcp_rx_want want;
 
-	if (s->listener && !s->base.b && (seg->flags & TCP_F_ACK) && !(seg->flags & (TCP_F_SYN | TCP_F_RST)) && !promote(s))
+	if (s->listener && !s->base.b && (seg->flags & TCP_F_ACK) && !(seg->flags & (TCP_F_SYN | TCP_F_RST)) &&
+	    !tcp_defers(&s->u.tcp, seg) && !promote(s))
 		return;
 	if (seg->len && s->base.b && !s->base.closed) {
 		want = tcp_rx_want(&s->u.tcp, seg);
@@ -247,6 +292,8 @@ void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_
 	if (res.reset_reply)
 		tas__wire_reset(s->core, seg, &s->base.local, &s->base.peer);
 	tas__wire_result(s, &res);
+	if (__builtin_expect(s->soft_told, 0))
+		soft_error(s);
 	if (!finished(s))
 		settle(s);
 }
@@ -290,14 +337,26 @@ unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 	return n;
 }
 
+/* Where bytes begin that MSG_MORE lets wait; UINT64_MAX: nowhere.  Read after `written`: what is newer only holds back less. */
+static uint64_t more_from(const struct tas_sock *s)
+{
+	const struct tas_app_line *a = &s->base.b->a;
+
+	if (!(atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_MORE))
+		return UINT64_MAX;
+	return s->written - ((uint32_t)s->written - atomic_load_explicit(&a->more, memory_order_relaxed));
+}
+
 void tas__wire_hint(struct tas_sock *s, int changed)
 {
 	if (changed & TAS_CH_OPTS)
 		options(s);
 	if (changed & TAS_CH_URG)
 		tcp_app_urgent(&s->u.tcp, s->urg_written);
-	if (changed & TAS_CH_WRITTEN)
+	if (changed & TAS_CH_WRITTEN) {
 		tcp_app_written(&s->u.tcp, s->written);
+		tcp_app_more(&s->u.tcp, more_from(s));
+	}
 	if (changed & TAS_CH_CONSUMED)
 		tcp_app_window(&s->u.tcp, s->rcv_limit);
 	if (changed & TAS_CH_DEAF)
@@ -391,6 +450,7 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 	} else {
 		tcp_icmp_error(&s->u.tcp, seq, error, hard, s->core->now, &res);
 		tas__wire_result(s, &res);
+		soft_error(s);
 	}
 	if (!finished(s))
 		settle(s);

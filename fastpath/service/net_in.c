@@ -182,7 +182,7 @@ static void input_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_i
 	}
 	memcpy(meta.src.ip, &ip->src, 4);
 	memcpy(meta.dst.ip, &ip->dst, 4);
-	meta.ce = (ip->tos & 3) == TAS_IP_ECN_CE;
+	meta.tos = ip->tos;
 	rte_pktmbuf_adj(m, (uint16_t)info->hlen);
 	tas_core_tcp(c, m, &meta);
 }

@@ -117,7 +117,8 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 	memcpy(tcp + TCP_CHECKSUM, &sum, 2);
 }
 
-void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst)
+void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst,
+		      uint32_t options)
 {
 	uint32_t s = ip_of(src), d = ip_of(dst);
 	struct tas_next next = tas__routes_find(&tas__routes, d);
@@ -135,7 +136,11 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 		return;
 	}
 	/* Atomic datagrams need no identification (RFC 6864). */
-	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, !c->net->hw_tx_checksum);
+	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, false);
+	if (options)
+		tas__ip_options(ip, options, c->net->ip_id++);
+	if (!c->net->hw_tx_checksum)
+		tas__ip_seal(ip);
 	to_neighbour(c, m, &next);
 }
 

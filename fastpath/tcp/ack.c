@@ -85,7 +85,7 @@ static void fin_acked(struct tcp_conn *c, uint64_t now, struct tcp_result *res)
 {
 	switch (c->state) {
 	case TCP_S_FIN_WAIT1:
-		tcp__enter_fin_wait2(c, now);
+		tcp__enter_fin_wait2(c, now, res);
 		break;
 	case TCP_S_CLOSING:
 		tcp__enter_time_wait(c, now);
@@ -118,6 +118,7 @@ bool tcp__ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struc
 	bool open = c->recovery == TCP__OPEN;
 
 	tcp__recover_ack(c, seg, c->snd_una - una, dup);
+	tcp__ecn_ack(c, seg);
 	if (advances || (open && c->recovery)) /* Linux: what is at snd_una goes again now: its time begins */
 		tcp__ack_timer(c, now);
 	if (advances && tcp__fin_acked(c))

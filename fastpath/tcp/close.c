@@ -29,11 +29,23 @@ void tcp__enter_time_wait(struct tcp_conn *c, uint64_t now)
 	tcp__arm(c, TCP__T_TIME_WAIT, now + c->time_wait * TCP__MS);
 }
 
-void tcp__enter_fin_wait2(struct tcp_conn *c, uint64_t now)
+void tcp__enter_fin_wait2(struct tcp_conn *c, uint64_t now, struct tcp_result *res)
 {
 	c->state = TCP_S_FIN_WAIT2;
-	if (c->flags & TCP__ORPHAN)
-		tcp__arm(c, TCP__T_FIN_WAIT2, now + c->fin_timeout * TCP__MS);
+	if (!(c->flags & TCP__ORPHAN))
+		return;
+	if (c->linger2 == UINT32_MAX) { /* Linux: no time at all, and the peer is told */
+		tcp__closed(c, res);
+		if (res)
+			res->reset_reply = true;
+		else
+			c->flags |= TCP__RST_DUE;
+		return;
+	}
+	/* Linux, tcp_fin_time(): at least three and a half timeouts */
+	uint64_t t = c->linger2 ? (c->linger2 - 1) * TCP__SEC : c->fin_timeout * TCP__MS, least = c->rto * 3500ull;
+
+	tcp__arm(c, TCP__T_FIN_WAIT2, now + (t > least ? t : least));
 }
 
 void tcp_app_shutdown(struct tcp_conn *c, uint64_t now)
@@ -71,7 +83,7 @@ void tcp_app_close(struct tcp_conn *c, uint64_t now)
 		return;
 	c->flags |= TCP__ORPHAN;
 	if (c->state == TCP_S_FIN_WAIT2)
-		tcp__enter_fin_wait2(c, now);
+		tcp__enter_fin_wait2(c, now, NULL);
 }
 
 /* RFC 9293 §3.10.5.  Linux: tcp_need_reset(); CLOSING and LAST_ACK only while not everything was sent. */
@@ -121,6 +133,11 @@ uint32_t tcp_time_wait_isn(const struct tcp_conn *c)
 	return tcp__snd_seq(c, c->snd_nxt) + 65535 + 2;
 }
 
+int tcp_soft_error(const struct tcp_conn *c)
+{
+	return c->soft_error;
+}
+
 void tcp_icmp_error(struct tcp_conn *c, uint32_t seq, int error, bool hard, uint64_t now, struct tcp_result *res)
 {
 	*res = (struct tcp_result){ 0 };
@@ -138,10 +155,10 @@ void tcp_icmp_error(struct tcp_conn *c, uint32_t seq, int error, bool hard, uint
 		if (seq == c->snd_seq0 - 1 && hard)
 			tcp__fail(c, error, res);
 		break;
-	default: { /* RFC 5927 §4.1: only about something in flight.  Linux: never ends a connection by itself */
+	default: { /* RFC 5927 §4.1: only about something in flight, or just behind it.  Linux: never ends a connection by itself */
 		int64_t pos = seq_widen(c->snd_una, seq - c->snd_seq0);
 
-		if (pos >= (int64_t)c->snd_una && pos < (int64_t)c->snd_nxt && error > 0 && error < 256)
+		if (pos >= (int64_t)c->snd_una && pos <= (int64_t)c->snd_nxt && error > 0 && error < 256)
 			c->soft_error = (uint8_t)error;
 	}
 	}

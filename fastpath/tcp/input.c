@@ -95,6 +95,13 @@ static bool is_simultaneous_synack(const struct tcp_conn *c, const struct tcp_se
 	       !(c->flags & TCP__PASSIVE) && seg->ack == c->snd_seq0;
 }
 
+/* Linux, tcp_check_req() with TCP_DEFER_ACCEPT: the handshake's last segment alone accepts nothing until so many timeouts passed. */
+bool tcp_defers(const struct tcp_conn *c, const struct tcp_seg *seg)
+{
+	return c->state == TCP_S_SYN_RECV && c->flags & TCP__PASSIVE && c->retransmits < c->defer && seg->seq == c->rcv_seq0 &&
+	       !seg->len && seg->ack == c->snd_seq0 && (seg->flags & (TCP_F_ACK | TCP_F_SYN | TCP_F_RST | TCP_F_FIN)) == TCP_F_ACK;
+}
+
 static bool input_ack_syn_recv(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, struct tcp_result *res)
 {
 	if (seg->ack != c->snd_seq0) {
@@ -157,6 +164,10 @@ static void input_synchronized(struct tcp_conn *c, const struct tcp_seg *seg, ui
 	if (!(seg->flags & TCP_F_ACK))
 		return;
 	if (c->state == TCP_S_SYN_RECV) {
+		if (tcp_defers(c, seg)) {
+			c->acked = true;
+			return;
+		}
 		if (!input_ack_syn_recv(c, seg, now, res))
 			return;
 	} else {
@@ -192,7 +203,7 @@ static inline bool input_fast(struct tcp_conn *c, const struct tcp_seg *seg, uin
 {
 	uint64_t acked = seg->ack - tcp__snd_seq(c, c->snd_una);
 
-	if (c->state != TCP_S_ESTABLISHED || (seg->flags & ~TCP_F_PSH) != TCP_F_ACK ||
+	if (c->state != TCP_S_ESTABLISHED || (seg->flags & ~TCP_F_PSH) != TCP_F_ACK || c->ecn ||
 	    seg->seq != tcp__rcv_seq(c, c->rcv_nxt) || (c->n_ooo | c->n_sacked | c->recovery | c->dupacks | seg->n_sack))
 		return false;
 	acked = (uint32_t)acked;
@@ -218,6 +229,8 @@ static inline bool input_fast(struct tcp_conn *c, const struct tcp_seg *seg, uin
 	if (tcp__window_newer(c, seg, acked))
 		tcp__window_set(c, seg);
 	if (seg->len) {
+		c->last_data = now;
+		c->data_in++;
 		res->rx_len = seg->len;
 		res->rx_off = c->rcv_nxt;
 		res->events |= TCP_EV_READABLE;
@@ -231,6 +244,9 @@ void tcp_input(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t now, stru
 {
 	*res = (struct tcp_result){ 0 };
 	c->segs_in++;
+	/* Linux: whatever comes lets go what only waits for more (tcp_data_snd_check), but data that acknowledges nothing */
+	if (!seg->len || seg->ack != tcp__snd_seq(c, c->snd_una))
+		c->flags &= ~TCP__MORE;
 	if (!input_fast(c, seg, now, res))
 		tcp__input_general(c, seg, now, res);
 	res->delivered = tcp__delivered(c);

@@ -48,8 +48,8 @@ static void open_common(struct tcp_conn *c, const struct tcp_config *cfg, uint32
 	c->keep_idle = 7200;
 	c->keep_intvl = 75;
 	c->keep_cnt = 9;
-	c->delack_at = c->keep_at = TCP__NEVER;
-	c->last_rcv = c->last_snd = c->stall_at = now;
+	c->delack_at = c->keep_at = c->more_from = TCP__NEVER;
+	c->last_rcv = c->last_snd = c->last_data = c->stall_at = now;
 	tcp__rtt_init(c);
 	c->rto = c->syn_timeout;
 	c->flags = TCP__SYN_DUE | (cfg->no_tail_probe ? TCP__NO_TAIL : 0);
@@ -101,6 +101,9 @@ void tcp_open_passive(struct tcp_conn *c, const struct tcp_config *cfg, uint32_t
 	c->syn_retries = cfg->syn_retries ? cfg->syn_retries : 5;
 	c->state = TCP_S_SYN_RECV;
 	c->flags |= TCP__PASSIVE | (cfg->timestamps ? TCP__TS : 0) | (cfg->sack ? TCP__SACK : 0) | TCP__WSCALE;
+	c->defer = cfg->defer;
+	if (cfg->ecn)
+		tcp__ecn_open(c, syn);
 	settle_options(c, syn, now);
 }
 

@@ -161,7 +161,7 @@ bool tcp_reset_for(const struct tcp_seg *seg, struct tcp_seg *out)
 {
 	if (seg->flags & TCP_F_RST)
 		return false;
-	*out = (struct tcp_seg){ .sport = seg->dport, .dport = seg->sport, .hdr_len = 20 };
+	*out = (struct tcp_seg){ .sport = seg->dport, .dport = seg->sport, .hdr_len = 20, .tos = seg->tos & 0xfc };
 	if (seg->flags & TCP_F_ACK) {
 		out->seq = seg->ack;
 		out->flags = TCP_F_RST;

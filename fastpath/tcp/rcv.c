@@ -218,8 +218,12 @@ void tcp__rcv_segment(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t no
 		res->reset_reply = true;
 		return;
 	}
-	if (seg->len)
+	if (seg->len) {
+		c->last_data = now;
+		c->data_in++;
+		tcp__ecn_data(c, seg);
 		place_payload(c, seg, now, res);
+	}
 	if (fin)
 		note_fin(c, seg);
 	if (c->flags & TCP__FIN_SEEN && !(c->flags & TCP__FIN_RCVD) && c->rcv_nxt == c->rcv_fin)

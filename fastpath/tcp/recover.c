@@ -42,6 +42,16 @@ static uint64_t sacked_between(const struct tcp_conn *c, uint64_t from, uint64_t
 	return sum;
 }
 
+uint64_t tcp__sacked(const struct tcp_conn *c)
+{
+	return c->n_sacked ? sacked_between(c, c->snd_una, c->snd_nxt) : 0;
+}
+
+uint64_t tcp__lost(const struct tcp_conn *c)
+{
+	return c->recovery && c->lost_end > c->snd_una ? c->lost_end - c->snd_una - sacked_between(c, c->snd_una, c->lost_end) : 0;
+}
+
 /* RFC 6675 §4 SetPipe(). */
 uint64_t tcp__pipe(const struct tcp_conn *c)
 {

@@ -42,6 +42,7 @@ static void fill_ack(struct tcp_conn *c, uint64_t now, struct tcp_seg *seg)
 	fill_timestamps(c, now, seg);
 	if (n)
 		tcp__rcv_sack_blocks(c, seg, n);
+	tcp__ecn_send(c, seg, false);
 	if (c->rcv_nxt != c->rcv_acked && c->quick)
 		c->quick--;
 	c->rcv_acked = c->rcv_nxt;
@@ -83,6 +84,7 @@ static void output_syn(struct tcp_conn *c, uint64_t now, struct tcp_seg *seg)
 	if (c->state == TCP_S_SYN_RECV) {
 		seg->flags |= TCP_F_ACK;
 		seg->ack = c->rcv_seq0;
+		tcp__ecn_send(c, seg, false);
 		c->flags &= ~TCP__ACK_NOW;
 	}
 	if (again) {
@@ -128,8 +130,11 @@ static void output_range(struct tcp_conn *c, uint64_t now, uint64_t from, uint64
 	*off = from;
 	if (fin)
 		seg->flags |= TCP_F_FIN;
-	if (seg->len && to >= c->written)
+	if (seg->len && to >= c->written && (c->more_from >= c->written || c->flags & TCP__PUSH)) /* Linux: not MSG_MORE's */
 		seg->flags |= TCP_F_PSH;
+	c->data_out += seg->len != 0;
+	if (seg->len && from == c->snd_nxt)
+		tcp__ecn_send(c, seg, true);
 	fill_urgent(c, from, seg);
 	c->last_snd = now;
 }
@@ -188,7 +193,7 @@ static bool small_may_go(const struct tcp_conn *c)
 {
 	if (c->flags & (TCP__PUSH | TCP__FIN_QUEUED) || (c->flags & TCP__URG_SND && c->snd_urg > c->snd_nxt))
 		return true;
-	if (c->flags & TCP__CORK)
+	if (c->flags & TCP__CORK || (c->flags & TCP__MORE && c->snd_nxt >= c->more_from))
 		return false;
 	return c->flags & TCP__NODELAY || c->snd_small <= c->snd_una;
 }

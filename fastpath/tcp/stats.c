@@ -12,6 +12,11 @@ uint16_t tcp_mss(const struct tcp_conn *c)
 	return c->mss;
 }
 
+static uint32_t segments(const struct tcp_conn *c, uint64_t bytes)
+{
+	return c->mss ? (uint32_t)((bytes + c->mss - 1) / c->mss) : 0;
+}
+
 void tcp_get_stats(const struct tcp_conn *c, struct tcp_stats *s)
 {
 	*s = (struct tcp_stats){
@@ -36,6 +41,22 @@ void tcp_get_stats(const struct tcp_conn *c, struct tcp_stats *s)
 		.segs_in = c->segs_in,
 		.segs_out = c->segs_out,
 		.bytes_retrans = c->bytes_retrans,
+		.last_data_in = c->last_data,
+		.last_data_out = c->last_snd,
+		.last_ack_in = c->last_rcv,
+		.data_segs_in = c->data_in,
+		.data_segs_out = c->data_out,
+		.notsent_bytes = (uint32_t)(c->written > c->snd_nxt ? c->written - c->snd_nxt : 0),
+		.sacked_segs = segments(c, tcp__sacked(c)),
+		.lost_segs = segments(c, tcp__lost(c)),
+		.rtx_segs = c->recovery ? segments(c, c->rtx_next > c->snd_una ? c->rtx_next - c->snd_una : 0) : 0,
+		.delivered_segs = segments(c, tcp__acked(c) + tcp__sacked(c)),
+		.backoff = c->backoff,
+		.probes = c->probes > c->keep_probes ? c->probes : c->keep_probes,
+		.recovery = c->recovery,
+		.ecn = c->ecn & TCP__ECN_OK,
+		.ecn_seen = c->ecn & TCP__ECN_SEEN,
+		.ato_us = c->delack,
 	};
 }
 

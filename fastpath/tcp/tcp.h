@@ -57,6 +57,7 @@ struct tcp_seg {
 	uint16_t urg;
 	uint8_t flags;    /* TCP_F_* */
 	uint8_t hdr_len;  /* header with options */
+	uint8_t tos;      /* of the IP header: in, all of it; out, the two bits of ECN */
 	bool has_ts, has_wscale, sack_ok;
 	uint8_t wscale;
 	uint8_t n_sack;
@@ -93,6 +94,8 @@ struct tcp_config {
 	uint64_t delack;        /* longest delayed ACK; default 40 ms */
 	uint8_t cc;             /* enum tcp_cc */
 	bool no_tail_probe;     /* leave lost tails to the retransmission timer */
+	bool ecn;               /* passive: agree to explicit congestion notification if asked */
+	uint8_t defer;          /* passive: so many timeouts of the SYN+ACK without data may pass before it is accepted (TCP_DEFER_ACCEPT) */
 };
 
 enum tcp_cc { TCP_CC_RENO = 0, TCP_CC_CUBIC = 1 };
@@ -125,6 +128,9 @@ struct tcp_conn; /* defined in tcp_conn.h, plain struct without pointers, under 
 void tcp_open_active(struct tcp_conn *c, const struct tcp_config *cfg, uint32_t isn, uint64_t rcv_limit, uint64_t now);
 void tcp_open_passive(struct tcp_conn *c, const struct tcp_config *cfg, uint32_t isn, const struct tcp_seg *syn,
 		      uint64_t rcv_limit, uint64_t now);
+
+/* Will tcp_input() take seg for no more than a sign of life, because a passive connection waits for data (tcp_config.defer)? */
+bool tcp_defers(const struct tcp_conn *c, const struct tcp_seg *seg);
 
 /* Where would the payload of seg go?  len 0: nowhere (not acceptable, or old, or outside the window).  Pure. */
 struct tcp_rx_want {
@@ -161,14 +167,17 @@ void tcp_app_deaf(struct tcp_conn *c);                             /* shut for r
 void tcp_app_close(struct tcp_conn *c, uint64_t now);              /* shutdown, and nobody will read: orphan timeouts; later data is answered by RST */
 void tcp_app_abort(struct tcp_conn *c, uint64_t now);              /* RST if one is due (tcp_output gives it), then CLOSE */
 void tcp_app_urgent(struct tcp_conn *c, uint64_t off);             /* urgent data ends at this send-stream offset */
+void tcp_app_more(struct tcp_conn *c, uint64_t from);              /* less than a segment behind it may wait; UINT64_MAX: no more */
 struct tcp_opts {
 	bool nodelay, cork, keepalive, quickack;
 	uint32_t keep_idle, keep_intvl, keep_cnt; /* seconds, seconds, probes; 0: 7200, 75, 9 */
 	uint32_t user_timeout;                    /* milliseconds, 0: none */
+	uint32_t linger2;                         /* orphan in FIN_WAIT2: seconds + 1; 0: as configured; UINT32_MAX: not at all */
 };
 void tcp_app_options(struct tcp_conn *c, const struct tcp_opts *o, uint64_t now);
 /* ICMP: soft (unreachable while connecting is hard: RFC 1122 §4.2.3.9 as Linux does it), or a new path MTU. */
 void tcp_icmp_error(struct tcp_conn *c, uint32_t seq, int error, bool hard, uint64_t now, struct tcp_result *res);
+int tcp_soft_error(const struct tcp_conn *c); /* the last one that did not end the connection, until something is acknowledged */
 void tcp_path_mtu(struct tcp_conn *c, uint32_t seq, uint16_t mss, uint64_t now);
 
 /* Read-only views. */
@@ -182,6 +191,11 @@ struct tcp_stats { /* for TCP_INFO and listings */
 	uint8_t snd_wscale, rcv_wscale;
 	bool timestamps, sack, wscale_ok;
 	uint64_t segs_in, segs_out, bytes_retrans;
+	uint64_t last_data_in, last_data_out, last_ack_in; /* times */
+	uint32_t data_segs_in, data_segs_out, notsent_bytes, sacked_segs, lost_segs, rtx_segs, ooo_segs, dsack_dups, delivered_segs;
+	uint8_t backoff, probes, recovery; /* recovery: enum tcp__recovery, open, recovery, loss */
+	bool ecn, ecn_seen;
+	uint32_t ato_us;
 };
 void tcp_get_stats(const struct tcp_conn *c, struct tcp_stats *s);
 const char *tcp_state_name(enum tcp_state s);

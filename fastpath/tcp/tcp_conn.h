@@ -67,10 +67,18 @@ enum {
 	TCP__NO_TAIL = 1u << 28,   /* configured */
 	TCP__DEAF = 1u << 30,      /* tcp_app_deaf(): shut for reading */
 	TCP__HOLE = 1u << 29,      /* what is at snd_una was found lost by time and sent again */
+	TCP__MORE = 1u << 31,      /* tcp_app_more(): no segment has come from the peer since */
 	TCP__RARE_OUTPUT = TCP__RST_DUE | TCP__SYN_DUE | TCP__HEAD_DUE | TCP__PROBE_DUE | TCP__TAIL_DUE,
 };
 
 enum tcp__timer { TCP__T_NONE, TCP__T_RTO, TCP__T_PTO, TCP__T_PERSIST, TCP__T_FIN_WAIT2, TCP__T_TIME_WAIT };
+/* tcp_conn.ecn */
+enum {
+	TCP__ECN_OK = 1,   /* agreed to */
+	TCP__ECN_ECHO = 2, /* a mark came: tell it until the peer has slowed down */
+	TCP__ECN_CWR = 4,  /* we slowed down: say so with the next new data */
+	TCP__ECN_SEEN = 8, /* the peer's packets say that they may be marked */
+};
 enum tcp__recovery { TCP__OPEN, TCP__RECOVERY, TCP__LOSS };
 
 struct tcp_conn {
@@ -115,6 +123,8 @@ struct tcp_conn {
 	uint64_t snd_small; /* end of the last small segment sent (Minshall's Nagle, as Linux) */
 	uint64_t snd_urg;  /* end of urgent data */
 	uint64_t cwnd_full; /* snd_nxt when the congestion window was last in use: what lies below may let it grow */
+	uint64_t more_from; /* tcp_app_more() */
+	uint64_t ecn_end;  /* an echoed mark counts when this is acknowledged */
 	uint32_t max_wnd;  /* largest window the peer ever offered */
 	/* Receive side, rare */
 	uint32_t rcv_big; /* largest window that we could ever offer */
@@ -128,10 +138,12 @@ struct tcp_conn {
 	uint64_t oow_at; /* last answer to an unacceptable segment */
 	uint32_t keep_idle, keep_intvl, user_timeout /* ms */;
 	uint32_t syn_timeout, rto_min, delack /* µs */;
-	uint32_t time_wait, fin_timeout /* ms */;
+	uint32_t time_wait, fin_timeout /* ms */, linger2;
 	uint8_t keep_cnt, keep_probes, syn_retries, data_retries;
 	uint8_t retransmits, backoff, probes, quick;
 	uint8_t soft_error, dupacks_due, cc, sack_turn;
+	uint8_t defer, ecn; /* timeouts to wait for data; TCP__ECN_* */
+	bool acked;         /* passive: the SYN+ACK was acknowledged, without data */
 	uint16_t mss_base; /* without subtracting options */
 	uint16_t mss_adv;  /* what we offered */
 	/* Congestion control: cubic.  cc_acc also serves Reno. */
@@ -139,7 +151,8 @@ struct tcp_conn {
 	uint32_t cc_wmax, cc_origin, cc_k, cc_west, cc_acc, cc_acc_west;
 	/* Statistics */
 	uint32_t total_retrans;
-	uint64_t segs_in, segs_out, bytes_retrans;
+	uint64_t segs_in, segs_out, bytes_retrans, last_data;
+	uint32_t data_in, data_out;
 
 	struct tcp_range ooo[TCP__OOO_MAX];
 	struct tcp_range sacked[TCP__SACKED_MAX];
@@ -147,7 +160,7 @@ struct tcp_conn {
 
 _Static_assert(offsetof(struct tcp_conn, rcv_acked) == 64, "first line of struct tcp_conn");
 _Static_assert(offsetof(struct tcp_conn, rtt_end) == 128, "second line of struct tcp_conn");
-_Static_assert(sizeof(struct tcp_conn) <= 832, "struct tcp_conn grew");
+_Static_assert(sizeof(struct tcp_conn) <= 880, "struct tcp_conn grew");
 
 /* ---- positions ---- */
 static inline uint32_t tcp__rcv_seq(const struct tcp_conn *c, uint64_t pos)
@@ -252,11 +265,18 @@ void tcp__window_set(struct tcp_conn *c, const struct tcp_seg *seg);
 void tcp__recover_ack(struct tcp_conn *c, const struct tcp_seg *seg, uint64_t acked, bool dup);
 void tcp__recover_timeout(struct tcp_conn *c);
 void tcp__recover_hole(struct tcp_conn *c);
+uint64_t tcp__sacked(const struct tcp_conn *c); /* bytes */
+uint64_t tcp__lost(const struct tcp_conn *c);
 uint64_t tcp__pipe(const struct tcp_conn *c);
 bool tcp__recover_next(const struct tcp_conn *c, bool any, uint64_t *from, uint64_t *to);
+/* ecn.c */
+void tcp__ecn_open(struct tcp_conn *c, const struct tcp_seg *syn);
+void tcp__ecn_data(struct tcp_conn *c, const struct tcp_seg *seg);
+void tcp__ecn_ack(struct tcp_conn *c, const struct tcp_seg *seg);
+void tcp__ecn_send(struct tcp_conn *c, struct tcp_seg *seg, bool fresh);
 /* close.c */
 void tcp__enter_time_wait(struct tcp_conn *c, uint64_t now);
-void tcp__enter_fin_wait2(struct tcp_conn *c, uint64_t now);
+void tcp__enter_fin_wait2(struct tcp_conn *c, uint64_t now, struct tcp_result *res);
 void tcp__closed(struct tcp_conn *c, struct tcp_result *res);
 void tcp__fail(struct tcp_conn *c, int error, struct tcp_result *res);
 /* cc.c, cc_cubic.c */

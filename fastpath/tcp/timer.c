@@ -8,7 +8,10 @@
 
 #include <errno.h>
 
-enum { ORPHAN_RETRIES = 8 }; /* Linux: tcp_orphan_retries() when the sysctl is 0 */
+enum {
+	ORPHAN_RETRIES = 8, /* Linux: tcp_orphan_retries() when the sysctl is 0 */
+	SYN_LINEAR = 4,
+};
 
 /* ---- Round trip time, RFC 6298 ---- */
 void tcp__rtt_init(struct tcp_conn *c)
@@ -124,15 +127,45 @@ static unsigned retries_allowed(const struct tcp_conn *c)
 }
 
 /* ---- Retransmission ---- */
+/* How long an active open may take: as if each SYN had been given twice the time of the one before (Linux: tcp_model_timeout). */
+static uint64_t syn_time(const struct tcp_conn *c)
+{
+	uint64_t t = c->syn_timeout * 1000ull, sum = t;
+
+	for (unsigned i = 0; i < c->syn_retries; i++) {
+		t = 2 * t < TCP__RTO_MAX ? 2 * t : TCP__RTO_MAX;
+		sum += t;
+	}
+	return sum;
+}
+
+/* Linux, tcp_syn_linear_timeouts: the first four SYNs that go again do not wait longer each time. */
+static bool syn_is_linear(const struct tcp_conn *c)
+{
+	return c->state == TCP_S_SYN_SENT && c->retransmits <= SYN_LINEAR;
+}
+
+static bool syn_given_up(const struct tcp_conn *c, uint64_t now)
+{
+	if (c->state == TCP_S_SYN_SENT)
+		return now - c->stall_at >= syn_time(c) || c->retransmits >= c->syn_retries + SYN_LINEAR;
+	return c->retransmits >= c->syn_retries;
+}
+
 static void syn_timeout(struct tcp_conn *c, uint64_t now, struct tcp_result *res)
 {
-	if (c->retransmits >= c->syn_retries || user_timeout_over(c, now)) {
+	/* Linux, syn_ack_recalc(): who waits for data lives that long, and repeats itself only at its end */
+	bool waits = c->acked && c->retransmits < c->defer, again = !waits || c->retransmits + 1 >= c->defer;
+
+	if ((syn_given_up(c, now) && !waits) || user_timeout_over(c, now)) {
 		tcp__fail(c, c->soft_error ? c->soft_error : ETIMEDOUT, res);
 		return;
 	}
 	c->retransmits++;
-	back_off(c);
-	c->flags |= TCP__SYN_DUE | TCP__SYN_RTX;
+	if (!syn_is_linear(c))
+		back_off(c);
+	if (again)
+		c->flags |= TCP__SYN_DUE | TCP__SYN_RTX;
 	c->flags &= ~TCP__RTT_TIMING; /* Karn */
 	tcp__arm_rto(c, TCP__T_RTO, now);
 }

@@ -127,6 +127,31 @@ static void cork_holds_for_200_ms_at_most(void **state)
 	peer_expect(&p, 0, A | P | F, 1600, 0, 10);
 }
 
+static void what_more_follows_waits_for_it_or_for_any_segment(void **state)
+{
+	(void)state;
+	peer_init(&p, true);
+	peer_established(&p);
+	tcp_app_more(&p.c, 0);
+	peer_write(&p, 100);
+	peer_expect_n(&p, 0);
+	tcp_app_more(&p.c, UINT64_MAX); /* the rest */
+	peer_write(&p, 50);
+	peer_expect(&p, 0, A | P, 0, 0, 150);
+	peer_in(&p, A, 0, 150, 0);
+	tcp_app_more(&p.c, 150);
+	peer_write(&p, 10);
+	peer_expect_n(&p, 0);
+	peer_in(&p, A | P, 0, 150, 20); /* data alone lets nothing go */
+	peer_expect(&p, 0, A, 150, 20, 0);
+	peer_in(&p, A, 20, 150, 0);
+	peer_expect(&p, 0, A, 150, 20, 10); /* without PSH: more follows */
+	peer_in(&p, A, 20, 160, 0);
+	tcp_app_more(&p.c, 170); /* of 20 bytes the first 10 were not written with it */
+	peer_write(&p, 20);
+	peer_expect(&p, 0, A, 160, 20, 20);
+}
+
 static void small_windows_are_not_filled_sillily(void **state)
 {
 	(void)state;
@@ -401,6 +426,7 @@ int main(void)
 		cmocka_unit_test(small_tail_goes_when_only_full_segments_are_in_flight),
 		cmocka_unit_test(nodelay_sends_at_once),
 		cmocka_unit_test(cork_holds_for_200_ms_at_most),
+		cmocka_unit_test(what_more_follows_waits_for_it_or_for_any_segment),
 		cmocka_unit_test(small_windows_are_not_filled_sillily),
 		cmocka_unit_test(segments_are_bound_to_half_of_a_small_peers_window),
 		cmocka_unit_test(a_closed_window_is_probed_for_ever_while_the_peer_answers),

@@ -21,7 +21,7 @@ static const struct {
 } calls[] = {
 	{SYS_sched_yield, TAS_MAY_YIELD},   {SYS_futex_waitv, TAS_MAY_WAITV}, {SYS_prlimit64, TAS_MAY_PRLIMIT},
 	{SYS_getsockopt, TAS_MAY_RECOGNISE}, {SYS_sendmsg, TAS_MAY_ASK},       {SYS_recvmsg, TAS_MAY_ASK},
-	{SYS_eventfd2, TAS_MAY_OPEN},        {SYS_fcntl, TAS_MAY_OPEN},
+	{SYS_openat, TAS_MAY_FILES},         {SYS_eventfd2, TAS_MAY_OPEN},        {SYS_fcntl, TAS_MAY_OPEN},
 };
 
 _Atomic uint32_t tas__forbidden;

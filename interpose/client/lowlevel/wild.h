@@ -5,11 +5,20 @@
 #define TAS_WILD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 static inline bool tas__wild(const void *p)
 {
 	return (intptr_t)p < 4096;
+}
+
+/* Does a buffer end where no program has memory?  The kernel's access_ok(): said before anything is copied. */
+static inline bool tas__beyond(const void *p, size_t n)
+{
+	uintptr_t at = (uintptr_t)p, most = (uintptr_t)1 << (at >> 47 ? 56 : 47);
+
+	return at > most || n > most - at;
 }
 
 #endif

@@ -239,6 +239,9 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		m.u.connect.flags |= TAS_BIND_BOUND;
 	m.u.connect.opts = tas__opts_touched(o) ? tas__opts_of(fd) : 0;
 	tas__opts_buffers(o, fd, &m.u.connect.rcvbuf, &m.u.connect.sndbuf);
+	tas__opts_opening(o, fd, &m.u.connect.ip, &m.u.connect.maxseg, &m.u.connect.syncnt);
+	if (!m.u.connect.local.port)
+		m.u.connect.n_ports = tas__ports(m.u.connect.port, tas__opt_ports(o, fd));
 	if (!asking_begin(o, &mask)) { /* another thread is faster: what its attempt came to is ours, too */
 		tas__session_put(ss);
 		tas__connect_await(o);

@@ -203,6 +203,7 @@ int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
 /* Asked each time: it can be changed, and differs between network namespaces.  Without a number left to open it: as before. */
 static uint32_t clamp_backlog(int backlog)
 {
+<<<<<<< HEAD
 	static _Atomic uint32_t known = 4096;
 	char buf[16] = "";
 	uint32_t max = 0;
@@ -218,6 +219,10 @@ static uint32_t clamp_backlog(int backlog)
 		atomic_store(&known, max);
 	}
 	max = atomic_load(&known);
+=======
+	uint32_t max = tas__somaxconn();
+
+>>>>>>> aacb921 (wire: TCP_MAXSEG, IP_TOS, IP_TTL, IP_MTU_DISCOVER, TCP_DEFER_ACCEPT, TCP_SYNCNT, TCP_LINGER2, IP_RECVERR and soft errors, ECN as passive side, MSG_MORE as Linux; ports of the namespace; somaxconn, control data, overflowing lengths)
 	return (uint32_t)backlog > max ? max : (uint32_t)backlog;
 }
 

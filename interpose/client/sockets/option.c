@@ -29,6 +29,7 @@
 #define TCP_RTO_MAX_MS 44
 #endif
 
+enum { MSS_UNSET = 536 };
 enum effect { ACTS, GIVES, SAME, STORED, REFUSED };
 enum { NOT, INHERITED, DOUBLED = 64 };
 
@@ -176,6 +177,63 @@ static uint32_t flag_of(const struct tas_obj *o, int fd, int bit, uint32_t flag)
 	return touched(o, bit) && int_opt(fd, opts[bit].level, opts[bit].name) ? flag : 0;
 }
 
+static int opt_of(const struct tas_obj *o, int fd, int bit)
+{
+	return touched(o, bit) ? int_opt(fd, opts[bit].level, opts[bit].name) : 0;
+}
+
+/* What packets say, as tas_lock_line.ip has it.  That of an IPv6 socket counts for its mapped addresses, as on Linux. */
+static uint32_t packets_of(const struct tas_obj *o, int fd)
+{
+	uint32_t ip = (uint32_t)opt_of(o, fd, TAS_BIT_IP_TOS) & TAS_PKT_TOS;
+	int ttl = opt_of(o, fd, TAS_BIT_IP_TTL);
+	int path = touched(o, TAS_BIT_IP_MTU_DISCOVER) ? int_opt(fd, IPPROTO_IP, IP_MTU_DISCOVER) : IP_PMTUDISC_WANT;
+
+	if (ttl > 0)
+		ip |= (uint32_t)(ttl & 0xff) << TAS_PKT_TTL_SHIFT;
+	if (path != IP_PMTUDISC_WANT && path != IP_PMTUDISC_DO)
+		ip |= TAS_PKT_FRAGMENTS;
+	if (opt_of(o, fd, TAS_BIT_IP_RECVERR))
+		ip |= TAS_PKT_RECVERR;
+	return ip;
+}
+
+uint32_t tas__opt_ports(const struct tas_obj *o, int fd)
+{
+	return (uint32_t)opt_of(o, fd, TAS_BIT_IP_LOCAL_PORT_RANGE);
+}
+
+void tas__opts_opening(const struct tas_obj *o, int fd, uint32_t *ip, uint32_t *maxseg, uint32_t *syncnt)
+{
+	*ip = packets_of(o, fd);
+	*maxseg = (uint32_t)opt_of(o, fd, TAS_BIT_TCP_MAXSEG);
+	if (*maxseg == MSS_UNSET && atomic_load_explicit(&o->touched[0], memory_order_relaxed) == UINT64_MAX)
+		*maxseg = 0; /* nobody knows what was set, and the kernel says this if nothing was */
+	*syncnt = (uint32_t)opt_of(o, fd, TAS_BIT_TCP_SYNCNT);
+}
+
+/* Those in tas_lock_line.  True: some are there. */
+static bool mirror_wire(struct tas_obj *o, int fd)
+{
+	struct tas_lock_line *c = &o->b->c;
+	uint32_t ip, maxseg, syncnt;
+	int linger2 = opt_of(o, fd, TAS_BIT_TCP_LINGER2);
+
+	if (!touched(o, TAS_BIT_IP_TOS) && !touched(o, TAS_BIT_IP_TTL) && !touched(o, TAS_BIT_IP_MTU_DISCOVER) &&
+	    !touched(o, TAS_BIT_IP_RECVERR) && !touched(o, TAS_BIT_TCP_MAXSEG) && !touched(o, TAS_BIT_TCP_SYNCNT) &&
+	    !touched(o, TAS_BIT_TCP_LINGER2) && !touched(o, TAS_BIT_TCP_DEFER_ACCEPT))
+		return false;
+	tas__opts_opening(o, fd, &ip, &maxseg, &syncnt);
+	atomic_store_explicit(&c->ip, ip, memory_order_relaxed);
+	if (touched(o, TAS_BIT_TCP_MAXSEG))
+		atomic_store_explicit(&c->maxseg, maxseg, memory_order_relaxed);
+	atomic_store_explicit(&c->syncnt, syncnt, memory_order_relaxed);
+	atomic_store_explicit(&c->defer, (uint32_t)opt_of(o, fd, TAS_BIT_TCP_DEFER_ACCEPT), memory_order_relaxed);
+	if (touched(o, TAS_BIT_TCP_LINGER2))
+		atomic_store_explicit(&c->linger2, linger2 < 0 ? UINT32_MAX : (uint32_t)linger2 + 1, memory_order_relaxed);
+	return true;
+}
+
 static void mirror_one(const struct tas_obj *o, int fd, int bit, _Atomic uint32_t *to)
 {
 	if (touched(o, bit))
@@ -197,14 +255,15 @@ static void tell_unacted(struct tas_obj *o)
 void tas__opts_mirror(struct tas_obj *o, int fd)
 {
 	struct tas_app_line *a = &o->b->a;
-	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & TAS_O_QUICKACK;
+	uint32_t now = atomic_load_explicit(&a->opts, memory_order_relaxed) & (TAS_O_QUICKACK | TAS_O_MORE | TAS_O_NEWS);
 
-	atomic_store_explicit(&a->more, 0, memory_order_relaxed);
+	if (mirror_wire(o, fd))
+		now ^= TAS_O_NEWS;
 	now |= flag_of(o, fd, TAS_BIT_TCP_NODELAY, TAS_O_NODELAY);
 	now |= flag_of(o, fd, TAS_BIT_TCP_CORK, TAS_O_CORK);
 	now |= flag_of(o, fd, TAS_BIT_SO_KEEPALIVE, TAS_O_KEEPALIVE);
 	now |= flag_of(o, fd, TAS_BIT_SO_OOBINLINE, TAS_O_OOBINLINE);
-	atomic_store_explicit(&a->opts, now, memory_order_relaxed);
+	atomic_store_explicit(&a->opts, now, memory_order_release);
 	mirror_one(o, fd, TAS_BIT_SO_RCVLOWAT, &a->rcvlowat);
 	mirror_one(o, fd, TAS_BIT_SO_RCVBUF, &a->rcvbuf);
 	mirror_one(o, fd, TAS_BIT_SO_SNDBUF, &a->sndbuf);
@@ -399,6 +458,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 		if (tas__obj_near(o))
 			tas__settle(o->ss);
 		n = tas__obj_error(o, true);
+		if (!n && kind == TAS_OBJ_CONN)
+			n = (int)atomic_exchange(&tas__block(o)->c.soft_error, 0) & 0xfff;
 		r = give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {
 		r = give_info(o, fd, val, len);

@@ -76,7 +76,7 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 error:
 	/* The service publishes the error, then the flags: one that came after our look at the flags waits for the next look,
 	 * so that ERR is never seen without the HUP that belongs to it. */
-	if ((!live || (flags & TAS_F_RESET) || atomic_load_explicit(&o->so_error, memory_order_relaxed)) &&
+	if ((!live || (flags & (TAS_F_RESET | TAS_F_ERROR)) || atomic_load_explicit(&o->so_error, memory_order_relaxed)) &&
 	    tas__obj_error(o, false))
 		r |= EPOLLERR;
 	if ((atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ERRQUEUE) && tas__errqueue_any(o))

@@ -9,6 +9,8 @@
 #include "abi/tas_extent.h"
 #include "sockets/sock.h"
 
+enum { MAX_RW = 0x7ffff000 }; /* MAX_RW_COUNT */
+
 /* Where received bytes go; base NULL: nowhere (MSG_TRUNC). */
 struct sink {
 	const struct iovec *iov;
@@ -29,9 +31,13 @@ int tas__iov_check(const struct iovec *iov, size_t n, size_t *total)
 		if ((ssize_t)iov[i].iov_len < 0)
 			return -EINVAL;
 		sum += iov[i].iov_len;
-		if (sum > 0x7ffff000)
-			sum = 0x7ffff000; /* MAX_RW_COUNT */
+		if (sum > MAX_RW)
+			sum = MAX_RW;
 	}
+	/* Linux: of a single one, what is beyond the most that a call moves is cut off first */
+	for (size_t i = 0; i < n; i++)
+		if (tas__beyond(iov[i].iov_base, n == 1 && iov[i].iov_len > MAX_RW ? MAX_RW : iov[i].iov_len))
+			return -EFAULT;
 	*total = sum;
 	return 0;
 }
@@ -333,7 +339,7 @@ ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *ad
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
-	r = receive_flags(o, fd, &v, 1, v.iov_len, flags);
+	r = tas__beyond(buf, v.iov_len) ? -EFAULT : receive_flags(o, fd, &v, 1, v.iov_len, flags);
 	if (r >= 0 && addr) {
 		if (tas__wild(len))
 			r = -EFAULT;
@@ -400,7 +406,7 @@ ssize_t tas_read(int fd, void *buf, size_t n)
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
-	r = !n ? 0 : receive(o, fd, &v, 1, v.iov_len, 0); /* Linux: reading nothing never waits */
+	r = tas__beyond(buf, n) ? -EFAULT : !n ? 0 : receive(o, fd, &v, 1, v.iov_len, 0); /* Linux: reading nothing never waits */
 	tas__obj_put(o);
 	return r;
 }

@@ -12,6 +12,7 @@
 enum {
 	PIECE = 128 << 10, /* bytes copied between two hints: the service works on the first while we copy the next */
 	WANT_MAX = 1 << 20,
+	CONTROL_MOST = 1024, /* control data that the kernel has room for in any case */
 };
 
 /* The extent in use: answered by us, with the largest base.  -1: none. */
@@ -187,17 +188,18 @@ static bool may_grow(struct tas_obj *o)
 	return offered_extent(b, &len) >= 0;
 }
 
-/* MSG_MORE is TCP_CORK for one call: the next one without it sends. */
-static void cork(struct tas_block *b, bool more)
+/* MSG_MORE: what was written since the last call without it may wait. */
+static void more_follows(struct tas_block *b, bool more, uint64_t from)
 {
 	uint32_t opts = atomic_load_explicit(&b->a.opts, memory_order_relaxed);
 
-	if (more && !(opts & TAS_O_CORK)) {
-		atomic_store_explicit(&b->a.more, 1, memory_order_relaxed);
-		atomic_fetch_or(&b->a.opts, TAS_O_CORK);
-	} else if (!more && atomic_load_explicit(&b->a.more, memory_order_relaxed)) {
-		atomic_store_explicit(&b->a.more, 0, memory_order_relaxed);
-		atomic_fetch_and(&b->a.opts, ~(uint32_t)TAS_O_CORK);
+	if (__builtin_expect(more == !!(opts & TAS_O_MORE), 1))
+		return;
+	if (more) {
+		atomic_store_explicit(&b->a.more, (uint32_t)from, memory_order_relaxed);
+		atomic_fetch_or(&b->a.opts, TAS_O_MORE);
+	} else {
+		atomic_fetch_and(&b->a.opts, ~(uint32_t)TAS_O_MORE);
 	}
 }
 
@@ -244,7 +246,7 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 			atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed);
 		if ((flags & MSG_OOB) && (size_t)done == left)
 			atomic_store_explicit(&b->a.tx_urg, at, memory_order_relaxed);
-		cork(b, flags & MSG_MORE);
+		more_follows(b, flags & MSG_MORE, written);
 		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
 	} else if (!max) {
 		atomic_store_explicit(&b->a.tx_want, want_of(b, len, left), memory_order_relaxed);
@@ -284,6 +286,8 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 
 		if ((shut & TAS_SHUT_WR) || (f & (TAS_F_TX_EOF | TAS_F_RESET)) || !tas__obj_live(o))
 			return sent ? (ssize_t)sent : broken(o, flags);
+		if ((f & TAS_F_ERROR) && tas__obj_error(o, false)) /* the connection goes on after it */
+			return sent ? (ssize_t)sent : -tas__obj_error(o, true);
 		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
 			if (sent == n)
 				return (ssize_t)sent;
@@ -354,10 +358,22 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 	if (!o)
 		return tas__plain_result(fd, r);
 	r = addr ? tas__addr_check(addr, len) : 0; /* the name means nothing to a connection, but must be one */
+	if (tas__beyond(buf, v.iov_len)) /* Linux: first of all */
+		r = -EFAULT;
 	if (r == 0)
 		r = send_flags(o, fd, &v, 1, v.iov_len, flags);
 	tas__obj_put(o);
 	return r;
+}
+
+/* The kernel copies control data before any protocol sees it, and has room for so much.  Its answer for the backing socket; that this
+ * one is not connected comes later. */
+static int control_too_long(int fd, const struct msghdr *msg)
+{
+	const struct msghdr m = {.msg_control = msg->msg_control, .msg_controllen = msg->msg_controllen};
+	long r = sys3(SYS_sendmsg, fd, SYS_P(&m), MSG_NOSIGNAL | MSG_DONTWAIT);
+
+	return r == -ENOBUFS || r == -EFAULT || r == -ENOMEM ? (int)r : 0;
 }
 
 /* Linux looks at control messages of its socket level, though none means anything to a stream of bytes. */
@@ -382,7 +398,7 @@ static bool may_send(struct tas_obj *o)
 {
 	uint32_t state = atomic_load_explicit(&o->b->s.state, memory_order_acquire);
 
-	return tas__obj_live(o) && (state == TAS_S_ESTABLISHED || state == TAS_S_CLOSE_WAIT);
+	return tas__obj_live(o) && !(atomic_load_explicit(&o->b->a.shut, memory_order_relaxed) & TAS_SHUT_WR) && (state == TAS_S_ESTABLISHED || state == TAS_S_CLOSE_WAIT);
 }
 
 /* Name and vector of a message to a connection. */
@@ -421,6 +437,8 @@ ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 		r = -EINVAL;
 	else
 		r = tas__wild(msg) ? -EFAULT : check_message(msg, &total);
+	if (r == 0 && msg->msg_controllen > CONTROL_MOST)
+		r = control_too_long(fd, msg);
 	if (r == 0 && may_send(o))
 		r = check_control(msg);
 	if (r == 0)
@@ -442,7 +460,7 @@ ssize_t tas_write(int fd, const void *buf, size_t n)
 	} while (!o && again(fd, r));
 	if (!o)
 		return tas__plain_result(fd, r);
-	r = send_iov(o, fd, &v, 1, v.iov_len, 0);
+	r = tas__beyond(buf, n) ? -EFAULT : send_iov(o, fd, &v, 1, v.iov_len, 0);
 	tas__obj_put(o);
 	return r;
 }

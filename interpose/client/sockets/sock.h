@@ -297,11 +297,19 @@ int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, st
 bool tas__listener_revive(struct tas_obj *o, int fd);
 uint32_t tas__bind_flags(int fd);
 
+/* ---- ports.c ---- */
+/* Which ports a connection may take; own: IP_LOCAL_PORT_RANGE.  How many ranges; 0: nobody knows. */
+uint32_t tas__ports(struct tas_port_range to[TAS_PORT_RANGES], uint32_t own);
+uint32_t tas__somaxconn(void);
+
 /* ---- option.c ---- */
 uint32_t tas__opts_of(int fd);
 void tas__opts_mirror(struct tas_obj *o, int fd);
 /* SO_RCVBUF and SO_SNDBUF where the program set them, else 0. */
 void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t *snd);
+/* What a connection needs to know before it begins: as in tas_lock_line. */
+void tas__opts_opening(const struct tas_obj *o, int fd, uint32_t *ip, uint32_t *maxseg, uint32_t *syncnt);
+uint32_t tas__opt_ports(const struct tas_obj *o, int fd); /* IP_LOCAL_PORT_RANGE */
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
 bool tas__opt_touched_linger(const struct tas_obj *o);
 bool tas__opts_touched(const struct tas_obj *o); /* any */
