@@ -82,15 +82,16 @@ static void add(struct ports *p, long from, long to)
 		p->r[least] = (struct tas_port_range){.from = (uint16_t)from, .to = (uint16_t)to};
 }
 
+/* Leaves p as it is when there is no descriptor to be had. */
 static void read_ports(struct ports *p)
 {
 	struct file f;
 	long from, to, lo, hi;
 	char then;
 
-	p->n = 0;
 	if (!file_open(&f, RANGE))
 		return;
+	p->n = 0;
 	from = next_number(&f, &then);
 	to = next_number(&f, &then);
 	sys_close(f.fd);
