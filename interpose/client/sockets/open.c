@@ -200,29 +200,10 @@ int tas_bind(int fd, const struct sockaddr *addr, socklen_t len)
 }
 
 /* ---- listen ---- */
-/* Asked each time: it can be changed, and differs between network namespaces.  Without a number left to open it: as before. */
 static uint32_t clamp_backlog(int backlog)
 {
-<<<<<<< HEAD
-	static _Atomic uint32_t known = 4096;
-	char buf[16] = "";
-	uint32_t max = 0;
-	int fd = (int)sys4(SYS_openat, AT_FDCWD, SYS_P("/proc/sys/net/core/somaxconn"), O_RDONLY | O_CLOEXEC, 0);
-
-	if (fd >= 0) {
-		sys_read(fd, buf, sizeof buf - 1);
-		sys_close(fd);
-	}
-	if (buf[0] >= '0' && buf[0] <= '9') {
-		for (char *c = buf; *c >= '0' && *c <= '9'; c++)
-			max = max * 10 + (uint32_t)(*c - '0');
-		atomic_store(&known, max);
-	}
-	max = atomic_load(&known);
-=======
 	uint32_t max = tas__somaxconn();
 
->>>>>>> aacb921 (wire: TCP_MAXSEG, IP_TOS, IP_TTL, IP_MTU_DISCOVER, TCP_DEFER_ACCEPT, TCP_SYNCNT, TCP_LINGER2, IP_RECVERR and soft errors, ECN as passive side, MSG_MORE as Linux; ports of the namespace; somaxconn, control data, overflowing lengths)
 	return (uint32_t)backlog > max ? max : (uint32_t)backlog;
 }
 
