@@ -128,7 +128,7 @@ def test_more_descriptors_than_allowed_in(x: Pair) -> None:
 # ---- ports ----
 @scenario
 def test_ports_run_out_for_connections(x: Pair) -> None:
-    """Six ports (of an odd number Linux passes one over): the seventh connection to one address has none, another address has them all again."""
+    """Six ports (of an odd number Linux leaves one out): the seventh connection has none, one to elsewhere has."""
     base = next(_ranges)  # a range that no dead connection is left in
     x.sysctl("net.ipv4.ip_local_port_range", f"{base} {base + 5}")
     lfd, port = x.listener(x.p)

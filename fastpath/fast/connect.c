@@ -44,9 +44,11 @@ static uint32_t random_of(uint32_t n)
 }
 
 /*
- * A port from the ranges (n > 0, none empty) that the application's namespace has for that.  As Linux: beginning somewhere, first those of the parity of the lowest one; bind() without a port prefers the others.
+ * A port from the ranges (n > 0, none empty) that the application's namespace has for that.  As Linux: beginning somewhere,
+ * first those of the parity of the lowest one; bind() without a port prefers the others.
  */
-static int ephemeral(struct tas_addr *local, const struct tas_addr *peer, uint64_t netns, const struct tas_port_range *r, uint32_t n)
+static int ephemeral(struct tas_addr *local, const struct tas_addr *peer, uint64_t netns, const struct tas_port_range *r,
+		     uint32_t n)
 {
 	static uint32_t at;
 	uint32_t total = 0;
