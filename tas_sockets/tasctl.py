@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tas_sockets import __version__, _doctor, _paths, _service
+from tas_sockets import __version__, _doctor, _paths, _raw_sites, _service
 from tas_sockets._control import Control, ServiceError, What
 from tas_sockets._exec import exec_program
 
@@ -102,7 +102,25 @@ SYSTEM_CALLS = {
 }  # fmt: skip
 
 
+def _raw_look(args: argparse.Namespace) -> int:
+    found = []
+    for process in _ask(args, What.PROCS):
+        try:
+            found += [{"comm": process["comm"], **f} for f in _raw_sites.of_process(process["pid"])]
+        except OSError:
+            print(f"tasctl: process {process['pid']} cannot be looked at", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found))
+        return 0
+    rows: list[list[object]] = [["Program", "Process", "Object", "Calls", "Made by"]]
+    rows += [[f["comm"], f["pid"], f["object"], f["sites"], "Go" if f["go"] else ""] for f in found]
+    _table(rows, right=frozenset({3}))
+    return 0
+
+
 def raw(args: argparse.Namespace) -> int:
+    if args.look:
+        return _raw_look(args)
     found = _ask(args, What.RAW)
     if args.json:
         print(json.dumps(found))
@@ -173,6 +191,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("-j", "--json", action="store_true", help="as JSON")
         if name == "conns":
             sub.add_argument("-l", "--listening", action="store_true", help="listeners only")
+        if name == "raw":
+            sub.add_argument(
+                "--look", action="store_true", help="which programs on TAS have `syscall` instructions besides libc's"
+            )
         if name in ("conns", "stats"):
             sub.add_argument(
                 "-a", "--all", action="store_true", help="listeners too" if name == "conns" else "zeros too"

@@ -224,6 +224,24 @@ def test_raw_calls_on_tas_sockets_are_reported(how: str, result: list[int], requ
     assert [s["count"] for s in sites] == [4]
 
 
+def test_programs_that_may_make_raw_calls_are_found_without_their_help(request: pytest.FixtureRequest) -> None:
+    service = request.getfixturevalue("service")
+    env = environment("service", request)
+    ours = [[RAW, "hold"], [sys.executable, "-c", UNACTED]]
+    programs = [subprocess.Popen(c, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in ours]
+    try:
+        for program in programs:
+            assert program.stdout
+            assert program.stdout.readline()
+        found = {(f["pid"], Path(f["object"]).name): f for f in tasctl(service, "raw", "--look")}
+        assert found[programs[0].pid, "raw"]["sites"] >= 2
+        assert not found[programs[0].pid, "raw"]["go"]
+        assert not [name for pid, name in found if pid == programs[1].pid]
+    finally:
+        for program in programs:
+            program.communicate()
+
+
 def test_io_uring_is_refused_where_there_is_a_service(request: pytest.FixtureRequest) -> None:
     env = environment("service", request)
     kernel = run([RAW, "ring"])
