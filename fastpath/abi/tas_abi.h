@@ -43,6 +43,7 @@ enum {
 	TAS_SUB_EXCLUSIVE = 1 << 30, /* in a subscription */
 	TAS_SUBS = 6, /* wait sets that can watch one socket without asking the service */
 	TAS_EXT_SLOTS = 2,
+	TAS_MAILS = 64, /* requests through shared memory that a process can have under way */
 	TAS_PROC_MAX = 2048, /* attached processes: ROBUST_LIST_LIMIT of Linux */
 };
 
@@ -281,6 +282,28 @@ struct tas_region_header { /* written by the service before the application maps
 	uint32_t reserved[17];
 };
 
+/*
+ * A request that needs no descriptor: TAS_MSG_CONNECT of a backing socket that the service has seen before (tas_msg_sock.ident),
+ * on whatever the control socket could carry.  A thread takes a slot (FREE to TAKEN by compare-and-swap), fills in the request,
+ * stores POSTED, sets the slot's bit in tas_core_hints.mail, and waits until the service has stored ANSWERED.
+ */
+enum tas_mail_state { TAS_MAIL_FREE = 0, TAS_MAIL_TAKEN, TAS_MAIL_POSTED, TAS_MAIL_ANSWERED };
+
+struct tas_mail {
+	_Alignas(TAS_LINE) _Atomic uint32_t state; /* release by who hands over, acquire by the other */
+	/* 1: the thread sleeps on state.  It stores 1 (seq_cst) and looks at state again; the service stores state (seq_cst) and
+	 * exchanges this to 0. */
+	_Atomic uint32_t sleeping;
+	uint32_t ident;
+	uint32_t flags; /* TAS_BIND_* */
+	struct tas_addr peer;
+	uint32_t opts, rcvbuf, sndbuf; /* as in tas_app_line */
+	int32_t err;                   /* reply: as tas_msg.err */
+	uint32_t id, gen;
+	tas_off_t block;
+	uint32_t reserved[14];
+};
+
 struct tas_core_hints { /* application → one fast-path core */
 	/* 1: the service sleeps or does not poll this process: after hinting, exchange to 0 and write the doorbell eventfd.
 	 * Pairs: producer's seq_cst fetch-or on dirty before its load of this; service's seq_cst store before it looks at
@@ -290,6 +313,7 @@ struct tas_core_hints { /* application → one fast-path core */
 	 * says so, what this process did may not be visible yet; all of it is once a round was completed that began after the
 	 * hint.  Pairs: made odd (seq_cst) before dirty is taken, even (release) after all effects. */
 	_Atomic uint32_t busy;
+	_Atomic uint64_t mail; /* core 0: tas_region.mail by index, posted and not yet looked at; set as dirty is */
 	struct tas_bitmap dirty; /* by socket id: counters, shutdown, claim or options changed */
 };
 
@@ -301,6 +325,7 @@ struct tas_region {
 	_Alignas(4096) _Atomic uint64_t claims[TAS_SOCK_MAX / 64]; /* sockets this process holds a number for */
 	_Alignas(4096) struct tas_ws ws[TAS_WS_MAX];
 	struct tas_bitmap ready[TAS_WS_BITMAPS];
+	struct tas_mail mail[TAS_MAILS];
 };
 
 #define TAS_ASSERT_AT(type, field, at) \
@@ -358,6 +383,9 @@ TAS_ASSERT_AT(tas_block, a, 256);
 TAS_ASSERT_AT(tas_block, c, 384);
 TAS_ASSERT_SIZE(tas_accept_entry, 16);
 TAS_ASSERT_SIZE(tas_ws, 128);
+TAS_ASSERT_SIZE(tas_mail, 128);
+TAS_ASSERT_AT(tas_mail, peer, 16);
+TAS_ASSERT_AT(tas_mail, block, 64);
 TAS_ASSERT_SIZE(tas_region_header, 128);
 TAS_ASSERT_AT(tas_region, alive, 128);
 _Static_assert(sizeof(struct tas_bitmap) == 128 + 512 + 32768, "bitmap levels");

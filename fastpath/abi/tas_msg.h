@@ -71,6 +71,9 @@ enum tas_msg_op {
 	 * (the program runs).  TAS_FALLBACK: no connection of TAS. */
 	TAS_MSG_BRIDGE,
 	TAS_MSG_BRIDGE_CANCEL, /* the exec failed: those that this session asked for are not */
+	/* Forget the identities kept for this process, and take none and no mail from it any more: it is about to confine
+	 * itself, or has changed its network namespace. */
+	TAS_MSG_MAIL_END,
 };
 
 enum tas_admin_what { TAS_ADMIN_STATUS = 1, TAS_ADMIN_CONNS = 2, TAS_ADMIN_STATS = 3, TAS_ADMIN_PROCS = 4,
@@ -102,7 +105,9 @@ struct tas_msg_sock {
 	uint32_t id;
 	uint32_t gen;
 	tas_off_t block;
-	uint32_t flags; /* reserved */
+	/* Reply to CONNECT: name of the backing socket's identity, which the service keeps for this process; 0: none.  With it the
+	 * next connect of that very backing socket needs no descriptor (tas_mail). */
+	uint32_t ident;
 	/* Reply to RESOLVE: memory set that the block lies in.  Not the set known so far: the process was moved there (it
 	 * held no socket), and chunks that it has mapped belong to nobody it talks to. */
 	uint32_t set_id;

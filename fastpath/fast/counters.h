@@ -39,6 +39,7 @@
 	C(app_hints, "hints from applications looked at") \
 	C(app_bad_hints, "hints for sockets that the application does not hold") \
 	C(app_bad_counters, "connections reset because a shared counter made no sense") \
+	C(mails, "connects asked for through shared memory") \
 	C(app_wakeups, "applications woken by eventfd or futex") \
 	C(doorbells, "times an application woke the service") \
 	C(sleeps, "times the fast path went to sleep") \

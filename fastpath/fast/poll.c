@@ -10,6 +10,7 @@
 enum {
 	POLL_IDLE_NS = 1000 * 1000,
 	HINTS_MAX = 128,
+	HINT_ROUNDS = 64,
 	OUTPUT_PER_SOCKET = 32, /* segments */
 	OUTPUT_PER_ROUND = 64,
 };
@@ -99,7 +100,7 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 		tas__sock_unclaimed(b);
 }
 
-unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
+static unsigned drain(struct tas_core *c, struct tas_proc *p)
 {
 	struct tas_core_hints *h = &p->region->core[c->index];
 	uint32_t id[HINTS_MAX], n, round = atomic_load_explicit(&h->busy, memory_order_relaxed);
@@ -118,6 +119,30 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	if (n < HINTS_MAX)
 		atomic_store_explicit(&h->busy, (round | 1) + 1, memory_order_release);
 	return n;
+}
+
+unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
+{
+	uint64_t mail = tas__mail_take(c, p);
+	unsigned n = drain(c, p);
+
+	if (__builtin_expect(!mail, 1))
+		return n;
+	/* what the sender did before it asked (a close, say) comes first */
+	for (unsigned i = 0, more = n; more && i < HINT_ROUNDS; i++)
+		n += more = drain(c, p);
+	tas__mail_answer(c, p, mail);
+	p->lane[c->index].hinted = c->now;
+	tas__wakes_run(c);
+	return n + (unsigned)__builtin_popcountll(mail);
+}
+
+/* Has p said anything that was not looked at? */
+static bool said(const struct tas_core *c, struct tas_proc *p)
+{
+	struct tas_core_hints *h = &p->region->core[c->index];
+
+	return tas_bitmap_any(&h->dirty) || atomic_load_explicit(&h->mail, memory_order_seq_cst);
 }
 
 void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p)
@@ -159,7 +184,7 @@ static void retire_idle(struct tas_core *c)
 		}
 		/* pairs with the producer's look at need_wakeup after its fetch-or */
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 1, memory_order_seq_cst);
-		if (tas_bitmap_any(&p->region->core[c->index].dirty)) {
+		if (said(c, p)) {
 			atomic_store_explicit(&p->region->core[c->index].need_wakeup, 0, memory_order_relaxed);
 			p->lane[c->index].hinted = c->now;
 			q = &p->lane[c->index].next;
@@ -207,7 +232,7 @@ bool tas_core_sleep_begin(struct tas_core *c)
 	tas__wakes_run(c); /* of requests handled since the last round */
 	for (p = c->stack->polled; p; p = p->lane[c->index].next) {
 		atomic_store_explicit(&p->region->core[c->index].need_wakeup, 1, memory_order_seq_cst);
-		if (tas_bitmap_any(&p->region->core[c->index].dirty)) {
+		if (said(c, p)) {
 			tas_core_sleep_end(c);
 			return false;
 		}

@@ -44,3 +44,20 @@ int tas__ident_read(int fd, struct tas_ident *i)
 		return -EOPNOTSUPP;
 	return 0;
 }
+
+uint32_t tas__ident_keep(struct tas_proc *p, const struct tas_ident *i)
+{
+	uint32_t name;
+
+	if (p->mail_ended)
+		return 0;
+	for (unsigned k = 0; k < TAS_IDENTS; k++)
+		if (p->ident[k].name && p->ident[k].is.cookie == i->cookie)
+			return p->ident[k].name;
+	name = ++p->last_ident;
+	if (!name)
+		name = ++p->last_ident;
+	p->ident[name % TAS_IDENTS].name = name;
+	p->ident[name % TAS_IDENTS].is = *i;
+	return name;
+}

@@ -120,6 +120,7 @@ static int fork_prepare(struct tas_request *q)
 		return -ENOMEM;
 	}
 	tas__proc_copy_claims(p, parent);
+	p->mail_ended = parent->mail_ended;
 	reply_attached(q, p, region);
 	return 0;
 }
@@ -362,7 +363,23 @@ static int do_listen(struct tas_request *q)
 
 static int do_connect(struct tas_request *q)
 {
-	return watch_too(q, with_ident(q, tas__op_connect), q->msg.u.connect.flags);
+	struct tas_ident i;
+	int r = tas__ident_read(q->fd[0], &i);
+
+	if (!r)
+		r = tas__op_connect(q->s->proc, &i, &q->msg, &q->rep);
+	if (!r && !(q->msg.u.connect.flags & TAS_BIND_WATCH))
+		q->rep.u.sock.ident = tas__ident_keep(q->s->proc, &i);
+	return watch_too(q, r, q->msg.u.connect.flags);
+}
+
+static int mail_end(struct tas_request *q)
+{
+	struct tas_proc *p = q->s->proc;
+
+	p->mail_ended = true;
+	memset(p->ident, 0, sizeof p->ident);
+	return 0;
 }
 
 static int unlisten(struct tas_request *q)
@@ -454,6 +471,7 @@ static const struct {
 	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED },
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },
+	[TAS_MSG_MAIL_END] = { mail_end, 0, 0, ATTACHED },
 	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };
 

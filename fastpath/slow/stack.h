@@ -81,7 +81,15 @@ struct tas_raw_site {
 	uint32_t nr;
 	bool caught;
 };
-enum { TAS_RAW_SITES = 32 };
+enum { TAS_RAW_SITES = 32, TAS_IDENTS = 64 };
+
+/* Identity of a backing socket, read by the service from a descriptor that an application sent. */
+struct tas_ident {
+	uint64_t cookie; /* SO_COOKIE */
+	uint64_t ino;
+	uint64_t netns; /* SO_NETNS_COOKIE */
+	int domain;     /* AF_INET or AF_INET6 */
+};
 
 struct tas_proc {
 	uint32_t slot;
@@ -104,6 +112,13 @@ struct tas_proc {
 	uint32_t n_ws;
 	struct tas_raw_site raw[TAS_RAW_SITES];
 	uint32_t n_raw;
+	/* backing sockets that this process has shown, by name modulo TAS_IDENTS: for requests by tas_mail */
+	struct {
+		uint32_t name; /* 0: none */
+		struct tas_ident is;
+	} ident[TAS_IDENTS];
+	uint32_t last_ident;
+	bool mail_ended; /* TAS_MSG_MAIL_END, by it or by who it was forked from */
 };
 
 extern struct tas_proc *tas__procs[TAS_PROC_MAX];
@@ -114,14 +129,6 @@ void tas__set_condemn(struct tas_set *s);
 
 /* Does any process (attached or between images) of the socket's set claim it? */
 bool tas__claimed(const struct tas_sock_base *s);
-
-/* Identity of a backing socket, read by the service from a descriptor that an application sent. */
-struct tas_ident {
-	uint64_t cookie; /* SO_COOKIE */
-	uint64_t ino;
-	uint64_t netns; /* SO_NETNS_COOKIE */
-	int domain;     /* AF_INET or AF_INET6 */
-};
 
 /* ---- last-close watch: slow/watch.c.  When the kernel says IN_CLOSE it calls tas__sock_last_close(). ---- */
 int tas__watch_add(struct tas_sock_base *s, int fd); /* 0 or -errno; fd stays the caller's */
@@ -205,6 +212,12 @@ void tas__bridges_exit(void);
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p);
 void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p); /* it rang: look at its hints every round for a while */
 void tas__proc_poll_stop(struct tas_proc *p);  /* it is going away */
+
+/* Keeps the identity of a backing socket that p has shown.  Its name, 0: p gets none. */
+uint32_t tas__ident_keep(struct tas_proc *p, const struct tas_ident *i);
+/* Requests in p's memory (fast/mail.c).  Takes out what is there now; answers it. */
+uint64_t tas__mail_take(struct tas_core *c, struct tas_proc *p);
+void tas__mail_answer(struct tas_core *c, struct tas_proc *p, uint64_t slots);
 
 /* Gauges and listing for admin.c. */
 struct tas_sock_gauges {

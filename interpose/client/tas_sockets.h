@@ -131,6 +131,8 @@ TAS_PUBLIC bool tas_may_hold_sockets(void);
 struct sock_fprog;
 TAS_PUBLIC uint32_t tas_before_filter(const struct sock_fprog *prog);
 TAS_PUBLIC void tas_filter_set(uint32_t forbidden);
+/* Before the process confines itself: it asks the service for nothing more through shared memory. */
+TAS_PUBLIC void tas_confining(void);
 /* A thread went to another network namespace (setns, unshare), or the process to another user. */
 TAS_PUBLIC void tas_identity_changed(bool netns);
 /* A handler of the program is about to run on this thread; interrupts: it was installed without SA_RESTART.

@@ -18,7 +18,11 @@ static uint32_t before(const void *prog)
 int tas__w_prctl(int op, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 {
 	uint32_t forbids = op == PR_SET_SECCOMP && a == SECCOMP_MODE_FILTER ? before((const void *)b) : 0;
-	int r = tas__real.prctl(op, a, b, c, d);
+	int r;
+
+	if (op == PR_SET_SECCOMP && a == SECCOMP_MODE_STRICT && !tas__passive())
+		tas_confining();
+	r = tas__real.prctl(op, a, b, c, d);
 
 	if (r == 0)
 		tas_filter_set(forbids);

@@ -105,6 +105,8 @@ void tas__session_died(struct tas_session *ss);
 int tas__rpc(struct tas_session *ss, struct tas_msg *m, const int *fds, unsigned n_fds, int *in, unsigned *n_in);
 /* The same, with rep.err folded into the result. */
 int tas__ask(struct tas_session *ss, struct tas_msg *m, uint16_t op, const int *fds, unsigned n_fds);
+/* TAS_MSG_CONNECT by mail, of a backing socket whose name is in request->ident.  As tas__ask(); -ESTALE: ask by message. */
+int tas__mail_connect(struct tas_session *ss, const struct tas_mail *request, struct tas_msg_sock *sock);
 /* Message without reply. */
 int tas__tell(int ctl, struct tas_msg *m, uint16_t op);
 int tas__tell_fd(int ctl, struct tas_msg *m, uint16_t op, int fd);

@@ -56,13 +56,14 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 {
 	struct tas_msg_sock sock;
 	struct tas_obj *c;
+	uint32_t ident;
 	uint64_t mask;
 	int fd, r;
 
 	if (!tas__obj_live(o) || !tas__rx_avail(o->b) || (atomic_load(&o->b->a.shut) & TAS_SHUT_RD))
 		return NOTHING;
 	mask = tas__table_lock();
-	fd = tas__pool_take(o->b->s.family, flags);
+	fd = tas__pool_take(o->b->s.family, flags, &ident);
 	if (fd == -ENOENT)
 		fd = sys_socket(o->b->s.family, SOCK_STREAM | flags, 0);
 	r = fd < 0 ? fd : pop(o, &sock);
@@ -81,6 +82,7 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	}
 	atomic_store(&c->flags, TAS_OF_BOUND | TAS_OF_CONNECTED);
 	atomic_store(&c->active, tas__tsc());
+	atomic_store(&c->ident, ident);
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 	if (tas__opts_touched(o))
 		tas__opts_inherit(o, from, c, fd);

@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "abi/tas_options.h"
 #include "sockets/sock.h"
 
 static int int_opt(int fd, int level, int name)
@@ -28,8 +29,10 @@ static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr
 	uint64_t mask;
 	unsigned n;
 
-	if (r < 0 && r != -EINPROGRESS && r != -EINTR && r != -EALREADY && r != -EISCONN)
+	if (r < 0 && r != -EINPROGRESS && r != -EINTR && r != -EALREADY && r != -EISCONN) {
+		atomic_fetch_or(&o->flags, TAS_OF_MARKED); /* it may have an address now */
 		return r;
+	}
 	atomic_store(&o->so_error, 0);
 	mask = tas__table_lock();
 	tas__ep_became_kernel(o);
@@ -38,6 +41,13 @@ static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr
 	while (n--)
 		tas__obj_put(o);
 	return r;
+}
+
+static uint32_t nonblock_of(const struct tas_obj *o, int fd)
+{
+	int blocks = tas__obj_own(o) ? atomic_load(&o->blocks) : -1;
+
+	return blocks < 0 ? (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK) : blocks ? 0 : O_NONBLOCK;
 }
 
 static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, const struct tas_msg_sock *sock)
@@ -50,13 +60,14 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 	if (r == 0) {
 		if (atomic_load(&o->flags) & TAS_OF_BOUND) /* by bind() */
 			atomic_fetch_or(&o->flags, TAS_OF_MARKED);
-		tas__app_store(o, c.nonblock, (uint32_t)(sys_fcntl(fd, F_GETFL, 0) & O_NONBLOCK));
+		tas__app_store(o, c.nonblock, nonblock_of(o, fd));
 		if (tas__opts_touched(o)) {
 			tas__opts_mirror(o, fd);
 			tas__opts_peek(o, fd);
 		}
 		atomic_store(&o->so_error, 0);
 		atomic_store(&o->active, tas__tsc());
+		atomic_store(&o->ident, sock->ident);
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));
 		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
@@ -112,7 +123,8 @@ static struct tas_obj *start_over(struct tas_obj *o, int fd)
 	if (!by)
 		return NULL;
 	tas__opts_touch(by, o);
-	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC));
+	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC | TAS_OF_MARKED));
+	atomic_store(&by->ident, atomic_load(&o->ident));
 	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
 	return by;
 }
@@ -165,6 +177,7 @@ static int settle_attempt(struct tas_obj *o, int fd, int r)
  * would wait for itself.
  */
 _Atomic uint32_t tas__connecting;
+static _Atomic uint32_t awaiting; /* threads that wait for an answer */
 
 static bool asking_begin(struct tas_obj *o, uint64_t *mask)
 {
@@ -181,7 +194,8 @@ static void asking_end(struct tas_obj *o, uint64_t mask)
 {
 	atomic_fetch_and(&o->flags, ~(uint32_t)TAS_OF_CONNECTING);
 	atomic_fetch_sub(&tas__connecting, 1);
-	sys_futex(&o->flags, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
+	if (atomic_load(&awaiting)) /* after the flag was taken back: who counts itself later sees that */
+		sys_futex(&o->flags, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL);
 	tas__signals_restore(mask);
 }
 
@@ -189,27 +203,52 @@ void tas__connect_await(struct tas_obj *o)
 {
 	uint32_t f;
 
+	atomic_fetch_add(&awaiting, 1);
 	while ((f = atomic_load(&o->flags)) & TAS_OF_CONNECTING)
 		sys_futex(&o->flags, FUTEX_WAIT_PRIVATE, f, NULL);
+	atomic_fetch_sub(&awaiting, 1);
 }
 
 /*
  * A backing socket that is used again (pool.c) may still be that of the connection before, which another thread is about to
  * give up (it looked at an epoll member, say): EISCONN, which no unconnected socket hears for another reason.
  */
-static int ask_to_connect(struct tas_session *ss, struct tas_msg *m, int fd)
+static int ask_to_connect(struct tas_session *ss, const struct tas_obj *o, struct tas_msg *m, int fd)
 {
 	const struct tas_msg question = *m;
+	const struct tas_mail mail = {
+		.ident = tas__obj_own(o) && !(m->u.connect.flags & TAS_BIND_BOUND) ? atomic_load(&o->ident) : 0,
+		.flags = m->u.connect.flags, .peer = m->u.connect.peer, .opts = m->u.connect.opts,
+		.rcvbuf = m->u.connect.rcvbuf, .sndbuf = m->u.connect.sndbuf,
+	};
+	bool by_mail = mail.ident;
 	int r = -EISCONN;
 
 	for (int i = 0; i < 1000; i++) {
 		*m = question;
-		r = tas__ask(ss, m, TAS_MSG_CONNECT, &fd, 1);
-		if (r != -EISCONN)
+		r = by_mail ? tas__mail_connect(ss, &mail, &m->u.sock) : tas__ask(ss, m, TAS_MSG_CONNECT, &fd, 1);
+		if (r == -ESTALE)
+			by_mail = false;
+		else if (r != -EISCONN)
 			break;
-		sys0(SYS_sched_yield);
+		else
+			sys0(SYS_sched_yield);
 	}
 	return r;
+}
+
+/* As tas__bind_flags(), for a connect: what was never set is not asked for. */
+static uint32_t connect_flags(const struct tas_obj *o, int fd)
+{
+	if (!tas__obj_own(o))
+		return tas__bind_flags(fd);
+	return (tas__opts_flag(o, fd, TAS_BIT_SO_REUSEADDR) ? TAS_BIND_REUSEADDR : 0) |
+	       (tas__opts_flag(o, fd, TAS_BIT_SO_REUSEPORT) ? TAS_BIND_REUSEPORT : 0);
+}
+
+static int family_of(const struct tas_obj *o, int fd)
+{
+	return o->family ? o->family : int_opt(fd, SOL_SOCKET, SO_DOMAIN);
 }
 
 static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
@@ -222,7 +261,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	/* of the connect before, which did not wait for it; other errors end with the next connection */
 	if (atomic_compare_exchange_strong(&o->so_error, &err, 0))
 		return -ECONNREFUSED;
-	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != int_opt(fd, SOL_SOCKET, SO_DOMAIN))
+	if (tas__addr_in(addr, len, &m.u.connect.peer) < 0 || addr->sa_family != family_of(o, fd))
 		return connect_raw(fd, addr, len); /* AF_UNSPEC, and what the kernel refuses */
 	if (addr->sa_family == AF_INET6 && m.u.connect.peer.family == AF_INET && int_opt(fd, IPPROTO_IPV6, IPV6_V6ONLY))
 		return connect_raw(fd, addr, len); /* a mapped address: ENETUNREACH */
@@ -233,11 +272,14 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		return err;
 	if (!ss)
 		return connect_kernel(o, fd, addr, len);
-	tas__addr_local(fd, &m.u.connect.local);
-	m.u.connect.flags = tas__bind_flags(fd) | (tas__trusted ? 0 : TAS_BIND_WATCH);
+	if (!tas__obj_own(o) || (atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_MARKED)))
+		tas__addr_local(fd, &m.u.connect.local);
+	else
+		m.u.connect.local.family = (uint16_t)addr->sa_family;
+	m.u.connect.flags = connect_flags(o, fd) | (tas__trusted ? 0 : TAS_BIND_WATCH);
 	if (m.u.connect.local.port)
 		m.u.connect.flags |= TAS_BIND_BOUND;
-	m.u.connect.opts = tas__opts_touched(o) ? tas__opts_of(fd) : 0;
+	m.u.connect.opts = tas__opts_now(o, fd);
 	tas__opts_buffers(o, fd, &m.u.connect.rcvbuf, &m.u.connect.sndbuf);
 	tas__opts_opening(o, fd, &m.u.connect.ip, &m.u.connect.maxseg, &m.u.connect.syncnt);
 	if (!m.u.connect.local.port)
@@ -247,7 +289,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		tas__connect_await(o);
 		return tas_connect(fd, addr, len);
 	}
-	r = ask_to_connect(ss, &m, fd);
+	r = ask_to_connect(ss, o, &m, fd);
 	if (r == 0)
 		r = become_connection(o, fd, ss, &m.u.sock);
 	else if (r == TAS_FALLBACK || !tas__alive(ss))

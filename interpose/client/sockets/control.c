@@ -74,11 +74,10 @@ static void mirror_nonblock(int fd)
 
 	if (!o)
 		return;
-	if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN) {
-		fl = sys_fcntl(fd, F_GETFL, 0);
-		if (fl >= 0)
-			tas__app_store(o, c.nonblock, (uint32_t)(fl & O_NONBLOCK));
-	}
+	fl = sys_fcntl(fd, F_GETFL, 0);
+	atomic_store(&o->blocks, fl < 0 ? -1 : !(fl & O_NONBLOCK));
+	if (fl >= 0 && atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN)
+		tas__app_store(o, c.nonblock, (uint32_t)(fl & O_NONBLOCK));
 	tas__obj_put(o);
 }
 

@@ -48,6 +48,9 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	atomic_store(&o->number, 0);
 	o->ss = NULL;
 	o->items = NULL;
+	atomic_store(&o->ident, 0);
+	o->family = 0;
+	atomic_store(&o->blocks, -1);
 	o->backlog = 0;
 	atomic_store(&o->flags, 0);
 	atomic_store(&o->so_error, 0);

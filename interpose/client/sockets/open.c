@@ -43,6 +43,7 @@ int tas_socket(int domain, int type, int protocol)
 		   (protocol == 0 || protocol == IPPROTO_TCP);
 	struct tas_dropped old = { NULL, NULL };
 	struct tas_obj *o;
+	uint32_t ident;
 	uint64_t mask;
 	bool noted;
 	int fd;
@@ -50,10 +51,15 @@ int tas_socket(int domain, int type, int protocol)
 	if (!tcp)
 		return untracked(sys_socket(domain, type, protocol));
 	mask = tas__table_lock();
-	fd = tas__pool_take(domain, type);
+	fd = tas__pool_take(domain, type, &ident);
 	if (fd == -ENOENT)
 		fd = sys_socket(domain, type, protocol);
 	o = fd < 0 ? NULL : tas__obj_new(TAS_OBJ_PLAIN);
+	if (o) {
+		atomic_store(&o->ident, ident);
+		o->family = domain;
+		atomic_store(&o->blocks, !(type & SOCK_NONBLOCK));
+	}
 	noted = o && tas__number_set(fd, TAS_FD_PLAIN, o, &old) == 0;
 	tas__table_unlock(mask);
 	tas__drop_done(old);
@@ -303,6 +309,7 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 	r = TAS_FALLBACK;
 	if (ss) {
 		r = bind_ephemeral(fd);
+		atomic_fetch_or(&o->flags, TAS_OF_MARKED); /* it may have an address now */
 		if (r == 0)
 			r = tas__listener_register(o, fd, ss, &sock);
 	}

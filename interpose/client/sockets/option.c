@@ -55,6 +55,18 @@ static const struct {
 	{SOL_SOCKET, SO_BINDTOIFINDEX, TAS_BIT_SO_BINDTODEVICE},
 };
 
+/* Those whose value is kept in tas_obj.flags_*: asking the kernel costs more than all else that a short connection does. */
+static const uint8_t flag_bits[] = {TAS_BIT_TCP_NODELAY, TAS_BIT_SO_REUSEADDR, TAS_BIT_SO_KEEPALIVE, TAS_BIT_TCP_CORK,
+				    TAS_BIT_SO_OOBINLINE, TAS_BIT_SO_REUSEPORT};
+
+static int flag_index(int bit)
+{
+	for (unsigned i = 0; i < sizeof flag_bits; i++)
+		if (flag_bits[i] == bit)
+			return (int)i;
+	return -1;
+}
+
 /* The bits that TAS does not act on. */
 static const uint64_t stored[TAS_OPTION_WORDS] = {
 #define BIT(bit, effect, word) | ((effect) == STORED && (bit) / 64 == (word) ? 1ull << (bit) % 64 : 0)
@@ -96,6 +108,8 @@ bool tas__opts_touched(const struct tas_obj *o)
 
 void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as)
 {
+	atomic_store_explicit(&o->flags_known, 0, memory_order_relaxed);
+	atomic_store_explicit(&o->flags_on, 0, memory_order_relaxed);
 	for (int w = 0; w < TAS_OPTION_WORDS; w++)
 		atomic_store_explicit(&o->touched[w], as ? atomic_load_explicit(&as->touched[w], memory_order_relaxed) : 0,
 				      memory_order_relaxed);
@@ -160,6 +174,40 @@ uint32_t tas__opts_of(int fd)
 	       (int_opt(fd, SOL_SOCKET, SO_OOBINLINE) ? TAS_O_OOBINLINE : 0);
 }
 
+bool tas__opts_flag(const struct tas_obj *o, int fd, int bit)
+{
+	int i = flag_index(bit);
+
+	if (!touched(o, bit))
+		return false;
+	if (i >= 0 && tas__obj_own(o) && (atomic_load_explicit(&o->flags_known, memory_order_relaxed) >> i & 1))
+		return atomic_load_explicit(&o->flags_on, memory_order_relaxed) >> i & 1;
+	return int_opt(fd, opts[bit].level, opts[bit].name) != 0;
+}
+
+static void flag_set(struct tas_obj *o, int bit, bool on)
+{
+	int i = flag_index(bit);
+
+	if (i < 0)
+		return;
+	if (on)
+		atomic_fetch_or(&o->flags_on, 1u << i);
+	else
+		atomic_fetch_and(&o->flags_on, ~(1u << i));
+	atomic_fetch_or(&o->flags_known, 1u << i);
+}
+
+uint32_t tas__opts_now(const struct tas_obj *o, int fd)
+{
+	if (!tas__opts_touched(o))
+		return 0;
+	return (tas__opts_flag(o, fd, TAS_BIT_TCP_NODELAY) ? TAS_O_NODELAY : 0) |
+	       (tas__opts_flag(o, fd, TAS_BIT_TCP_CORK) ? TAS_O_CORK : 0) |
+	       (tas__opts_flag(o, fd, TAS_BIT_SO_KEEPALIVE) ? TAS_O_KEEPALIVE : 0) |
+	       (tas__opts_flag(o, fd, TAS_BIT_SO_OOBINLINE) ? TAS_O_OOBINLINE : 0);
+}
+
 bool tas__opt_device(const struct tas_obj *o, int fd)
 {
 	return touched(o, TAS_BIT_SO_BINDTODEVICE) && int_opt(fd, SOL_SOCKET, SO_BINDTOIFINDEX) > 0;
@@ -174,7 +222,7 @@ void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t 
 /* What was never set has the value that it began with, in the block as well: 0. */
 static uint32_t flag_of(const struct tas_obj *o, int fd, int bit, uint32_t flag)
 {
-	return touched(o, bit) && int_opt(fd, opts[bit].level, opts[bit].name) ? flag : 0;
+	return tas__opts_flag(o, fd, bit) ? flag : 0;
 }
 
 static int opt_of(const struct tas_obj *o, int fd, int bit)
@@ -360,6 +408,8 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 		atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 	if (i >= 0) {
 		atomic_fetch_or(&o->touched[i / 64], 1ull << i % 64);
+		if (len >= sizeof(int))
+			flag_set(o, i, *(const int *)val);
 		if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN && tas__obj_live(o))
 			take_up(o, fd, i, val);
 	}

@@ -56,14 +56,17 @@ void tas_identity_changed(bool netns)
 	ended |= netns;
 	tas__pool_empty();
 	tas__table_unlock(mask);
+	if (netns)
+		tas_confining();
 }
 
-int tas__pool_take(int domain, int flags)
+int tas__pool_take(int domain, int flags, uint32_t *ident)
 {
 	unsigned *n = &n_kept[domain == AF_INET6];
 	struct tas_kept *k = &kept[domain == AF_INET6][*n - 1];
 	int fd;
 
+	*ident = 0;
 	if (*n && inode_of(k->fd) != k->ino)
 		tas__pool_empty();
 	if (!*n)
@@ -72,6 +75,7 @@ int tas__pool_take(int domain, int flags)
 	if (fd < 0)
 		return fd; /* EMFILE, as socket() would say */
 	--*n;
+	*ident = k->ident;
 	tas__internal_close(k->fd);
 	tas__opts_undo(k->touched, fd);
 	if (k->nonblock != !!(flags & SOCK_NONBLOCK))
@@ -113,7 +117,7 @@ bool tas__pool_move(struct tas_obj *o, int fd, struct tas_kept *k)
 	if (sys_fstat(fd, &st) < 0 || st.st_mode != AS_MADE)
 		return false; /* fchmod() */
 	*k = (struct tas_kept){ .fd = tas__internal_fd(fd), .v6 = v6, .nonblock = flags & O_NONBLOCK, .emptied = emptied,
-				.ino = st.st_ino };
+				.ident = atomic_load(&o->ident), .ino = st.st_ino };
 	if (k->fd == fd) { /* there was no number above it */
 		tas__set_state(fd, TAS_FD_UNKNOWN);
 		return false;

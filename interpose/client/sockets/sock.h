@@ -47,7 +47,12 @@ struct tas_obj {
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
+	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
+	_Atomic uint32_t flags_known, flags_on;
 	_Atomic uint64_t touched[2]; /* options that were set: enum tas_option_bit */
+	_Atomic uint32_t ident; /* of the backing socket: tas_msg_sock.ident; 0: none */
+	int family; /* PLAIN, of tas_socket(): AF_INET or AF_INET6; 0: ask */
+	_Atomic int blocks; /* PLAIN, of tas_socket(): 1 blocking, 0 O_NONBLOCK; -1: ask */
 	_Atomic uint64_t timeout[2]; /* SO_SNDTIMEO, SO_RCVTIMEO in ns, as a seccomp filter found them that forbids asking */
 	_Atomic bool no_space; /* a writer or poll was refused since SIGIO told of room */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
@@ -108,11 +113,12 @@ static inline struct tas_obj *tas__conn_get(int fd);
 
 /* ---- pool.c: backing sockets that are used again; under the table lock ---- */
 /* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), -EMFILE …, or -ENOENT: none is kept, make one. */
-int tas__pool_take(int domain, int flags);
+int tas__pool_take(int domain, int flags, uint32_t *ident);
 struct tas_kept {
 	int fd;
 	bool v6, nonblock;
 	uint32_t emptied;
+	uint32_t ident; /* tas_obj.ident */
 	uint64_t touched[2]; /* options to put back: enum tas_option_bit */
 	uint64_t ino;	     /* a program that closes numbers by raw system calls may have put something else there */
 };
@@ -296,6 +302,11 @@ int tas__listener_register(struct tas_obj *o, int fd, struct tas_session *ss, st
  */
 bool tas__listener_revive(struct tas_obj *o, int fd);
 uint32_t tas__bind_flags(int fd);
+/* Nobody but this process, whose calls all pass by here, has had its hands on the backing socket. */
+static inline bool tas__obj_own(const struct tas_obj *o)
+{
+	return tas__trusted && !(atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_SHARED);
+}
 
 /* ---- ports.c ---- */
 /* Which ports a connection may take; own: IP_LOCAL_PORT_RANGE.  How many ranges; 0: nobody knows. */
@@ -304,6 +315,8 @@ uint32_t tas__somaxconn(void);
 
 /* ---- option.c ---- */
 uint32_t tas__opts_of(int fd);
+uint32_t tas__opts_now(const struct tas_obj *o, int fd); /* the same, of a PLAIN socket, with as few questions as possible */
+bool tas__opts_flag(const struct tas_obj *o, int fd, int bit);
 void tas__opts_mirror(struct tas_obj *o, int fd);
 /* SO_RCVBUF and SO_SNDBUF where the program set them, else 0. */
 void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t *snd);

@@ -239,7 +239,18 @@ void tas__note_received(const struct msghdr *m)
 	each_right(m, forget_right, NULL);
 }
 
-/* ---- seccomp ---- */
+/* ---- seccomp, namespaces ---- */
+void tas_confining(void)
+{
+	struct tas_session *ss = tas__session_get();
+	struct tas_msg m = {0};
+
+	if (!ss)
+		return;
+	tas__ask(ss, &m, TAS_MSG_MAIL_END, NULL, 0);
+	tas__session_put(ss);
+}
+
 uint32_t tas_before_filter(const struct sock_fprog *prog)
 {
 	uint32_t forbidden = tas__filter_forbids(prog), high = atomic_load(&tas__high);
@@ -260,6 +271,8 @@ uint32_t tas_before_filter(const struct sock_fprog *prog)
 	}
 	if (tas__waiter_get(ss, false, &w) == 0) /* it stays open */
 		tas__waiter_put(&w);
+	if (forbidden & (1u << TAS_MAY_ASK | 1u << TAS_MAY_OPEN))
+		tas_confining(); /* what it cannot ask for by system calls it cannot ask for by memory either */
 	tas__session_put(ss);
 	return forbidden;
 }
