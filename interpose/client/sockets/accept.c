@@ -51,19 +51,27 @@ static int pop(struct tas_obj *o, struct tas_msg_sock *sock)
 	return NOTHING;
 }
 
+/* A number that is not needed after all. */
+static void give_back(struct tas_kept *k, int fd)
+{
+	sys_close(fd);
+	if (k)
+		tas__pool_add(k);
+}
+
 /* A TAS connection from the queue: number, NOTHING, or -errno. */
 static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *addr, socklen_t *len)
 {
 	struct tas_msg_sock sock;
 	struct tas_obj *c;
-	uint32_t ident;
+	struct tas_kept *kept = NULL;
 	uint64_t mask;
 	int fd, r;
 
 	if (!tas__obj_live(o) || !tas__rx_avail(o->b) || (atomic_load(&o->b->a.shut) & TAS_SHUT_RD))
 		return NOTHING;
 	mask = tas__table_lock();
-	fd = tas__pool_take(o->b->s.family, flags, &ident);
+	fd = tas__pool_take(o->b->s.family, flags, &kept);
 	if (fd == -ENOENT)
 		fd = sys_socket(o->b->s.family, SOCK_STREAM | flags, 0);
 	r = fd < 0 ? fd : pop(o, &sock);
@@ -71,18 +79,20 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	if (fd < 0)
 		return fd; /* EMFILE: the connection stays in the queue */
 	if (r) {
-		sys_close(fd);
+		give_back(kept, fd);
 		return r;
 	}
 	c = tas__obj_from(o->ss, &sock, TAS_OBJ_CONN);
 	if (!c) { /* its memory cannot be mapped: the peer sees a close */
 		tas__claim_drop(o->ss, o->b, sock.id);
-		sys_close(fd);
+		give_back(kept, fd);
 		return -ENOMEM;
 	}
 	atomic_store(&c->flags, TAS_OF_BOUND | TAS_OF_CONNECTED);
 	atomic_store(&c->active, tas__tsc());
-	atomic_store(&c->ident, ident);
+	atomic_store(&c->blocks, !(flags & SOCK_NONBLOCK));
+	if (kept)
+		tas__pool_lend(kept, c);
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 	if (tas__opts_touched(o))
 		tas__opts_inherit(o, from, c, fd);

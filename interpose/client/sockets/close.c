@@ -56,7 +56,7 @@ static int close_number(int fd, bool keep)
 {
 	uint8_t st = tas__state(fd);
 	struct tas_dropped d = {NULL, NULL};
-	struct tas_kept k;
+	struct tas_kept *k;
 	struct tas_obj *o;
 	uint64_t mask;
 	int r = 0;
@@ -79,13 +79,13 @@ static int close_number(int fd, bool keep)
 	}
 	mask = tas__table_lock();
 	d = tas__number_drop(fd, TAS_FD_UNKNOWN);
-	keep = keep && tas__pool_move(d.o, fd, &k);
-	if (!keep)
+	k = keep ? tas__pool_return(d.o, fd) : NULL;
+	if (!k)
 		r = sys_close(fd);
 	tas__table_unlock(mask);
 	tas__drop_done(d);
-	if (keep)
-		tas__pool_add(&k);
+	if (k)
+		tas__pool_add(k);
 	return r;
 }
 

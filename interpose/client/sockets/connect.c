@@ -25,10 +25,12 @@ static int connect_raw(int fd, const struct sockaddr *addr, socklen_t len)
 /* The kernel's connection from now on; after a failure (not one that is still under way) it may be tried again. */
 static int connect_kernel(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
 {
-	int r = connect_raw(fd, addr, len);
 	uint64_t mask;
 	unsigned n;
+	int r;
 
+	tas__opts_settle(o, fd);
+	r = connect_raw(fd, addr, len);
 	if (r < 0 && r != -EINPROGRESS && r != -EINTR && r != -EALREADY && r != -EISCONN) {
 		atomic_fetch_or(&o->flags, TAS_OF_MARKED); /* it may have an address now */
 		return r;
@@ -125,6 +127,13 @@ static struct tas_obj *start_over(struct tas_obj *o, int fd)
 	tas__opts_touch(by, o);
 	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC | TAS_OF_MARKED));
 	atomic_store(&by->ident, atomic_load(&o->ident));
+	atomic_store(&by->latent, atomic_load(&o->latent));
+	mask = tas__table_lock();
+	by->kept = o->kept;
+	if (by->kept)
+		by->kept->owner = by;
+	o->kept = NULL;
+	tas__table_unlock(mask);
 	tas__obj_replace(o, by, TAS_FD_PLAIN, fd);
 	return by;
 }

@@ -49,6 +49,8 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	o->ss = NULL;
 	o->items = NULL;
 	atomic_store(&o->ident, 0);
+	atomic_store(&o->latent, 0);
+	o->kept = NULL;
 	o->family = 0;
 	atomic_store(&o->blocks, -1);
 	o->backlog = 0;
@@ -93,6 +95,7 @@ static void obj_release(struct tas_obj *o)
 	uint32_t number = atomic_load(&o->number);
 
 	tas__ep_forget(o);
+	tas__pool_part(o);
 	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
 		tas__async_forget(o);
 	/* closed behind our back, the socket is gone, and its id may be another's */
@@ -495,7 +498,8 @@ static uint64_t fork_mask;
 void tas_fork_prepare(void)
 {
 	fork_mask = tas__table_lock();
-	tas__pool_empty();
+	tas__opts_settle_all();
+	tas__pool_fork();
 	tas__ep_fork_prepare();
 	tas__fork_prepare();
 }

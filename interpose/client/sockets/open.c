@@ -43,7 +43,7 @@ int tas_socket(int domain, int type, int protocol)
 		   (protocol == 0 || protocol == IPPROTO_TCP);
 	struct tas_dropped old = { NULL, NULL };
 	struct tas_obj *o;
-	uint32_t ident;
+	struct tas_kept *kept = NULL;
 	uint64_t mask;
 	bool noted;
 	int fd;
@@ -51,12 +51,13 @@ int tas_socket(int domain, int type, int protocol)
 	if (!tcp)
 		return untracked(sys_socket(domain, type, protocol));
 	mask = tas__table_lock();
-	fd = tas__pool_take(domain, type, &ident);
+	fd = tas__pool_take(domain, type, &kept);
 	if (fd == -ENOENT)
 		fd = sys_socket(domain, type, protocol);
 	o = fd < 0 ? NULL : tas__obj_new(TAS_OBJ_PLAIN);
 	if (o) {
-		atomic_store(&o->ident, ident);
+		if (kept)
+			tas__pool_lend(kept, o);
 		o->family = domain;
 		atomic_store(&o->blocks, !(type & SOCK_NONBLOCK));
 	}
@@ -141,6 +142,7 @@ static int bind_with_service(struct tas_obj *o, int fd, const struct sockaddr *a
 	bool freely = false, any_port = false;
 	int r = 0;
 
+	tas__opts_settle(o, fd);
 	/* what the kernel refuses by itself, it may */
 	if (tas__addr_in(addr, len, &m.u.bind.local) == 0 && addr->sa_family == int_opt(fd, SOL_SOCKET, SO_DOMAIN))
 		tas__session_attach(&ss);
@@ -305,6 +307,7 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 
 	if (err)
 		return err;
+	tas__opts_settle(o, fd);
 	o->backlog = backlog;
 	r = TAS_FALLBACK;
 	if (ss) {

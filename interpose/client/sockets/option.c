@@ -59,6 +59,9 @@ static const struct {
 static const uint8_t flag_bits[] = {TAS_BIT_TCP_NODELAY, TAS_BIT_SO_REUSEADDR, TAS_BIT_SO_KEEPALIVE, TAS_BIT_TCP_CORK,
 				    TAS_BIT_SO_OOBINLINE, TAS_BIT_SO_REUSEPORT};
 
+/* Of these, those that pool.c leaves in a backing socket: setting one is never refused, whatever else is set. */
+enum { LATENT = 5 };
+
 static int flag_index(int bit)
 {
 	for (unsigned i = 0; i < sizeof flag_bits; i++)
@@ -126,36 +129,55 @@ bool tas__opt_touched_linger(const struct tas_obj *o)
 	return touched(o, TAS_BIT_SO_LINGER);
 }
 
-/* Options that begin as 0 and are put back to it. */
-static const uint64_t undoable[TAS_OPTION_WORDS] = {
-#define WORD(bit, word) ((bit) / 64 == (word) ? 1ull << (bit) % 64 : 0)
-#define WORDS(word) \
-	WORD(TAS_BIT_TCP_NODELAY, word) | WORD(TAS_BIT_SO_REUSEADDR, word) | WORD(TAS_BIT_SO_KEEPALIVE, word) | \
-		WORD(TAS_BIT_TCP_CORK, word) | WORD(TAS_BIT_SO_OOBINLINE, word)
-	WORDS(0),
-	WORDS(1),
-#undef WORDS
-#undef WORD
-};
-
 bool tas__opts_can_undo(const struct tas_obj *o)
 {
+	uint32_t known = atomic_load_explicit(&o->flags_known, memory_order_relaxed);
+	uint64_t can[TAS_OPTION_WORDS] = { 0 };
+
+	for (int i = 0; i < LATENT; i++)
+		if (known >> i & 1)
+			can[flag_bits[i] / 64] |= 1ull << flag_bits[i] % 64;
 	for (int w = 0; w < TAS_OPTION_WORDS; w++)
-		if (atomic_load_explicit(&o->touched[w], memory_order_relaxed) & ~undoable[w])
+		if (atomic_load_explicit(&o->touched[w], memory_order_relaxed) & ~can[w])
 			return false;
 	return true;
 }
 
-void tas__opts_undo(const uint64_t set[2], int fd)
+static void settle_one(struct tas_obj *o, int fd, int bit)
 {
 	const int zero = 0;
+	int i = flag_index(bit);
 
-	for (int w = 0; w < TAS_OPTION_WORDS; w++)
-		for (uint64_t left = set[w]; left; left &= left - 1) {
-			const struct opt *opt = &opts[w * 64 + __builtin_ctzll(left)];
+	if (i >= 0 && i < LATENT && (atomic_fetch_and(&o->latent, ~(1u << i)) >> i & 1))
+		sys_setsockopt(fd, opts[bit].level, opts[bit].name, &zero, sizeof zero);
+}
 
-			sys_setsockopt(fd, opt->level, opt->name, &zero, sizeof zero);
-		}
+void tas__opts_settle(struct tas_obj *o, int fd)
+{
+	for (uint32_t left = atomic_load_explicit(&o->latent, memory_order_relaxed); left; left &= left - 1)
+		settle_one(o, fd, flag_bits[__builtin_ctz(left)]);
+}
+
+void tas__opts_settle_all(void)
+{
+	uint32_t high = atomic_load(&tas__high);
+
+	for (uint32_t fd = 0; fd < high; fd++) {
+		uint8_t st = tas__state((int)fd);
+		struct tas_entry *e = st == TAS_FD_TAS || st == TAS_FD_PLAIN ? tas__entry((int)fd) : NULL;
+		struct tas_obj *o = e ? atomic_load(&e->p) : NULL;
+
+		if (o)
+			tas__opts_settle(o, (int)fd);
+	}
+}
+
+/* Option `bit` becomes on in the backing socket of o.  True: it is so already. */
+static bool take_latent(struct tas_obj *o, int bit, bool on)
+{
+	int i = flag_index(bit);
+
+	return i >= 0 && i < LATENT && (atomic_fetch_and(&o->latent, ~(1u << i)) >> i & 1) && on;
 }
 
 static int int_opt(int fd, int level, int name)
@@ -329,6 +351,24 @@ void tas__opts_peek(struct tas_obj *o, int fd)
 		tas__peek_set(o, fd);
 }
 
+static void inherit_flag(const struct tas_obj *listener, int from, struct tas_obj *o, int to, int bit)
+{
+	const int one = 1;
+	bool on = tas__opts_flag(listener, from, bit);
+
+	if (on && !take_latent(o, bit, true))
+		sys_setsockopt(to, opts[bit].level, opts[bit].name, &one, sizeof one);
+	flag_set(o, bit, on);
+}
+
+/* Does the block say what the flags say?  As a rule: the service gives it what the listener had when it began to listen. */
+static bool flags_mirrored(const struct tas_obj *o, int fd)
+{
+	const uint32_t all = TAS_O_NODELAY | TAS_O_CORK | TAS_O_KEEPALIVE | TAS_O_OOBINLINE;
+
+	return tas__opts_now(o, fd) == (atomic_load_explicit(&o->b->a.opts, memory_order_relaxed) & all);
+}
+
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to)
 {
 	bool acts = false;
@@ -343,6 +383,10 @@ void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, in
 
 		if (!touched(listener, i) || opts[i].accept != INHERITED)
 			continue;
+		if (flag_index(i) >= 0 && tas__obj_own(listener)) {
+			inherit_flag(listener, from, o, to, i);
+			continue;
+		}
 		if (sys_getsockopt(from, opts[i].level, opts[i].name, &v, &len) < 0)
 			continue;
 		if (opts[i].len & DOUBLED)
@@ -351,7 +395,7 @@ void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, in
 		acts |= opts[i].effect == ACTS;
 	}
 	tas__opts_peek(o, to);
-	if (acts)
+	if (acts || !flags_mirrored(o, to))
 		tas__opts_mirror(o, to);
 	else
 		tell_unacted(o);
@@ -401,9 +445,12 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 		return sys_setsockopt(tas__raw(fd), level, name, val, len);
 	if (atomic_load(&o->kind) != TAS_OBJ_PLAIN)
 		r = tas__wild(val) && (val || level != IPPROTO_IPV6) ? 0 : refused(o, level, name, len);
-	if (r == 0)
+	i = find(level, name);
+	if (r == 0 && !(i >= 0 && atomic_load(&o->latent) && len >= sizeof(int) && !tas__wild(val) &&
+			take_latent(o, i, *(const int *)val)))
 		r = sys_setsockopt(fd, level, name, val, len);
-	i = r == 0 ? find(level, name) : -1;
+	if (r < 0)
+		i = -1;
 	if (r == 0 && i < 0)
 		atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 	if (i >= 0) {
@@ -504,6 +551,8 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 	uint32_t kind = o ? atomic_load_explicit(&o->kind, memory_order_acquire) : TAS_OBJ_PLAIN;
 	int r = 1, n;
 
+	if (o && atomic_load_explicit(&o->latent, memory_order_relaxed))
+		settle_one(o, fd, find(level, name));
 	if (o && level == SOL_SOCKET && name == SO_ERROR && (kind == TAS_OBJ_CONN || atomic_load(&o->so_error))) {
 		if (tas__obj_near(o))
 			tas__settle(o->ss);

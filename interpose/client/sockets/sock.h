@@ -49,6 +49,9 @@ struct tas_obj {
 	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
 	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
 	_Atomic uint32_t flags_known, flags_on;
+	/* flags that are set in the backing socket, left by its last user, though the program has not set them */
+	_Atomic uint32_t latent;
+	struct tas_kept *kept; /* pool.c; table lock */
 	_Atomic uint64_t touched[2]; /* options that were set: enum tas_option_bit */
 	_Atomic uint32_t ident; /* of the backing socket: tas_msg_sock.ident; 0: none */
 	int family; /* PLAIN, of tas_socket(): AF_INET or AF_INET6; 0: ask */
@@ -112,21 +115,26 @@ struct tas_obj *tas__obj_get(int fd);
 static inline struct tas_obj *tas__conn_get(int fd);
 
 /* ---- pool.c: backing sockets that are used again; under the table lock ---- */
-/* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), -EMFILE …, or -ENOENT: none is kept, make one. */
-int tas__pool_take(int domain, int flags, uint32_t *ident);
 struct tas_kept {
-	int fd;
+	int fd; /* the high number; 0: this place is empty */
 	bool v6, nonblock;
 	uint32_t emptied;
 	uint32_t ident; /* tas_obj.ident */
-	uint64_t touched[2]; /* options to put back: enum tas_option_bit */
-	uint64_t ino;	     /* a program that closes numbers by raw system calls may have put something else there */
+	uint32_t on;    /* flags that are set in it: tas_obj.latent of who gets it */
+	uint64_t ino;   /* a program that closes numbers by raw system calls may have put something else there */
+	struct tas_obj *owner; /* NULL: nobody uses it */
 };
-/* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  True: the socket has moved
- * to k->fd and fd is free: give o up, then call tas__pool_add(), which takes the lock.  False: close fd. */
-bool tas__pool_move(struct tas_obj *o, int fd, struct tas_kept *k);
-void tas__pool_add(const struct tas_kept *k);
+/* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), to be given to its object by tas__pool_lend(); -ENOENT: none is
+ * kept, make one. */
+int tas__pool_take(int domain, int flags, struct tas_kept **k);
+void tas__pool_lend(struct tas_kept *k, struct tas_obj *o);
+/* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  Not NULL: the socket is
+ * kept and fd is free: give o up, then call tas__pool_add(), which takes the lock.  NULL: close fd. */
+struct tas_kept *tas__pool_return(struct tas_obj *o, int fd);
+void tas__pool_add(struct tas_kept *k);
+void tas__pool_part(struct tas_obj *o); /* o's backing socket has its own numbers only, from now on */
 void tas__pool_empty(void);
+void tas__pool_fork(void);
 
 /* ---- object.c ---- */
 struct tas_obj *tas__obj_new(enum tas_obj_kind kind); /* under the lock; refs 1 */
@@ -326,9 +334,12 @@ uint32_t tas__opt_ports(const struct tas_obj *o, int fd); /* IP_LOCAL_PORT_RANGE
 void tas__opts_inherit(struct tas_obj *listener, int from, struct tas_obj *o, int to);
 bool tas__opt_touched_linger(const struct tas_obj *o);
 bool tas__opts_touched(const struct tas_obj *o); /* any */
-/* Nothing was set but what tas__opts_undo() puts back as it was made. */
+/* Nothing was set but what may be left to the next user as latent, and its value is known. */
 bool tas__opts_can_undo(const struct tas_obj *o);
-void tas__opts_undo(const uint64_t touched[2], int fd);
+/* Makes the backing socket such as the program knows it: before anybody else looks at its options.  The second: all of them,
+ * under the table lock. */
+void tas__opts_settle(struct tas_obj *o, int fd);
+void tas__opts_settle_all(void);
 void tas__opts_touch(struct tas_obj *o, const struct tas_obj *as); /* NULL: none */
 void tas__opt_touch_v6only(struct tas_obj *o); /* bind to an IPv6 address sets it */
 void tas__opts_touch_all(struct tas_obj *o); /* nobody knows what was set */

@@ -38,6 +38,7 @@ static void add(struct batch *b, struct tas_obj *o, int fd)
 		return;
 	if (atomic_fetch_or(&o->flags, TAS_OF_WATCHED | TAS_OF_SHARED) & TAS_OF_WATCHED)
 		return;
+	tas__opts_settle(o, fd);
 	if (b->ss != o->ss || b->n == TAS_MSG_FDS_MAX) {
 		flush(b);
 		b->ss = o->ss;
