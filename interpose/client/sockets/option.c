@@ -455,7 +455,7 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 		atomic_fetch_or(&o->flags, TAS_OF_MARKED);
 	if (i >= 0) {
 		atomic_fetch_or(&o->touched[i / 64], 1ull << i % 64);
-		if (len >= sizeof(int))
+		if (flag_index(i) >= 0 && len >= sizeof(int))
 			flag_set(o, i, *(const int *)val);
 		if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN && tas__obj_live(o))
 			take_up(o, fd, i, val);
