@@ -27,7 +27,9 @@ _raw = ctypes.CFUNCTYPE(ctypes.c_long, *[ctypes.c_long] * 6)(ctypes.addressof(ct
 def syscall(n, a=0, b=0, c=0): return _raw(n, a, b, c, 0, 0)
 U16, U32, U64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 WRITE, CLOSE, MADVISE, FCNTL = 1, 3, 28, 72
-REGION_DIRTY, BLOCK_A, BLOCK_C, BLOCK_SUBS = 256 + 128, 256, 384, 384 + 24
+REGION_MAIL, REGION_DIRTY, BLOCK_A, BLOCK_C, BLOCK_SUBS = 256 + 8, 256 + 128, 256, 384, 384 + 24
+REGION_CLAIMS = (256 + 8 * (128 + 128 + 512 + 32768) + 4095) & ~4095
+REGION_MAILS = REGION_CLAIMS + 32768 + 2048 * 128 + 256 * (128 + 512 + 32768)
 def shared(kind):
     lines = open("/proc/self/maps").read().splitlines()
     found = [re.match(r"([0-9a-f]+)-([0-9a-f]+) rw-s .*memfd:tas-" + kind, line) for line in lines]
@@ -95,7 +97,18 @@ def hints():
 def payload(): put(chunks[0][0] + 8 * r.randrange(1 << 17))  # the first MiB: blocks, accept queue, rings
 def punch():
     for at, end in [*chunks, region]: syscall(MADVISE, at, end - at, 9)  # MADV_REMOVE
-kinds = {f.__name__: f for f in (counters, waiters, state, hints, payload, punch)}
+def mail():  # names of backing sockets are small numbers
+    for _ in range(20):
+        at = region[0] + REGION_MAILS + 128 * r.randrange(64)
+        for word in range(32): U32.from_address(at + 4 * word).value = nonsense() & 0xffffffff
+        U32.from_address(at).value = r.choice((0, 1, 2, 2, 2, 2, 3, 77))
+        U32.from_address(at + 8).value = r.randrange(70)
+        if r.random() < 0.7:  # an address that may be somebody's
+            U16.from_address(at + 16).value = 2
+            U16.from_address(at + 18).value = r.choice((socket.htons(port), socket.htons(l.getsockname()[1]), 0, 80))
+            U32.from_address(at + 24).value = r.choice((0, 0x100007f, 0xffffffff, r.getrandbits(32)))
+    U64.from_address(region[0] + REGION_MAIL).value |= r.getrandbits(64)
+kinds = {f.__name__: f for f in (counters, waiters, state, hints, payload, punch, mail)}
 print("scribbling", flush=True)
 end = time.monotonic() + 1
 while time.monotonic() < end:
@@ -157,7 +170,8 @@ def finish(p: Proc) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["counters", "waiters", "state", "hints", "payload", "punch", "session", "everything", "everything again"]
+    "mode",
+    ["counters", "waiters", "state", "hints", "payload", "punch", "mail", "session", "everything", "everything again"],
 )
 def test_a_program_that_scribbles_over_what_it_shares_harms_only_itself(tas: Lab, sink: int, mode: str) -> None:
     assert tas.service
@@ -194,7 +208,7 @@ slot = U32.from_address(region + 16).value
 for b in blocks():
     for k, ws in enumerate((0, 256)): U32.from_address(b + BLOCK_SUBS + 4 * k).value = slot << 16 | ws + 1
 # every word from the claims on that could be `sleeping` of a wait set: they follow the claims, 2,048 times 128 bytes
-claims = region + ((256 + 8 * (128 + 128 + 512 + 32768) + 4095) & ~4095)
+claims = region + REGION_CLAIMS
 for i in range(2048): U32.from_address(claims + 32768 + i * 128).value = 1
 c.send(b"x")
 print("sent", flush=True)

@@ -34,6 +34,39 @@ def test_a_wildcard_listener_takes_tas_loopback_and_kernel_clients(tas: Lab) -> 
     tas.tas(BUILD / "rpcclient", "-n", "500", "127.0.0.1", str(port)).ok()
 
 
+def test_who_connects_again_asks_through_shared_memory(local_tas: Lab) -> None:
+    _, port = local_tas.echoserver()
+    assert local_tas.service
+    with local_tas.service.carried(conn_local=2000, mails=1900):
+        got = local_tas.tas(BUILD / "rpcclient", "-j", "-c", "8", "-r", "-n", "2000", "127.0.0.1", str(port)).json()
+    assert got["requests"] == 2000
+
+
+def test_nobody_reaches_by_memory_what_it_could_not_reach_by_its_socket(local_tas: Lab) -> None:
+    """Who goes to another network namespace has the listeners of that one, though its sockets are used again."""
+    if local_tas.on_kernel:
+        pytest.skip("about shared memory")
+    assert local_tas.service
+    said = local_tas.tas_python(
+        """
+import ctypes, errno, socket
+l = socket.create_server(("127.0.0.1", 0))
+def once():
+    c = socket.socket()
+    try: c.connect(l.getsockname())
+    except OSError as e: return errno.errorcode[e.errno]
+    finally: c.close()
+    l.accept()[0].close()
+    return "connected"
+print(*[once() for _ in range(3)])
+assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET: its loopback is down
+print(once())
+"""
+    ).ok()
+    assert said.split() == ["connected"] * 3 + ["ENETUNREACH"]
+    assert local_tas.service.counters()["mails"] >= 1
+
+
 def test_a_local_stream_arrives_whole(local_tas: Lab) -> None:
     server = local_tas.tas(BUILD / "bulk", "both", "--listen=127.0.0.1:0", "--bytes=64m")
     client = local_tas.tas(BUILD / "bulk", "both", f"--connect=127.0.0.1:{server.listening()}", "--bytes=64m")

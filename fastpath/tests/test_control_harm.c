@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What applications do to the service: nonsense, exhaustion, memory that fails, sockets that lead back to it. */
 #include "control_client.h"
+#include "slow/identity.h"
 
 static void nonsense_does_no_harm(void **state)
 {
@@ -365,6 +366,31 @@ static void a_session_that_takes_no_replies_is_ended(void **state)
 	leave(c);
 }
 
+static void who_confines_itself_has_no_mail_any_more(void **state)
+{
+	struct client *c = attach_here();
+	struct tas_proc *p = tas__procs[0];
+	struct tas_ident one = { .cookie = 11, .ino = 12, .netns = 13, .domain = AF_INET }, i = one;
+	uint32_t name = tas__ident_keep(p, &one);
+
+	(void)state;
+	assert_int_not_equal(name, 0);
+	assert_int_equal(tas__ident_keep(p, &one), name);
+	for (i.cookie = 20; i.cookie < 20 + 3 * TAS_IDENTS; i.cookie++) { /* the oldest are forgotten, none has another's name */
+		uint32_t other = tas__ident_keep(p, &i);
+
+		assert_int_not_equal(other, name);
+		assert_int_equal(p->ident[other % TAS_IDENTS].is.cookie, i.cookie);
+	}
+	assert_int_not_equal(tas__ident_keep(p, &one), name);
+	assert_int_equal(ask_op(c, TAS_MSG_MAIL_END, NULL, 0), 0);
+	for (unsigned k = 0; k < TAS_IDENTS; k++)
+		assert_int_equal(p->ident[k].name, 0);
+	assert_int_equal(tas__ident_keep(p, &one), 0);
+	end_all();
+	leave(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -376,6 +402,7 @@ int main(void)
 		cmocka_unit_test(the_service_does_not_talk_to_itself),
 		cmocka_unit_test(descriptors_that_linger_hold_nobody_up),
 		cmocka_unit_test(a_session_that_takes_no_replies_is_ended),
+		cmocka_unit_test(who_confines_itself_has_no_mail_any_more),
 	};
 
 	return cmocka_run_group_tests(tests, up, down);
