@@ -91,8 +91,11 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	atomic_store(&c->flags, TAS_OF_BOUND | TAS_OF_CONNECTED);
 	atomic_store(&c->active, tas__tsc());
 	atomic_store(&c->blocks, !(flags & SOCK_NONBLOCK));
-	if (kept)
+	if (kept) {
+		mask = tas__table_lock();
 		tas__pool_lend(kept, c);
+		tas__table_unlock(mask);
+	}
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 	if (tas__opts_touched(o))
 		tas__opts_inherit(o, from, c, fd);

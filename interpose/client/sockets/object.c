@@ -544,6 +544,7 @@ void tas_fork_child(void)
 	tas__fork_child();
 	tas__ep_fork_child();
 	tas__async_fork_child();
+	tas__pool_fork_child();
 	recount();
 	tas__table_unlock(fork_mask);
 	for (struct tas_obj *o = all; o; o = o->next)

@@ -24,6 +24,7 @@
  */
 #include "sockets/sock.h"
 
+enum { GONE = -1 /* tas_kept.fd: closed while a thread was between taking it and giving it to somebody */ };
 enum { KEEP_MAX = 32, NOFILE_MIN = 1024, AS_MADE = S_IFSOCK | 0777 };
 
 static struct tas_kept kept[2][KEEP_MAX];    /* IPv4, IPv6 */
@@ -41,7 +42,9 @@ static uint64_t inode_of(int fd)
 
 static void drop(struct tas_kept *k)
 {
-	if (inode_of(k->fd) == k->ino)
+	if (k->fd == GONE)
+		;
+	else if (inode_of(k->fd) == k->ino)
 		tas__internal_close(k->fd);
 	else
 		tas__set_state(k->fd, TAS_FD_UNKNOWN); /* a program that closes numbers by raw system calls has put another file there */
@@ -67,9 +70,27 @@ void tas__pool_fork(void)
 {
 	tas__pool_empty();
 	for (unsigned v6 = 0; v6 < 2; v6++)
+		for (unsigned i = 0; i < KEEP_MAX; i++) {
+			struct tas_kept *k = &kept[v6][i];
+
+			if (!k->fd)
+				continue;
+			if (k->owner) {
+				tas__pool_part(k->owner);
+			} else {
+				drop(k);
+				k->fd = GONE;
+			}
+		}
+}
+
+/* Threads that were on their way with one are not here. */
+void tas__pool_fork_child(void)
+{
+	for (unsigned v6 = 0; v6 < 2; v6++)
 		for (unsigned i = 0; i < KEEP_MAX; i++)
-			if (kept[v6][i].fd)
-				tas__pool_part(kept[v6][i].owner);
+			if (kept[v6][i].fd == GONE)
+				kept[v6][i].fd = 0;
 }
 
 void tas_identity_changed(bool netns)
@@ -108,10 +129,14 @@ int tas__pool_take(int domain, int flags, struct tas_kept **out)
 
 void tas__pool_lend(struct tas_kept *k, struct tas_obj *o)
 {
-	k->owner = o;
-	o->kept = k;
 	atomic_store(&o->ident, k->ident);
 	atomic_store(&o->latent, k->on);
+	if (k->fd == GONE) {
+		k->fd = 0;
+	} else {
+		k->owner = o;
+		o->kept = k;
+	}
 }
 
 /* Nobody but the caller knows o any more, and what it did to its backing socket can be undone. */
@@ -190,7 +215,7 @@ void tas__pool_add(struct tas_kept *k)
 {
 	uint64_t mask = tas__table_lock();
 
-	if (!ended && k->emptied == emptied)
+	if (!ended && k->emptied == emptied && k->fd != GONE)
 		ready[k->v6][n_ready[k->v6]++] = k;
 	else
 		drop(k);

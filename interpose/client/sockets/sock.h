@@ -127,14 +127,15 @@ struct tas_kept {
 /* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), to be given to its object by tas__pool_lend(); -ENOENT: none is
  * kept, make one. */
 int tas__pool_take(int domain, int flags, struct tas_kept **k);
-void tas__pool_lend(struct tas_kept *k, struct tas_obj *o);
+void tas__pool_lend(struct tas_kept *k, struct tas_obj *o); /* under the lock, too */
 /* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  Not NULL: the socket is
  * kept and fd is free: give o up, then call tas__pool_add(), which takes the lock.  NULL: close fd. */
 struct tas_kept *tas__pool_return(struct tas_obj *o, int fd);
 void tas__pool_add(struct tas_kept *k);
 void tas__pool_part(struct tas_obj *o); /* o's backing socket has its own numbers only, from now on */
 void tas__pool_empty(void);
-void tas__pool_fork(void);
+void tas__pool_fork(void); /* before fork: nothing is kept */
+void tas__pool_fork_child(void);
 
 /* ---- object.c ---- */
 struct tas_obj *tas__obj_new(enum tas_obj_kind kind); /* under the lock; refs 1 */

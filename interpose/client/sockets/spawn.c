@@ -32,6 +32,7 @@ static void flush(struct batch *b)
 	b->n = 0;
 }
 
+/* Under the table lock. */
 static void add(struct batch *b, struct tas_obj *o, int fd)
 {
 	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN || !tas__alive(o->ss))
@@ -39,6 +40,7 @@ static void add(struct batch *b, struct tas_obj *o, int fd)
 	if (atomic_fetch_or(&o->flags, TAS_OF_WATCHED | TAS_OF_SHARED) & TAS_OF_WATCHED)
 		return;
 	tas__opts_settle(o, fd);
+	tas__pool_part(o);
 	if (b->ss != o->ss || b->n == TAS_MSG_FDS_MAX) {
 		flush(b);
 		b->ss = o->ss;
@@ -208,13 +210,16 @@ static void watch_right(int fd, void *arg)
 {
 	struct tas_obj *o;
 	struct batch *b = arg;
+	uint64_t mask;
 
 	if (tas__state(fd) != TAS_FD_TAS)
 		return;
 	o = tas__obj_get(fd);
 	if (!o)
 		return;
+	mask = tas__table_lock();
 	add(b, o, fd);
+	tas__table_unlock(mask);
 	flush(b); /* while o is referenced */
 	tas__obj_put(o);
 }
