@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from _lab import KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Service, missing, until
+from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Service, missing, until
 
 pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="about the service's links")
 MEBIBYTE = 1 << 20
@@ -75,6 +75,49 @@ def test_a_kernel_client_talks_over(lab: Lab, kind: str, mtu: int) -> None:
         assert lab.rpc(port, "--connections=16", "--count=2000")["requests"] == 2000
         assert lab.rpc(port, "--mode=block", "--count=500", "--size=64k")["requests"] == 500
     assert f"MTU {mtu}," in service.log()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "fp-no-xsumoffload"])
+def test_a_tap_carries_segments(lab: Lab, whole: bool) -> None:
+    """Both ends leave segments whole, in far fewer packets than there are MSS; or none of ours."""
+    service = Service(lab, *([] if whole else ["--fp-no-xsumoffload"]))
+    _, port = lab.echoserver()
+    before = service.counters()
+    assert lab.rpc(port, "--mode=block", "--count=16", "--size=1m")["requests"] == 16
+    after = service.counters()
+    carried = {
+        k: after[k] - before[k] for k in ("rx_packets", "tx_packets", "bytes_in", "bytes_out", "rx_bad_checksum")
+    }
+    assert carried["bytes_in"] == 16 * MEBIBYTE
+    assert 16 * MEBIBYTE <= carried["bytes_out"] < 17 * MEBIBYTE  # what is sent again included
+    assert carried["rx_packets"] < 16 * MEBIBYTE / 4000
+    assert (carried["tx_packets"] < 16 * MEBIBYTE / 4000) == whole
+    assert carried["rx_bad_checksum"] == 0
+
+
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_a_tap_that_stays_is_left_as_it_was(lab: Lab, mtu: int) -> None:
+    name = f"tp{os.getpid() % 1000000}"
+    ns = lab.app
+    ns.ip("tuntap", "add", name, "mode", "tap", "multi_queue")
+    ns.ip("link", "set", name, "mtu", str(mtu))
+    before = ns.run("ethtool", "-k", name)
+    service = serve(lab, f"tap:{name}")
+    ns.ip("addr", "add", f"{PEER_ADDR}/24", "dev", name)
+    ns.ip("link", "set", name, "up")
+    _, port = lab.echoserver()
+    rpc = lab.start(ns, BUILD / "rpcclient", "--json", "--mode=block", "--count=50", "--size=256k", TAS_ADDR, str(port))
+    assert rpc.json(60)["requests"] == 50
+    assert f"MTU {mtu}," in service.log()
+    assert "gso_max_size 64000" in ns.ip("-d", "link", "show", name)
+    lab.end_programs()
+    service.finish(check=True)
+    ns.ip("link", "set", name, "down")
+    ns.ip("addr", "flush", "dev", name)
+    assert ns.run("ethtool", "-k", name).replace(" [requested on]", "") == before.replace(" [requested on]", "")
+    shown = ns.ip("-d", "link", "show", name)
+    assert f"mtu {mtu} " in shown
+    assert "gso_max_size 65536" in shown
 
 
 def test_a_link_that_wakes_by_descriptor_costs_nothing_idle(lab: Lab) -> None:

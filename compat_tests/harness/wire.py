@@ -1,9 +1,9 @@
 """A TCP peer made of single packets: scapy on a packet socket at the other end of the subject's link.
 
 The wire has an IP and an Ethernet address of its own, which no kernel has: it answers ARP itself, and whoever else is
-on the link ignores its packets, so nobody sends a RST behind its back.  What it sees is noted with relative sequence
-numbers and without what is a stack's own choice (window sizes but for zero, values of timestamps and of the window
-scale, IP identification).
+on the link ignores its packets, so nobody sends a RST behind its back.  What a sender leaves to hardware (sums,
+cutting) is done here before anybody looks.  What it sees is noted with relative sequence numbers and without what is a
+stack's own choice (window sizes but for zero, values of timestamps and of the window scale, IP identification).
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from .agent import Trace
 l2: Any = importlib.import_module("scapy.layers.l2")
 inet: Any = importlib.import_module("scapy.layers.inet")
 packet_raw: Any = importlib.import_module("scapy.packet").Raw
+utils: Any = importlib.import_module("scapy.utils")
 
 WIRE_ADDR = "10.77.0.50"
 WIRE_MAC = "02:77:00:00:00:50"
 OUTGOING = 4  # PACKET_OUTGOING
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
+VNET_HEADER, NEEDS_CSUM, PUSH_OR_FIN, CWR = 10, 1, 0x09, 0x80
 FULL = (("MSS", 1460), ("SAckOK", b""), ("Timestamp", (0, 0)), ("NOP", None), ("WScale", 7))
 SIMPLE = (("MSS", 1460),)
 SACK = (("MSS", 1460), ("NOP", None), ("NOP", None), ("SAckOK", b""))
@@ -47,12 +50,39 @@ def raw_header(packet: Any, change: Callable[[bytearray], object], data: bytes =
     return ip / packet_raw(bytes(header) + data)
 
 
+def on_the_wire(header: bytes, frame: bytes) -> list[bytes]:
+    """What hardware would send of a frame with the kernel's virtio header: single segments with their sums."""
+    if not header[0] & NEEDS_CSUM:
+        return [frame]
+    size, start = (int.from_bytes(header[i : i + 2], "little") for i in (4, 6))
+    ether, ip, tcp = frame[:14], frame[14:start], frame[start:]
+    own = 4 * (tcp[12] >> 4)
+    data = tcp[own:]
+    out = []
+    for at in range(0, max(len(data), 1), size if header[1] else max(len(data), 1)):
+        piece = data[at : at + size] if header[1] else data
+        head, over = bytearray(tcp[:own]), bytearray(ip)
+        head[4:8] = ((int.from_bytes(tcp[4:8], "big") + at) % (1 << 32)).to_bytes(4, "big")
+        if at + len(piece) < len(data):
+            head[13] &= ~PUSH_OR_FIN
+        if at:
+            head[13] &= ~CWR
+        head[16:18] = b"\0\0"
+        over[2:4] = (len(ip) + own + len(piece)).to_bytes(2, "big")
+        over[10:12] = b"\0\0"
+        over[10:12] = utils.checksum(bytes(over)).to_bytes(2, "big")
+        head[16:18] = inet.in4_chksum(6, inet.IP(bytes(over)), bytes(head) + piece).to_bytes(2, "big")
+        out.append(ether + over + head + piece)
+    return out
+
+
 class Wire:
     """The other end of the link of ``ns``'s interface."""
 
     def __init__(self, ns: Netns, interface: str) -> None:
         with ns.entered():
             self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            self.sock.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
             self.sock.bind((interface, 0))
         self.sock.setblocking(False)
         self.trace = Trace()
@@ -69,7 +99,7 @@ class Wire:
         )
         end = time.monotonic() + 5
         while not self.target:
-            self.sock.send(bytes(ask))
+            self._send(ask)
             self.take(time.monotonic() + 0.2)
             if time.monotonic() > end:
                 raise AssertionError("nobody answers ARP at the other end of the link")
@@ -79,7 +109,10 @@ class Wire:
 
     def frame(self, payload: Any) -> None:
         """Sends an IP packet."""
-        self.sock.send(bytes(l2.Ether(src=WIRE_MAC, dst=self.target) / payload))
+        self._send(l2.Ether(src=WIRE_MAC, dst=self.target) / payload)
+
+    def _send(self, frame: Any) -> None:
+        self.sock.send(bytes(VNET_HEADER) + bytes(frame))
 
     def take(self, until: float) -> bool:
         """Reads what comes until then, or until something for us has come: true."""
@@ -89,8 +122,11 @@ class Wire:
                 if left <= 0:
                     return False
                 continue
-            raw, where = self.sock.recvfrom(65536)
-            if where[2] != OUTGOING and self._dispatch(raw):
+            raw, where = self.sock.recvfrom(1 << 17)
+            if where[2] == OUTGOING:
+                continue
+            frames = on_the_wire(raw[:VNET_HEADER], raw[VNET_HEADER:])
+            if any([self._dispatch(frame) for frame in frames]):
                 return True
 
     def _dispatch(self, raw: bytes) -> bool:
@@ -99,7 +135,7 @@ class Wire:
             arp = l2.Ether(raw).getlayer(l2.ARP)
             if arp.op == 1 and arp.pdst == WIRE_ADDR:
                 reply = l2.ARP(op=2, hwsrc=WIRE_MAC, psrc=WIRE_ADDR, hwdst=arp.hwsrc, pdst=arp.psrc)
-                self.sock.send(bytes(l2.Ether(src=WIRE_MAC, dst=arp.hwsrc) / reply))
+                self._send(l2.Ether(src=WIRE_MAC, dst=arp.hwsrc) / reply)
             if arp.psrc == TAS_ADDR:
                 self.target = arp.hwsrc
             return False

@@ -22,6 +22,30 @@ void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_me
 	rte_pktmbuf_free(m);
 }
 
+/* Payload behind what m holds; what does not fit goes into further buffers, which only a port that cuts is given. */
+static bool append_payload(struct tas_core *c, struct rte_mbuf *m, struct tas_sock *s, uint64_t off, uint32_t len)
+{
+	struct rte_mbuf *last = m;
+
+	while (len) {
+		uint32_t n = rte_pktmbuf_tailroom(last) < len ? rte_pktmbuf_tailroom(last) : len;
+
+		tas__tx_read(s, off, rte_pktmbuf_mtod_offset(last, uint8_t *, last->data_len), n);
+		last->data_len = (uint16_t)(last->data_len + n);
+		m->pkt_len += n;
+		off += n;
+		len -= n;
+		if (!len)
+			return true;
+		last->next = tas_net_alloc(c);
+		if (!last->next)
+			return false;
+		last = last->next;
+		m->nb_segs++;
+	}
+	return true;
+}
+
 bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *seg, uint64_t off, const struct tas_addr *local,
 		       const struct tas_addr *peer)
 {
@@ -37,12 +61,12 @@ bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *s
 	hdr = tcp_build(p, seg);
 	rte_pktmbuf_trim(m, (uint16_t)(TCP_HDR_MAX - hdr));
 	if (seg->len) {
-		p = (uint8_t *)rte_pktmbuf_append(m, (uint16_t)seg->len);
-		if (!p) {
+		if (!append_payload(c, m, s, off, seg->len)) {
 			rte_pktmbuf_free(m);
 			return false;
 		}
-		tas__tx_read(s, off, p, seg->len);
+		if (seg->len > tcp_mss(&s->u.tcp))
+			m->tso_segsz = tcp_mss(&s->u.tcp);
 		tas_count(c, TAS_CTR_bytes_out, seg->len);
 	}
 	if (seg->flags & TCP_F_RST)

@@ -312,7 +312,7 @@ void tas__wire_timer(struct tas_sock *s)
 		settle(s);
 }
 
-/* Sends at most budget segments; returns how many. */
+/* Sends until budget segments are out; returns how many. */
 unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 {
 	uint32_t tso = tas_net_tso_max(), mss = tcp_mss(&s->u.tcp);
@@ -326,9 +326,9 @@ unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 		if (off + seg.len > s->sent_high)
 			s->sent_high = off + seg.len;
 		tas__segment_send(s->core, s, &seg, off, &s->base.local, &s->base.peer);
-		n++;
+		n += seg.len > mss ? seg.len / mss : 1; /* one that the port cuts counts as its pieces */
 	}
-	if (n == budget)
+	if (n >= budget)
 		tas__output_soon(s);
 	if (!finished(s)) {
 		tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));

@@ -22,13 +22,17 @@ struct tas_net {
 	uint16_t port;
 	bool up;                /* there is a port */
 	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
-	bool hw_tx_checksum;    /* the port fills in the IPv4 header's and TCP's */
+	bool hw_tx_checksum;    /* the port fills in TCP's; the IPv4 header's as well unless vnet */
+	bool vnet;              /* the kernel's virtio header stands in front of each frame (vnet.c) */
+	uint32_t tso_max;       /* payload that the port cuts into segments; 0: it does not */
 	uint8_t mac[6];
 	uint16_t mtu;
 	uint16_t ip_id;
+	uint16_t rx_burst;      /* packets to ask for at once */
 	uint16_t n_tx;
 	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round */
 	struct rte_mempool *pool;
+	struct rte_mempool *rx_pool; /* the same, or buffers for whole segments (vnet) */
 	struct tas_arp *arp;
 	uint64_t icmp_tokens, icmp_refill; /* errors that may be sent now; when they were counted */
 	uint64_t conflict_told;
@@ -59,6 +63,17 @@ int tas__tap_prepare(char *arg, size_t size);
 void tas__tap_explain(void); /* why creating it failed */
 /* An end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
 void tas__link_mac(uint8_t mac[6], unsigned side);
+
+void tas__tap_attached(void); /* after EAL is started: what the driver changed */
+void tas__tap_release(void); /* after the port is closed: a tap that stays is as it was */
+
+/* ---- vnet.c ---- */
+/* What the kernel says of a packet moves from the header before it into m's flags.  False: there is no such header. */
+bool tas__vnet_take(struct rte_mbuf *m);
+/* The other way; a frame with its Ethernet header.  False: no room. */
+bool tas__vnet_give(struct rte_mbuf *m);
+/* Between counting and the driver. */
+void tas__vnet_hide_length(struct rte_mbuf *m);
 
 /* ---- link_fds.c ---- */
 struct tas_fdset {

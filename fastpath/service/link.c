@@ -18,6 +18,10 @@
 #include "service/link_drivers.h"
 
 enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500 };
+enum {
+	TSO_MAX = 62264, /* 43 segments of 1,448: with headers below the 65,535 of an IP packet */
+	N_WHOLE = 128,   /* buffers for received segments of any length; none is held beyond its burst */
+};
 
 /* MTU of the interface; its IFF_UP flag in *up.  A tap's receive queue is the kernel's transmit queue before it. */
 static int look_at_interface(bool *up)
@@ -64,17 +68,24 @@ static uint16_t find_mtu(const struct tas_net *n, bool *up)
 static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 {
 	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
+	const uint64_t cuts = RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
 	/* net_tap computes and verifies checksums in software as well, slower than we do. */
 	bool soft = !strcmp(info->driver_name, "net_tap");
 	struct rte_eth_conf conf = { .rxmode.offloads = 0 };
 	int r;
 
-	n->hw_tx_checksum = !soft && !tas_config.fp_no_xsumoffload && (info->tx_offload_capa & tx_sums) == tx_sums;
-	n->hw_rx_checksum = !soft && (info->rx_offload_capa & rx_sums) == rx_sums;
-	if (n->hw_tx_checksum)
+	n->rx_burst = TAS_RX_BURST;
+	n->vnet = n->driver->vnet;
+	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (soft ? n->vnet : (info->tx_offload_capa & tx_sums) == tx_sums);
+	n->hw_rx_checksum = soft ? n->vnet : (info->rx_offload_capa & rx_sums) == rx_sums;
+	if (n->hw_tx_checksum && (n->vnet || (info->tx_offload_capa & cuts) == cuts))
+		n->tso_max = TSO_MAX;
+	if (n->tso_max && !n->vnet)
+		conf.txmode.offloads |= cuts;
+	if (n->hw_tx_checksum && !soft)
 		conf.txmode.offloads |= tx_sums;
-	if (n->hw_rx_checksum)
+	if (n->hw_rx_checksum && !soft)
 		conf.rxmode.offloads |= rx_sums;
 	n->interrupts = n->driver->interrupts && !tas_config.fp_no_ints;
 	conf.intr_conf.rxq = n->interrupts;
@@ -92,7 +103,10 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 
 	n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0,
 					  (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu)), SOCKET_ID_ANY);
-	return n->pool ? 0 : -ENOMEM;
+	n->rx_pool = n->pool;
+	if (n->vnet)
+		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, 0, 0, UINT16_MAX, SOCKET_ID_ANY);
+	return n->pool && n->rx_pool ? 0 : -ENOMEM;
 }
 
 /*
@@ -114,7 +128,7 @@ static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 	if (r)
 		return r;
 	tas__fds_snapshot(&between);
-	r = rte_eth_rx_queue_setup(n->port, 0, rx, (unsigned)rte_eth_dev_socket_id(n->port), NULL, n->pool);
+	r = rte_eth_rx_queue_setup(n->port, 0, rx, (unsigned)rte_eth_dev_socket_id(n->port), NULL, n->rx_pool);
 	if (r)
 		return r;
 	r = rte_eth_tx_queue_setup(n->port, 0, tx, (unsigned)rte_eth_dev_socket_id(n->port), NULL);
@@ -148,6 +162,8 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	if (!rte_eth_dev_count_avail())
 		return -ENODEV;
 	n->port = (uint16_t)rte_eth_find_next(0);
+	if (tas_config.link == TAS_LINK_TAP)
+		tas__tap_attached();
 	n->mtu = find_mtu(n, &up);
 	r = rte_eth_dev_info_get(n->port, &info);
 	if (!r)
@@ -253,8 +269,12 @@ void tas__link_close(struct tas_net *n)
 		rte_eth_dev_stop(n->port);
 	if (n->pool) { /* queues were set up */
 		rte_eth_dev_close(n->port);
+		if (n->rx_pool != n->pool)
+			rte_mempool_free(n->rx_pool);
 		rte_mempool_free(n->pool);
 	}
+	if (tas_config.link == TAS_LINK_TAP)
+		tas__tap_release();
 	n->up = false;
 	atomic_store(&n->started, false);
 	n->pool = NULL;

@@ -28,6 +28,7 @@ struct tas_link_driver {
 	bool interface;              /* link_name is a network interface */
 	enum tas_link_fd descriptor; /* becomes readable when packets wait: who opened it */
 	bool interrupts;             /* may have receive interrupts */
+	bool vnet;                   /* frames with the kernel's virtio header in front */
 };
 
 /* Indexed by enum tas_link_kind; TAS_LINK_NONE is empty. */

@@ -4,12 +4,16 @@
  *
  * The driver attaches to whatever multi-queue tap has the name, a running service's included: both would then get a part of
  * the packets.  So the kernel is asked first who uses it.  A persistent tap that nobody uses is taken as it is (and stays).
+ *
+ * The first to attach decides whether frames carry the virtio header (vnet.c).  So we attach first, with a queue that is
+ * detached at once and takes no packets, and say what this end can do: checksums left out, segments of up to GSO_MAX bytes.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
+#include <linux/virtio_net.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +24,13 @@
 #include <unistd.h>
 
 #include "service/edge.h"
+
+/* What the kernel leaves whole: with all headers it fits a buffer (link.c).  And its default. */
+enum { GSO_MAX = 64000, GSO_DEFAULT = 65536 };
+
+static int header_queue = -1;
+static bool stays;   /* a tap that was there before and will be after us */
+static int mtu_kept; /* its MTU: the driver sets 1,500 */
 
 struct tun_info {
 	bool is_tun, is_tap, persist, multi_queue;
@@ -126,12 +137,99 @@ void tas__link_mac(uint8_t mac[6], unsigned side)
 		mac[i] = (uint8_t)(h >> (8 * i));
 }
 
+/* ---- the virtio header ---- */
+static int limit_segments(unsigned index, uint32_t max)
+{
+	struct {
+		struct nlmsghdr h;
+		struct ifinfomsg i;
+		struct rtattr a;
+		uint32_t max;
+	} req = {
+		.h = { .nlmsg_len = sizeof(req), .nlmsg_type = RTM_NEWLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK },
+		.i = { .ifi_index = (int)index },
+		.a = { .rta_len = RTA_LENGTH(sizeof(max)), .rta_type = IFLA_GSO_MAX_SIZE },
+		.max = max,
+	};
+	struct {
+		struct nlmsghdr h;
+		struct nlmsgerr e;
+		char rest[512];
+	} rep = { .e.error = -EIO };
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = -EIO;
+
+	if (fd < 0)
+		return -errno;
+	if (send(fd, &req, sizeof(req), 0) == sizeof(req) &&
+	    recv(fd, &rep, sizeof(rep), 0) >= (ssize_t)(sizeof(rep.h) + sizeof(rep.e)) && rep.h.nlmsg_type == NLMSG_ERROR)
+		r = rep.e.error;
+	close(fd);
+	return r;
+}
+
+static int switch_header_on(const char *name)
+{
+	struct ifreq r = { .ifr_flags = IFF_TAP | IFF_VNET_HDR | IFF_MULTI_QUEUE };
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), size = sizeof(struct virtio_net_hdr), e;
+	unsigned offloads = TUN_F_CSUM | TUN_F_TSO4;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", name);
+	if (ioctl(fd, TUNSETIFF, &r) || ioctl(fd, TUNSETVNETHDRSZ, &size))
+		goto failed;
+	if (limit_segments(if_nametoindex(name), GSO_MAX)) /* they might not fit */
+		offloads = TUN_F_CSUM;
+	if (ioctl(fd, TUNSETOFFLOAD, offloads))
+		goto failed;
+	r.ifr_flags = IFF_DETACH_QUEUE;
+	if (ioctl(fd, TUNSETQUEUE, &r))
+		goto failed;
+	header_queue = fd;
+	return 0;
+failed:
+	e = errno;
+	close(fd);
+	return -e;
+}
+
+/* The interface's MTU: asked for (0), or set. */
+static int interface_mtu(const char *name, int set)
+{
+	struct ifreq r = { .ifr_mtu = set };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), e;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", name);
+	e = ioctl(fd, set ? SIOCSIFMTU : SIOCGIFMTU, &r) ? -errno : r.ifr_mtu;
+	close(fd);
+	return e;
+}
+
+void tas__tap_attached(void)
+{
+	if (stays && mtu_kept > 0 && interface_mtu(tas_config.link_name, mtu_kept) < 0)
+		tas_info("link %s: its MTU of %d was lost", tas_config.link_name, mtu_kept);
+}
+
+void tas__tap_release(void)
+{
+	if (header_queue < 0)
+		return;
+	if (stays && (ioctl(header_queue, TUNSETOFFLOAD, 0) || limit_segments(if_nametoindex(tas_config.link_name), GSO_DEFAULT)))
+		tas_info("link %s: its offloads stay as they are", tas_config.link_name);
+	close(header_queue);
+	header_queue = -1;
+}
+
 int tas__tap_prepare(char *arg, size_t size)
 {
 	const char *name = tas_config.link_name;
 	unsigned index = if_nametoindex(name);
 	struct tun_info t = { .is_tun = false };
 	uint8_t m[6];
+	int r;
 
 	if (index && ask_kernel(index, &t))
 		memset(&t, 0, sizeof(t));
@@ -146,6 +244,13 @@ int tas__tap_prepare(char *arg, size_t size)
 	if (index && !t.multi_queue) {
 		tas_warn("--link=tap:%s: made without multi_queue (ip tuntap add %s mode tap multi_queue)", name, name);
 		return -EINVAL;
+	}
+	stays = t.persist;
+	mtu_kept = stays ? interface_mtu(name, 0) : 0;
+	r = switch_header_on(name);
+	if (r) {
+		tas__tap_explain();
+		return r;
 	}
 	tas__link_mac(m, 0);
 	snprintf(arg, size, "--vdev=net_tap0,iface=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, m[0], m[1], m[2], m[3], m[4], m[5]);

@@ -9,6 +9,8 @@
 #include "service/edge.h"
 
 enum { TX_TRIES = 8, RX_BURSTS = 6 };
+/* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
+enum { WHOLE = 8192, WHOLE_BURST = 4, ROUND_BYTES = 256 * 1024 };
 
 int tas__net_routes(void)
 {
@@ -44,35 +46,40 @@ void tas__net_exit(struct tas_core *c)
 		tas__net_flush(c);
 }
 
-static unsigned receive_burst(struct tas_core *c)
+static unsigned receive_burst(struct tas_core *c, uint64_t *bytes)
 {
 	struct rte_mbuf *m[TAS_RX_BURST];
-	unsigned i, n = rte_eth_rx_burst(c->net->port, 0, m, TAS_RX_BURST);
-	uint64_t bytes = 0;
+	unsigned i, n = rte_eth_rx_burst(c->net->port, 0, m, c->net->rx_burst);
+	uint64_t got = 0;
 
 	for (i = 0; i < n; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
 	for (i = 0; i < n; i++) {
-		bytes += m[i]->pkt_len;
+		got += m[i]->pkt_len;
 		tas__net_input(c, m[i]);
 	}
-	tas_count(c, TAS_CTR_rx_packets, n);
-	tas_count(c, TAS_CTR_rx_bytes, bytes);
+	c->net->rx_burst = got > n * (uint64_t)WHOLE ? WHOLE_BURST : TAS_RX_BURST;
+	*bytes += got;
 	return n;
 }
 
 /* More than a round sends (fast/poll.c): the port's queue does not grow while we are busy sending. */
 unsigned tas__net_receive(struct tas_core *c)
 {
-	unsigned i, n = 0;
+	unsigned i, n = 0, asked, got;
+	uint64_t bytes = 0;
 
 	if (!c->net->carrier)
 		return 0;
-	for (i = 1; i <= RX_BURSTS; i++) {
-		n += receive_burst(c);
-		if (n < i * TAS_RX_BURST)
+	for (i = 0; i < RX_BURSTS && bytes < ROUND_BYTES; i++) {
+		asked = c->net->rx_burst;
+		got = receive_burst(c, &bytes);
+		n += got;
+		if (got < asked)
 			break;
 	}
+	tas_count(c, TAS_CTR_rx_packets, n);
+	tas_count(c, TAS_CTR_rx_bytes, bytes);
 	return n;
 }
 
@@ -80,13 +87,18 @@ unsigned tas__net_receive(struct tas_core *c)
 void tas__net_flush(struct tas_core *c)
 {
 	struct tas_net *net = c->net;
+	uint32_t len[TAS_TX_BURST];
 	unsigned sent = 0, tries = 0, k;
 	uint64_t bytes = 0;
 
 	if (!net->n_tx)
 		return;
-	for (k = 0; k < net->n_tx; k++)
-		bytes += net->tx[k]->pkt_len;
+	for (k = 0; k < net->n_tx; k++) {
+		len[k] = net->tx[k]->pkt_len;
+		bytes += len[k];
+		if (net->vnet)
+			tas__vnet_hide_length(net->tx[k]);
+	}
 	while (net->carrier && sent < net->n_tx && tries < TX_TRIES) {
 		k = rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)(net->n_tx - sent));
 		sent += k;
@@ -94,7 +106,7 @@ void tas__net_flush(struct tas_core *c)
 	}
 	tas_count(c, TAS_CTR_tx_packets, sent);
 	for (k = sent; k < net->n_tx; k++) {
-		bytes -= net->tx[k]->pkt_len;
+		bytes -= len[k];
 		rte_pktmbuf_free(net->tx[k]);
 	}
 	tas_count(c, TAS_CTR_tx_bytes, bytes);

@@ -112,13 +112,20 @@ static void input_icmp(struct tas_core *c, struct rte_mbuf *m, const struct tas_
 {
 	uint8_t *ip = rte_pktmbuf_mtod(m, uint8_t *);
 	struct tas_icmp_error e;
+	struct rte_mbuf *reply;
 
 	switch (tas__icmp_parse(ip, info, &e)) {
 	case TAS_ICMP_ECHO:
 		tas_count(c, TAS_CTR_icmp_echo, 1);
 		tas__icmp_echo_reply(ip, info, c->net->ip_id++);
-		tas__net_send_ip(c, m, ((const struct tas_ip_hdr *)ip)->dst);
-		return;
+		if (c->net->rx_pool == c->net->pool) {
+			tas__net_send_ip(c, m, ((const struct tas_ip_hdr *)ip)->dst);
+			return;
+		}
+		reply = rte_pktmbuf_copy(m, c->net->pool, 0, UINT32_MAX); /* m may not wait for a neighbour: there are few */
+		if (reply)
+			tas__net_send_ip(c, reply, ((const struct tas_ip_hdr *)ip)->dst);
+		break;
 	case TAS_ICMP_ERROR:
 		input_icmp_error(c, &e);
 		break;
@@ -236,13 +243,14 @@ static void input_ip(struct tas_core *c, struct rte_mbuf *m)
 
 void tas__net_input(struct tas_core *c, struct rte_mbuf *m)
 {
-	const uint8_t *eth = rte_pktmbuf_mtod(m, uint8_t *);
+	const uint8_t *eth;
 	unsigned type;
 
-	if (m->data_len < ETH_HLEN || m->nb_segs != 1) {
+	if ((c->net->vnet && !tas__vnet_take(m)) || m->data_len < ETH_HLEN || m->nb_segs != 1) {
 		drop(c, m, TAS_CTR_rx_malformed);
 		return;
 	}
+	eth = rte_pktmbuf_mtod(m, uint8_t *);
 	type = (unsigned)eth[12] << 8 | eth[13];
 	if (type == 0x0800 && !memcmp(eth, c->net->mac, 6))
 		input_ip(c, m);

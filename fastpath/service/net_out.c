@@ -45,7 +45,7 @@ struct rte_mbuf *tas_net_alloc(struct tas_core *c)
 
 uint32_t tas_net_tso_max(void)
 {
-	return 0;
+	return tas_cores[0].net->tso_max;
 }
 
 static void queue(struct tas_core *c, struct rte_mbuf *m)
@@ -53,7 +53,7 @@ static void queue(struct tas_core *c, struct rte_mbuf *m)
 	struct tas_net *n = c->net;
 
 	n->tx[n->n_tx++] = m;
-	if (n->n_tx == TAS_TX_BURST)
+	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1) /* a long one at once, while it is in the cache */
 		tas__net_flush(c);
 }
 
@@ -75,6 +75,10 @@ static void send_ether(struct tas_core *c, struct rte_mbuf *m, uint16_t type, co
 	memcpy(h + 6, c->net->mac, 6);
 	h[12] = (uint8_t)(type >> 8);
 	h[13] = (uint8_t)type;
+	if (c->net->vnet && !tas__vnet_give(m)) {
+		give_up(c, m);
+		return;
+	}
 	queue(c, m);
 }
 
@@ -98,11 +102,12 @@ void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst)
 		give_up(c, m);
 }
 
-/* The port wants the pseudo header's sum, folded and not inverted, in the field. */
+/* The port wants the pseudo header's sum, folded and not inverted, in the field: DPDK's without the length where it cuts, the
+ * kernel's always with it. */
 static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, uint32_t dst)
 {
 	uint8_t *tcp = rte_pktmbuf_mtod(m, uint8_t *);
-	uint64_t pseudo = tas__sum_pseudo4(src, dst, TAS_IP_TCP, m->pkt_len);
+	uint64_t pseudo = tas__sum_pseudo4(src, dst, TAS_IP_TCP, m->tso_segsz && !n->vnet ? 0 : m->pkt_len);
 	uint16_t sum;
 
 	if (n->hw_tx_checksum) {
@@ -111,6 +116,8 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 		m->l3_len = TAS_IP_HLEN;
 		m->l4_len = (tcp[12] >> 4) * 4u;
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_CKSUM;
+		if (m->tso_segsz)
+			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 	} else {
 		sum = tas__checksum(tcp, m->data_len, pseudo);
 	}
@@ -125,7 +132,7 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 	unsigned len = m->pkt_len;
 	struct tas_ip_hdr *ip;
 
-	if (next.kind != TAS_ROUTE_LINK || len + TAS_IP_HLEN > c->net->mtu) {
+	if (next.kind != TAS_ROUTE_LINK || (len + TAS_IP_HLEN > c->net->mtu && !m->tso_segsz)) {
 		give_up(c, m);
 		return;
 	}
@@ -139,7 +146,7 @@ void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_a
 	tas__ip_build(ip, s, d, TAS_IP_TCP, len, 0, true, false);
 	if (options)
 		tas__ip_options(ip, options, c->net->ip_id++);
-	if (!c->net->hw_tx_checksum)
+	if (c->net->vnet || !c->net->hw_tx_checksum)
 		tas__ip_seal(ip);
 	to_neighbour(c, m, &next);
 }

@@ -210,7 +210,8 @@ static uint32_t sendable(const struct tcp_conn *c, uint64_t avail, uint32_t max_
 	room = c->cwnd > pipe ? c->cwnd - pipe : 0;
 	if (!pipe && room < mss)
 		room = mss;
-	if (mss < c->mss || max_len < mss) /* SACK blocks in each segment: not for the port to cut */
+	/* SACK blocks in each segment, or an urgent pointer that counts from its own: not for the port to cut */
+	if (mss < c->mss || max_len < mss || c->flags & TCP__URG_SND)
 		max_len = mss;
 	if (half && half < mss) /* RFC 9293 §3.8.6.2.1 (3), Linux tcp_bound_to_half_wnd() */
 		mss = max_len = half;
