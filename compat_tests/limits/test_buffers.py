@@ -75,6 +75,31 @@ def test_what_a_sender_may_queue(x: Pair) -> None:
     x.s.until(fd, OUT)
 
 
+@scenario(peers=("local",))
+def test_what_a_sender_may_queue_by_default(x: Pair) -> None:
+    """Over loopback the sender's buffer grows to four megabytes before it has to wait."""
+    fd, pfd = _connected(x, 0, 0, active=True)
+    total = _queue(x.s, fd, 65536)
+    x.s.trace.note("subject", "queued in all", "3.5 MB or more" if total >= 3_500_000 else str(total))
+    left = total
+    while left > 0 and (got := x.p.do("recv", pfd, sink(1 << 20), 1 << 20, 0, quiet=True).ret) > 0:
+        left -= got
+    x.p.trace.note("peer", "left", str(left))
+    x.s.until(fd, OUT)
+
+
+@scenario(peers=("local",), cases=[500_000, 1_500_000, 3_000_000])
+def test_both_write_before_they_read(x: Pair) -> None:
+    """Neither waits for the other."""
+    fd, pfd = _connected(x, 0, 0, active=True)
+    for agent, n in ((x.s, fd), (x.p, pfd)):
+        agent.do("send", n, sink(x.case), x.case, 0, text=f"{x.case} bytes", thread=1)
+    for agent in (x.s, x.p):
+        agent.wait(1)
+    for agent, n in ((x.s, fd), (x.p, pfd)):
+        agent.do("recv", n, sink(x.case), x.case, 0x100, text="all of it")
+
+
 @scenario(cases={f"{r}-{c}": (r, c) for r in (2048, 4096, 16384, 65536) for c in (300, 20000)})
 def test_what_a_peer_takes_unread(x: Pair) -> None:
     rcv, chunk = x.case

@@ -141,6 +141,10 @@ void tas__local_timer(struct tas_sock *s)
 		tas__local_abandon(s, ETIMEDOUT);
 		return;
 	}
+	if (s->stall_at && s->stall_at <= s->core->now)
+		tas__tx_stalled(s);
+	if (s->stall_at)
+		tas__timer_set(s, s->stall_at);
 	pump(s);
 }
 

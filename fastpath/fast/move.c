@@ -171,13 +171,13 @@ static void transfer(struct place *p, struct tas_set *to)
 	words_again(b, old, &w);
 }
 
-static void unlock(_Atomic uint32_t *w)
+void tas__block_unlock(_Atomic uint32_t *w)
 {
 	if (atomic_exchange_explicit(w, 0, memory_order_release) & WAITED)
 		tas__futex_wake(w);
 }
 
-static bool lock(_Atomic uint32_t *w)
+bool tas__block_lock(_Atomic uint32_t *w)
 {
 	uint32_t none = 0;
 
@@ -190,18 +190,18 @@ static int move_connection(struct tas_sock *s, struct tas_set *to)
 	struct place p;
 	int err = -EAGAIN;
 
-	if (!lock(&old->c.lock_rx))
+	if (!tas__block_lock(&old->c.lock_rx))
 		return err;
-	if (!lock(&old->c.lock_tx))
+	if (!tas__block_lock(&old->c.lock_tx))
 		goto out_rx;
 	err = -ENOBUFS;
 	if (place_make(&p, s, to)) {
 		transfer(&p, to);
 		err = 0;
 	}
-	unlock(&old->c.lock_tx);
+	tas__block_unlock(&old->c.lock_tx);
 out_rx:
-	unlock(&old->c.lock_rx);
+	tas__block_unlock(&old->c.lock_rx);
 	return err;
 }
 

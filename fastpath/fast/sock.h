@@ -70,6 +70,7 @@ struct tas_sock {
 	uint8_t rx_cur, tx_cur;       /* newest slot */
 	uint32_t rcvbuf_seen, sndbuf_seen; /* as the application set them; 0: automatic */
 	bool tx_full;                 /* the writer saw little room: tell it when there is some */
+	uint64_t stall_at, stall_acked; /* the writer waits for room: when to look whether nothing moves, 0: not; acked when it began */
 	bool app_fin;                 /* the application has shut its sending side */
 	bool app_deaf;                /* the application has shut its receiving side */
 	bool rx_eof;                  /* stream ended at delivered */
@@ -163,10 +164,15 @@ void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32
 struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end);
 struct tas_span tas__tx_data(const struct tas_sock *s, uint64_t off, uint64_t end);
 void tas__tx_read(const struct tas_sock *s, uint64_t off, uint8_t *to, uint32_t len);
+/* Time to look at a writer that waits (s->stall_at). */
+void tas__tx_stalled(struct tas_sock *s);
 void tas__tx_acked(struct tas_sock *s, uint64_t acked); /* publishes, frees an emptied extent, wakes a waiting writer */
 /* Options of packets and of opening, as the application has set them: its own, or its listener's. */
 void tas__wire_options(struct tas_sock *s, const struct tas_lock_line *from);
 void tas__wire_inherit(struct tas_sock *s); /* ... in a block of s's own */
+/* A lock word of a block, for the service, if it is free (move.c). */
+bool tas__block_lock(_Atomic uint32_t *word);
+void tas__block_unlock(_Atomic uint32_t *word);
 /* Reads the application's counters once.  Returns bits of what changed, or -EPROTO when they make no sense. */
 enum { TAS_CH_WRITTEN = 1, TAS_CH_CONSUMED = 2, TAS_CH_SHUT = 4, TAS_CH_OPTS = 8, TAS_CH_URG = 16, TAS_CH_DEAF = 32 };
 int tas__app_read(struct tas_sock *s);

@@ -13,7 +13,8 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384, RCV_FIRST = 65536, RCV_MIN = 1024 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_BUSY = 1 << 20, RCV_FIRST = 65536, RCV_MIN = 1024 };
+static const uint64_t stall_ns = 5 * 1000 * 1000;
 
 static uint32_t pow2_up(uint64_t n)
 {
@@ -163,6 +164,98 @@ int tas__tx_first(struct tas_sock *s)
 	return ring_new(s, &s->tx[0], &s->base.b->x.tx[0], pow2_up(len), 0);
 }
 
+/* The largest ring for a writer whose bytes move on: more than the path holds only takes caches. */
+static uint32_t tx_busy_len(const struct tas_sock *s)
+{
+	uint64_t len = TX_BUSY;
+
+	if (s->base.kind == TAS_K_LINK && 4ull * s->u.tcp.cwnd > len)
+		len = 4ull * s->u.tcp.cwnd;
+	return len < tas_config.tcp_txbuf_len ? (uint32_t)len : tas_config.tcp_txbuf_len;
+}
+
+/* What a program may write that nobody reads. */
+static uint32_t tx_most(const struct tas_sock *s)
+{
+	uint32_t len = s->sndbuf_seen && s->sndbuf_seen < tas_config.tcp_txbuf_len ? s->sndbuf_seen : tas_config.tcp_txbuf_len;
+
+	return pow2_up(len);
+}
+
+/*
+ * Linux takes megabytes of a program whose peer does not read, and programs count on it (both ends write first).  So a writer that
+ * waits while nothing moves gets the largest ring: everything moves into it, under the writer's lock.
+ */
+static bool tx_replace(struct tas_sock *s, uint32_t len)
+{
+	struct tas_extent_line *x = &s->base.b->x;
+	struct tas_tx_base *t = &s->base.b->a.tx_base[0];
+	tas_off_t off = tas__mem_alloc(s->base.set, len);
+	struct tas_ring r = { .base = s->acked, .off = off, .len = len, .active = true };
+
+	if (!off)
+		return false;
+	for (uint64_t at = s->acked; at < s->written;) {
+		struct tas_span to = tas_extent_span(off, r.base, len, at, s->written);
+
+		tas__tx_read(s, at, tas__mem_ptr(s->base.set, to.off), to.len);
+		at += to.len;
+	}
+	for (int i = 0; i < TAS_EXT_SLOTS; i++)
+		ring_drop(s, &s->tx[i], &x->tx[i]);
+	if (!++s->ext_gen)
+		s->ext_gen = 1;
+	r.gen = s->ext_gen;
+	atomic_store_explicit(&t->base, r.base, memory_order_relaxed);
+	atomic_store_explicit(&t->epoch, 0, memory_order_relaxed);
+	atomic_store_explicit(&t->gen, r.gen, memory_order_release);
+	s->tx[0] = r;
+	s->tx_cur = 0;
+	publish(&x->tx[0], &r);
+	return true;
+}
+
+/* Under the writer's lock nothing is written meanwhile; what was written and not yet looked at waits for the next time. */
+void tas__tx_stalled(struct tas_sock *s)
+{
+	struct tas_block *b = s->base.b;
+	bool waits;
+
+	s->stall_at = 0;
+	if (!b || s->dead || s->base.closed)
+		return;
+	waits = atomic_load_explicit(&b->a.tx_want, memory_order_relaxed) && s->tx[s->tx_cur].active;
+	if (!waits || s->tx[s->tx_cur].len >= tx_most(s))
+		return;
+	if (s->acked == s->stall_acked && tas__block_lock(&b->c.lock_tx)) {
+		bool known = atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->written;
+
+		if (known && tx_replace(s, tx_most(s)))
+			tas__wake_soon(s, TAS_WAKE_OUT);
+		tas__block_unlock(&b->c.lock_tx);
+		if (known)
+			return;
+	}
+	s->stall_acked = s->acked;
+	s->stall_at = s->core->now + stall_ns;
+	tas__timer_set(s, s->stall_at);
+}
+
+/* All that was written to the largest ring has gone: Linux keeps no memory for that either.  The next write gets a small one. */
+static void tx_shrink(struct tas_sock *s)
+{
+	struct tas_block *b = s->base.b;
+
+	if (s->tx[s->tx_cur].len <= tx_busy_len(s) || s->base.closed || !tas__block_lock(&b->c.lock_tx))
+		return;
+	if (atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked && !s->tx[!s->tx_cur].gen &&
+	    ring_new(s, &s->tx[!s->tx_cur], &b->x.tx[!s->tx_cur], TX_FIRST, 0) == 0) {
+		ring_drop(s, &s->tx[s->tx_cur], &b->x.tx[s->tx_cur]);
+		s->tx_cur = !s->tx_cur;
+	}
+	tas__block_unlock(&b->c.lock_tx);
+}
+
 /* The writer found no room and would like a larger ring: offer one if a slot and memory are there. */
 static void tx_offer(struct tas_sock *s, uint32_t want)
 {
@@ -170,11 +263,18 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 	unsigned slot = !s->tx_cur;
 	uint32_t len;
 
-	if (s->tx[slot].gen || !cur->active || s->base.closed)
+	if (!cur->active || s->base.closed)
+		return;
+	if (!s->stall_at && cur->len < tx_most(s)) {
+		s->stall_acked = s->acked;
+		s->stall_at = s->core->now + stall_ns;
+		tas__timer_set(s, s->stall_at);
+	}
+	if (s->tx[slot].gen)
 		return;
 	if (s->sndbuf_seen && want > s->sndbuf_seen)
 		want = s->sndbuf_seen;
-	len = pow2_up(want > tas_config.tcp_txbuf_len ? tas_config.tcp_txbuf_len : want);
+	len = pow2_up(want > tx_busy_len(s) ? tx_busy_len(s) : want);
 	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
 	tas__wake_soon(s, TAS_WAKE_OUT);
@@ -283,6 +383,8 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 		s->room_told = s->written; /* once: tx_want stands until it writes */
 		tas__wake_soon(s, TAS_WAKE_OUT);
 	}
+	if (acked == s->written && len > TX_BUSY)
+		tx_shrink(s);
 }
 
 /* ---- the application's line ---- */

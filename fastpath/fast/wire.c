@@ -302,6 +302,10 @@ void tas__wire_timer(struct tas_sock *s)
 {
 	struct tcp_result res = { 0 };
 
+	if (s->stall_at && s->stall_at <= s->core->now)
+		tas__tx_stalled(s);
+	if (s->stall_at)
+		tas__timer_set(s, s->stall_at);
 	if (tcp_deadline(&s->u.tcp) > s->core->now) {
 		tas__timer_set(s, tcp_deadline(&s->u.tcp));
 		return;

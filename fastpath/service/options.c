@@ -188,7 +188,7 @@ static const struct option options[] = {
 	{ "tcp-rxbuf-len", "BYTES", "largest receive buffer of a connection, rounded up to a power of two [1M; TAS: 8192]\n"
 				    "buffers start small and grow; suffixes k, M, G",
 	  .kind = K_NUMBER, AT(tcp_rxbuf_len), .suffixes = true, .scale = 1, .min = 4096, .max = 8 << 20 },
-	{ "tcp-txbuf-len", "BYTES", "the same for transmit [1M; TAS: 8192]", .kind = K_NUMBER, AT(tcp_txbuf_len),
+	{ "tcp-txbuf-len", "BYTES", "the same for transmit [4M; TAS: 8192]", .kind = K_NUMBER, AT(tcp_txbuf_len),
 	  .suffixes = true, .scale = 1, .min = 4096, .max = 8 << 20 },
 	{ "tcp-handshake-timeout", "USEC", "first retransmission of a SYN, doubling [1000000, as Linux; TAS: 10000]",
 	  .kind = K_NUMBER, AT(tcp_handshake_timeout), .scale = US, .min = 1000, .max = 120000000 },
@@ -367,7 +367,8 @@ static void defaults(struct tas_config *c)
 	c->fp_cores_max = 1;
 	c->poll_ns_tas = 20 * US;
 	c->poll_ns_app = 20 * US;
-	c->tcp_rxbuf_len = c->tcp_txbuf_len = 1 << 20;
+	c->tcp_rxbuf_len = 1 << 20;
+	c->tcp_txbuf_len = 4 << 20;
 	c->tcp_handshake_timeout = 1000000 * US;
 	c->tcp_handshake_retries = 6;
 	c->cc = TCP_CC_CUBIC;

@@ -10,7 +10,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-struct tas_config tas_config = { .tcp_rxbuf_len = 1 << 20, .tcp_txbuf_len = 1 << 20 };
+struct tas_config tas_config = { .tcp_rxbuf_len = 1 << 20, .tcp_txbuf_len = 4 << 20 };
 
 /* ---- memory: one chunk, never reused, so that a stale position is seen as wrong bytes ---- */
 static struct tas_chunk chunk;
@@ -46,6 +46,26 @@ void tas__sock_flags(struct tas_sock *s, uint32_t flags)
 	atomic_fetch_or(&s->base.b->s.flags, flags);
 }
 
+static uint64_t timer;
+void tas__timer_set(struct tas_sock *s, uint64_t when)
+{
+	(void)s;
+	timer = when;
+}
+
+static bool writer_has_lock;
+bool tas__block_lock(_Atomic uint32_t *word)
+{
+	(void)word;
+	return !writer_has_lock;
+}
+
+void tas__block_unlock(_Atomic uint32_t *word)
+{
+	(void)word;
+}
+
+static struct tas_core core;
 static struct tas_sock sock;
 static struct tas_block block;
 
@@ -56,6 +76,10 @@ static int fresh(void **state)
 	memset((void *)&block, 0, sizeof block);
 	sock.base.set = &set;
 	sock.base.b = &block;
+	sock.core = &core;
+	core.now = 1000;
+	timer = UINT64_MAX;
+	writer_has_lock = false;
 	sock.rcv_buf = 65536;
 	sock.rcv_limit = 65536;
 	set.chunk[0] = &chunk;
@@ -122,6 +146,70 @@ static void a_larger_ring_is_offered_to_a_writer_without_room(void **state)
 	assert_true(tas__app_read(&sock) & TAS_CH_WRITTEN);
 	tas__tx_acked(&sock, len);
 	assert_int_equal(atomic_load(&block.x.tx[0].gen), 0); /* the old ring is empty */
+}
+
+/* Fills [from, to) of the ring that begins at base. */
+static void fill(unsigned slot, uint64_t base, uint64_t from, uint64_t to)
+{
+	for (uint64_t at = from; at < to; at++)
+		*(uint8_t *)tas__mem_ptr(&set, sock.tx[slot].off + ((at - base) & (sock.tx[slot].len - 1))) = byte_at(at);
+	wrote(to);
+}
+
+static void bytes_are_there(uint64_t from, uint64_t to)
+{
+	static uint8_t buf[1 << 20];
+
+	tas__tx_read(&sock, from, buf, (uint32_t)(to - from));
+	for (uint64_t at = from; at < to; at++)
+		assert_int_equal(buf[at - from], byte_at(at));
+}
+
+static void a_writer_whose_reader_stalls_gets_the_largest_ring(void **state)
+{
+	uint64_t len, end;
+
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	len = sock.tx[0].len;
+	answer(0, 0);
+	fill(0, 0, 0, len);
+	atomic_store(&block.a.tx_want, 8 * len);
+	assert_true(tas__app_read(&sock) >= 0);
+	answer(1, len);
+	end = len + sock.tx[1].len;
+	fill(1, len, len, end);
+	atomic_store(&block.a.tx_want, 1 << 20);
+	assert_true(tas__app_read(&sock) >= 0);
+	tas__tx_acked(&sock, 100); /* both rings are in use */
+	assert_true(timer <= 1000 + 5000000);
+	core.now = timer;
+	tas__tx_stalled(&sock); /* something moved meanwhile */
+	assert_int_equal(sock.tx[1].gen, atomic_load(&block.x.tx[1].gen));
+	assert_true(timer > core.now);
+	core.now = timer;
+	writer_has_lock = true;
+	tas__tx_stalled(&sock);
+	assert_true(timer > core.now);
+	writer_has_lock = false;
+	core.now = timer;
+	tas__tx_stalled(&sock);
+	assert_int_equal(sock.tx[0].len, 4 << 20);
+	assert_int_equal(sock.tx[1].gen, 0);
+	assert_int_equal(atomic_load(&block.a.tx_base[0].gen), atomic_load(&block.x.tx[0].gen));
+	assert_int_equal(atomic_load(&block.a.tx_base[0].base), 100);
+	assert_int_equal(sock.stall_at, 0);
+	bytes_are_there(100, end);
+	fill(0, 100, end, end + 500000); /* the writer goes on there */
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	bytes_are_there(end, end + 500000);
+	/* all of it has gone: the memory goes, too */
+	tas__tx_acked(&sock, end + 500000);
+	assert_int_equal(sock.tx[0].gen, 0);
+	assert_int_equal(sock.tx[1].len, 16384);
+	answer(1, end + 500000);
+	wrote(end + 500010);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
 }
 
 static void an_offer_answered_while_counters_are_read_waits_for_its_bytes(void **state)
@@ -242,6 +330,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(writers_begin_where_they_say, fresh),
 		cmocka_unit_test_setup(a_larger_ring_is_offered_to_a_writer_without_room, fresh),
+		cmocka_unit_test_setup(a_writer_whose_reader_stalls_gets_the_largest_ring, fresh),
 		cmocka_unit_test_setup(an_offer_answered_while_counters_are_read_waits_for_its_bytes, fresh),
 		cmocka_unit_test_setup(senseless_counters_are_refused, fresh),
 		cmocka_unit_test_setup(without_memory_received_bytes_are_refused_and_nothing_changes, fresh),
