@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import time
 
 import pytest
-from _lab import TAS_ADDR, Lab, until
+from _lab import KERNEL_ONLY, TAS_ADDR, Lab, Service, until
 from _puppet import Puppet, closed, got
 
 SERVER = "l = socket.create_server(('0.0.0.0', 0)); port = l.getsockname()[1]"
@@ -154,25 +156,29 @@ def test_no_address_space_for_more_of_it(tas: Lab) -> None:
     assert a("got(s, 1)") == b"x"
 
 
-@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
-def test_a_sandbox_that_does_not_know_futex_waitv(tas: Lab, error: str) -> None:
-    """Old container runtimes refuse what they do not know."""
-    a = Puppet(tas)
-    a(SERVER)
-    a(
-        f"""
+# refused(error, calls): from now on system calls with these numbers fail so
+REFUSED = """
 import ctypes
 class Ins(ctypes.Structure):
     _fields_ = [("code", ctypes.c_ushort), ("jt", ctypes.c_ubyte), ("jf", ctypes.c_ubyte), ("k", ctypes.c_uint)]
 class Prog(ctypes.Structure):
     _fields_ = [("n", ctypes.c_ushort), ("f", ctypes.POINTER(Ins))]
-refuse, allow = Ins(6, 0, 0, 0x50000 | errno.{error}), Ins(6, 0, 0, 0x7fff0000)
-rules = (Ins * 4)(Ins(0x20, 0, 0, 0), Ins(0x15, 0, 1, 449), refuse, allow)
 libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, ctypes.byref(Prog(4, rules))) == 0
+def refused(error, *calls):
+    tests = [Ins(0x15, len(calls) - n, 0, nr) for n, nr in enumerate(calls)]
+    rules = [Ins(0x20, 0, 0, 0), *tests, Ins(6, 0, 0, 0x7fff0000), Ins(6, 0, 0, 0x50000 | error)]
+    assert libc.prctl(38, 1, 0, 0, 0) == 0
+    assert libc.prctl(22, 2, ctypes.byref(Prog(len(rules), (Ins * len(rules))(*rules)))) == 0
 """
-    )
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+def test_a_sandbox_that_does_not_know_futex_waitv(tas: Lab, error: str) -> None:
+    """Old container runtimes refuse what they do not know."""
+    a = Puppet(tas)
+    a(SERVER)
+    a(REFUSED)
+    a(f"refused(errno.{error}, 449)")
     with tas.peer.connect(TAS_ADDR, a("port")) as far:
         a("s, _ = l.accept()")
         used = a("time.process_time()")
@@ -185,6 +191,78 @@ assert libc.prctl(22, 2, ctypes.byref(Prog(4, rules))) == 0
         a("time.sleep(0.2)")
         far.close()
         assert a(f"told({n})") == b""
+
+
+@pytest.mark.parametrize("error", ["ENFILE", "ENOBUFS", "ENOMEM"])
+def test_the_system_has_no_more_sockets(tas: Lab, error: str) -> None:
+    """socket(), accept() say so; the connection stays in the queue, for whoever has room; what is open goes on."""
+    a = Puppet(tas)
+    a(SERVER)
+    a(REFUSED)
+    with tas.peer.connect(TAS_ADDR, a("port")) as old:
+        a("s, _ = l.accept(); r, w = os.pipe(); q = select.poll(); q.register(l, select.POLLIN)")
+        with tas.peer.connect(TAS_ADDR, a("port")) as far:
+            assert a("len(q.poll(10000))") == 1
+            a(
+                f"""
+def tries():
+    refused(errno.{error}, 41, 43, 288)
+    seen = []
+    for call in (socket.socket, l.accept, l.accept, socket.socket):
+        try:
+            call()
+            seen.append("none")
+        except OSError as e:
+            seen.append(errno.errorcode[e.errno])
+    seen.append(str(len(q.poll(0))))
+    s.sendall(b"child")
+    os.write(w, " ".join(seen).encode())
+    os._exit(0)
+kid = os.fork() or tries()
+"""
+            )
+            assert a("os.read(r, 100)") == " ".join([error] * 4 + ["1"]).encode()
+            assert got(old, 5) == b"child"
+            assert a("os.waitpid(kid, 0)[1]") == 0
+            far.sendall(b"patient")
+            a("t, _ = l.accept()")
+            assert a("got(t, 7)") == b"patient"
+            a("t.close()")
+            assert closed(far) == "eof"
+    serves(tas, a)
+
+
+@pytest.mark.skipif(KERNEL_ONLY, reason="a limit of the service")
+def test_a_program_at_its_limit_of_sockets(lab: Lab) -> None:
+    """ENOBUFS for what it asks for; its peers wait; others go on; and there is room again when it closes some."""
+    service = Service(lab, "--app-sockets=21")
+    a, b = Puppet(lab), Puppet(lab)
+    for program in (a, b):
+        program(SERVER)
+        program("have = []; where = ('127.0.0.1', port)")
+    for n in range(10):
+        a("c = socket.create_connection(where); s, _ = l.accept(); have.append((c, s))")
+        assert service.gauges()["sockets"] == 2 * (n + 1) + 2
+    for _ in range(3):
+        assert a("socket.create_connection(where)") == "ENOBUFS"
+    late = lab.peer.tcp_socket()
+    late.setblocking(False)
+    assert late.connect_ex((TAS_ADDR, a("port"))) == errno.EINPROGRESS
+    a("[c.sendall(b'x') for c, s in have]")
+    assert a("sum(s.recv(1) == b'x' for c, s in have)") == 10
+    serves(lab, b)
+    assert a("select.select([l], [], [], 0.3)[0]") == []
+    a("c, s = have.pop(); c.close(); s.close()")
+    assert select.select([], [late], [], 20)[1]
+    with late:  # it tries again
+        late.setblocking(True)
+        late.sendall(b"came late")
+        a("s, _ = l.accept()")
+        assert a("got(s, 9)") == b"came late"
+        a("s.close()")
+    until("its place is free", lambda: service.gauges()["sockets"] <= 20)
+    a("c = socket.create_connection(where); s, _ = l.accept(); c.sendall(b'again')")
+    assert a("got(s, 5)") == b"again"
 
 
 def test_ten_thousand_sockets_in_one_process(tas: Lab) -> None:

@@ -66,7 +66,8 @@ static void values_reach_the_settings_in_their_unit(void **state)
 {
 	(void)state;
 	ACCEPTED("--ip-addr=10.0.0.1/16", "--ip-addr", "192.168.1.1/30", "--ip-route=0.0.0.0/0,10.0.0.254", "--link=tap:x9",
-		 "--tcp-rxbuf-len=300k", "--fp-poll-interval-tas=7", "--socket-mode=600", "--socket=/tmp/s", "--cc=reno");
+		 "--tcp-rxbuf-len=300k", "--fp-poll-interval-tas=7", "--socket-mode=600", "--socket=/tmp/s", "--cc=reno",
+		 "--app-sockets=77", "--app-chunks=3");
 	assert_int_equal(c.n_addr, 2);
 	assert_int_equal(c.addr[0].bits, 16);
 	assert_int_equal(c.addr[1].bits, 30);
@@ -78,6 +79,8 @@ static void values_reach_the_settings_in_their_unit(void **state)
 	assert_int_equal(c.poll_ns_tas, 7000);
 	assert_int_equal(c.socket_mode, 0600);
 	assert_string_equal(c.socket_path, "/tmp/s");
+	assert_int_equal(c.max_socks_per_set, 77);
+	assert_int_equal(c.max_chunks_per_set, 3);
 	assert_int_equal(c.cc, TCP_CC_RENO);
 }
 
