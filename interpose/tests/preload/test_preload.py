@@ -31,6 +31,7 @@ PROGRAMS = [
     "confined", "thousand", "members",
 ]  # fmt: skip
 MODES = ["fallback", "service"]
+LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
 
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="libtas_interpose.so is not built")
 
@@ -83,6 +84,24 @@ def test_program_prints_what_it_prints_on_the_kernel(program: str, mode: str, re
     kernel = run([path])
     assert kernel[0] == 0
     assert run([path], environment(mode, request)) == kernel
+
+
+def names_at_addresses(library: str) -> dict[str, set[str]]:
+    """Exported functions of a library by address; those that libc keeps for itself are left out."""
+    found: dict[str, set[str]] = {}
+    command = ["nm", "-D", "--defined-only", library]
+    for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+        address, kind, name = line.split()
+        if kind in "TWi" and not name.endswith("GLIBC_PRIVATE"):
+            found.setdefault(address, set()).add(name.split("@")[0])
+    return found
+
+
+def test_every_other_name_of_a_wrapped_function_is_wrapped() -> None:
+    ours = set().union(*names_at_addresses(str(LIBRARY)).values())
+    libc = names_at_addresses(LIBC)
+    assert not [names - ours for names in libc.values() if names & ours and names - ours]
+    assert {"read", "__read", "fcntl", "fcntl64", "sendfile64"} <= ours
 
 
 SERVE = """
