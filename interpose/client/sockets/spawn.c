@@ -230,8 +230,11 @@ int tas__watch_passed(const struct msghdr *m)
 
 	if (tas__ever_attached())
 		each_right(m, watch_right, &b);
-	/* Without a watch nobody would know of the last close while it is on its way: it would end at once, or never. */
-	return b.err < 0 && b.ss && tas__alive(b.ss) ? -ENOBUFS : 0;
+	/*
+	 * Without a watch nobody would know of the last close while it is on its way: it would end at once, or never.  What the
+	 * service does not have (a listener that was shut) is the kernel's alone.
+	 */
+	return b.err < 0 && b.err != -ENOENT && b.ss && tas__alive(b.ss) ? -ENOBUFS : 0;
 }
 
 static void forget_right(int fd, void *arg)
