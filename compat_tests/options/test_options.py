@@ -311,3 +311,82 @@ def test_rcvbuf_bounds_what_is_not_read(x: Pair) -> None:
             got += x.s.do("recv", fd, sink(1 << 18), 1 << 18, 0, quiet=True).ret
         x.s.trace.note(x.s.name, "has all", str(got == sent))
     x.s.trace.note(x.s.name, "bounded", str(sent < 4 * x.case + (300 << 10)))
+
+
+# ---- what TCP_INFO tells ----
+INFO = struct.Struct("=8B24I4Q6I4Q2I2Q6I")
+INFO_NAMES = (
+    "state ca_state retransmits probes backoff options wscale app_limited rto ato snd_mss rcv_mss unacked sacked lost "
+    "retrans fackets last_data_sent last_ack_sent last_data_recv last_ack_recv pmtu rcv_ssthresh rtt rttvar "
+    "snd_ssthresh snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans pacing_rate max_pacing_rate bytes_acked "
+    "bytes_received segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out delivery_rate busy_time "
+    "rwnd_limited sndbuf_limited delivered delivered_ce bytes_sent bytes_retrans dsack_dups reord_seen rcv_ooopack "
+    "snd_wnd rcv_wnd rehash"
+).split()
+
+
+def _told(x: Pair, when: str, fd: int, *fields: str) -> dict[str, int]:
+    """Notes these fields as they are, and what must hold of the others on any stack."""
+    r = x.s.do("getsockopt", fd, 6, 11, out(280), inout(struct.pack("=i", 280)), quiet=True)
+    i = dict(zip(INFO_NAMES, INFO.unpack(r.out[0][: INFO.size]), strict=True))
+    x.s.trace.note("subject", when, ", ".join(f"{f} {i[f]}" for f in fields))
+    holds = {
+        "round trip": 0 < i["min_rtt"] <= i["rtt"] < 500_000 and 0 < i["rttvar"] < 500_000,
+        "timeout": 200_000 <= i["rto"] <= 1_000_000 and not i["backoff"] and not i["retransmits"],
+        "segments": i["segs_out"] >= i["data_segs_out"] and i["segs_in"] >= i["data_segs_in"] and i["delivered"] > 0,
+        "sizes": 536 <= i["snd_mss"] <= i["pmtu"] <= 65535 and 536 <= i["rcv_mss"] <= 65535 and i["advmss"] > 536,
+        "windows": i["snd_cwnd"] >= 10 and i["rcv_space"] > 1000 and i["rcv_wnd"] > 0 and i["rcv_ssthresh"] > 0,
+        "rates": i["pacing_rate"] > 0 and i["max_pacing_rate"] == (1 << 64) - 1,
+        "scales": bool(i["wscale"]) and i["options"] & 7 == 7,
+        "reordering": i["reordering"] >= 3,
+    }
+    x.s.trace.note("subject", "does not hold", str([name for name, ok in holds.items() if not ok]))
+    return i
+
+
+def _ago(ms: int) -> str:
+    return "just now" if ms < 200 else "some time ago" if ms < 5000 else str(ms)
+
+
+@scenario(cases=[True, False])
+def test_tcp_info_counts(x: Pair) -> None:
+    """Of a connection that each side opens: bytes, segments, times."""
+    counts = ("state", "bytes_acked", "bytes_received", "bytes_sent", "notsent_bytes", "unacked")
+    fd, pfd = x.connected(active=x.case)
+    i = _told(x, "fresh", fd, *counts, "data_segs_in", "data_segs_out", "ato")
+    x.s.do("send", fd, pattern(50000), 50000, 0, text="50000 bytes")
+    left = 50000
+    while left > 0 and (got := x.p.do("recv", pfd, out(1 << 16), 1 << 16, 0, quiet=True).ret) > 0:
+        left -= got
+    x.p.send(pfd, b"reply")
+    x.s.until(fd, IN)
+    x.s.recv(fd, 10)
+    x.s.do("poll", 0, 0, 60, quiet=True)
+    i = _told(x, "used", fd, *counts, "data_segs_in")
+    few = 1 <= i["data_segs_out"] <= 60
+    x.s.trace.note("subject", "segments of data", "a few" if few else str(i["data_segs_out"]))
+    x.s.trace.note("subject", "last", " ".join(_ago(i[f"last_{w}"]) for w in ("data_sent", "data_recv", "ack_recv")))
+    x.s.do("poll", 0, 0, 300, quiet=True)
+    i = _told(x, "idle", fd, *counts)
+    x.s.trace.note("subject", "last", " ".join(_ago(i[f"last_{w}"]) for w in ("data_sent", "data_recv", "ack_recv")))
+
+
+@scenario
+def test_tcp_info_of_a_sender_that_waits(x: Pair) -> None:
+    """What the peer has no room for is not sent."""
+    fd, _ = x.connected(before=lambda fd: x.s.set(fd, 1, 7, 100000))
+    x.s.nonblock(fd)
+    total = 0
+    for _ in range(200):
+        n = x.s.do("send", fd, pattern(20000), 20000, 0x4000, quiet=True).ret
+        total += max(n, 0)
+        if n < 0 and not x.s.do("poll", inout(struct.pack("=ihh", fd, 4, 0)), 1, 50, quiet=True).ret:
+            break
+    r = x.s.do("getsockopt", fd, 6, 11, out(280), inout(struct.pack("=i", 280)), quiet=True)
+    i = dict(zip(INFO_NAMES, INFO.unpack(r.out[0][: INFO.size]), strict=True))
+    outstanding = int.from_bytes(x.s.do("ioctl", fd, 0x5411, inout(bytes(4)), quiet=True).out[0], "little")
+    x.s.trace.note("subject", "waits to be sent", str(i["notsent_bytes"] > 10000))
+    x.s.trace.note("subject", "acknowledged and outstanding", str(i["bytes_acked"] - 1 + outstanding - total))
+    x.s.trace.note("subject", "sent and not", str(i["bytes_sent"] - i["bytes_retrans"] + i["notsent_bytes"] - total))
+    x.s.shutdown(fd, 1)
+    x.s.do("getsockopt", fd, 6, 11, out(1), inout(struct.pack("=i", 1)))

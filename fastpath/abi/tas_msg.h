@@ -113,6 +113,18 @@ struct tas_msg_sock {
 	uint32_t set_id;
 };
 
+/* As in struct tcp_info; times of the past in milliseconds. */
+struct tas_msg_info {
+	uint32_t rtt_us, rttvar_us, snd_mss, rcv_mss, snd_cwnd, snd_ssthresh, rto_us, ato_us, retransmits;
+	uint32_t total_retrans, unacked, sacked, lost, retrans, rcv_space, rcv_ssthresh, snd_wnd, rcv_wnd;
+	uint32_t options; /* TCPI_OPT_* */
+	uint32_t state, ca_state, backoff, probes, snd_wscale, rcv_wscale;
+	uint32_t pmtu, advmss, reordering, min_rtt_us;
+	uint32_t last_data_sent, last_data_recv, last_ack_recv;
+	uint32_t segs_out, segs_in, data_segs_out, data_segs_in, notsent, delivered;
+	uint64_t bytes_acked, bytes_received, bytes_sent, bytes_retrans;
+};
+
 struct tas_msg {
 	uint32_t magic; /* TAS_ABI_MAGIC */
 	uint16_t op;    /* enum tas_msg_op */
@@ -173,13 +185,7 @@ struct tas_msg {
 			uint32_t more;   /* reply: next cursor, 0: complete */
 			uint32_t text_len;
 		} admin;
-		struct {
-			uint32_t rtt_us, rttvar_us, snd_mss, rcv_mss, snd_cwnd, snd_ssthresh, rto_us, retransmits;
-			uint32_t total_retrans, unacked, rcv_space, snd_wnd, options; /* TCPI_OPT_* */
-			uint32_t state, snd_wscale, rcv_wscale;
-			uint64_t bytes_acked, bytes_received, segs_out, segs_in, bytes_sent, bytes_retrans;
-			uint32_t pmtu, advmss, reordering, min_rtt_us;
-		} info;
+		struct tas_msg_info info;
 		struct {
 			uint64_t offset; /* of the instruction in its object */
 			uint64_t count;

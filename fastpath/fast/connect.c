@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -180,6 +179,7 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	s->base.local = pl.local;
 	s->base.peer = pl.peer;
 	s->base.netns = i->netns;
+	s->active = true;
 	s->reuse = req->u.connect.flags & TAS_BIND_REUSEADDR;
 	s->reuseport = req->u.connect.flags & TAS_BIND_REUSEPORT;
 	err = tas__sock_place(s, p->set, i->domain);
@@ -208,58 +208,5 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 	}
 	tas_claim_set(p->region->claims, s->base.id);
 	rep->u.sock = (struct tas_msg_sock){ .id = s->base.id, .gen = s->base.gen, .block = s->base.block };
-	return 0;
-}
-
-int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
-{
-	struct tas_sock_base *b = tas__sock(req->u.sock.id, req->u.sock.gen);
-	struct tas_sock *s;
-	struct tcp_stats st;
-
-	if (!b || !tas__set_reaches(p->set, b->set))
-		return -EINVAL;
-	s = tas__of(b);
-	memset(&rep->u.info, 0, sizeof rep->u.info);
-	rep->u.info.state = atomic_load_explicit(&b->b->s.state, memory_order_relaxed);
-	rep->u.info.bytes_acked = rep->u.info.bytes_sent = s->acked;
-	rep->u.info.bytes_received = s->delivered;
-	rep->u.info.rcv_space = s->rcv_buf;
-	rep->u.info.pmtu = rep->u.info.snd_mss = rep->u.info.rcv_mss = rep->u.info.advmss = 65483;
-	rep->u.info.snd_cwnd = 10;
-	rep->u.info.snd_ssthresh = 0x7fffffff;
-	if (b->kind == TAS_K_LISTENER) {
-		rep->u.info.unacked = tas__accept_queued(s); /* Linux: length of the accept queue */
-		return 0;
-	}
-	if (b->kind == TAS_K_LOCAL) { /* nothing is timed, nothing repeated: what Linux shows of the quickest link */
-		rep->u.info.rtt_us = rep->u.info.min_rtt_us = 1;
-		rep->u.info.rto_us = 201000;
-	}
-	if (b->kind != TAS_K_LINK)
-		return 0;
-	tcp_get_stats(&s->u.tcp, &st);
-	rep->u.info.rtt_us = (uint32_t)(st.srtt_ns / 1000);
-	rep->u.info.rttvar_us = (uint32_t)(st.rttvar_ns / 1000);
-	rep->u.info.rto_us = (uint32_t)(st.rto_ns / 1000);
-	rep->u.info.min_rtt_us = (uint32_t)(st.min_rtt_ns / 1000);
-	rep->u.info.snd_mss = st.snd_mss;
-	rep->u.info.rcv_mss = st.rcv_mss;
-	rep->u.info.advmss = st.rcv_mss;
-	rep->u.info.pmtu = st.snd_mss + 40u;
-	rep->u.info.snd_cwnd = st.snd_mss ? st.cwnd / st.snd_mss : 0;
-	rep->u.info.snd_ssthresh = st.snd_mss && st.ssthresh < 0x7fffffff ? st.ssthresh / st.snd_mss : 0x7fffffff;
-	rep->u.info.retransmits = st.retransmits;
-	rep->u.info.total_retrans = st.total_retrans;
-	rep->u.info.unacked = st.snd_mss ? (st.unacked_bytes + st.snd_mss - 1u) / st.snd_mss : 0;
-	rep->u.info.snd_wnd = st.snd_wnd;
-	rep->u.info.options = (st.timestamps ? TCPI_OPT_TIMESTAMPS : 0) | (st.sack ? TCPI_OPT_SACK : 0) |
-			      (st.wscale_ok ? TCPI_OPT_WSCALE : 0);
-	rep->u.info.snd_wscale = st.snd_wscale;
-	rep->u.info.rcv_wscale = st.rcv_wscale;
-	rep->u.info.segs_in = st.segs_in;
-	rep->u.info.segs_out = st.segs_out;
-	rep->u.info.bytes_sent = s->sent_high + st.bytes_retrans;
-	rep->u.info.bytes_retrans = st.bytes_retrans;
 	return 0;
 }

@@ -9,14 +9,20 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { PUMP_BUDGET = 512 * 1024, PUMP_COST = 32 };
+enum { PUMP_BUDGET = 512 * 1024, PUMP_COST = 32, TS_OPTION = 12 };
 static const uint64_t retry_ns = 5 * 1000 * 1000, connect_timeout_ns = 127ull * 1000 * 1000 * 1000;
 
 static void show_state(struct tas_sock *s)
 {
 	bool out = s->app_fin && s->acked == s->written, in = s->rx_eof;
+	uint32_t was = s->base.b ? atomic_load_explicit(&s->base.b->s.state, memory_order_relaxed) : TAS_S_CLOSE;
+	/* our FIN waits behind bytes that the reader has no room for */
+	enum tas_sock_state waits = !in ? TAS_S_FIN_WAIT1 : was == TAS_S_FIN_WAIT1 || was == TAS_S_CLOSING ? TAS_S_CLOSING : TAS_S_LAST_ACK;
 
-	tas__sock_state(s, out && in ? TAS_S_CLOSE : out ? TAS_S_FIN_WAIT2 : in ? TAS_S_CLOSE_WAIT : TAS_S_ESTABLISHED);
+	if (s->app_fin && !out)
+		tas__sock_state(s, waits);
+	else
+		tas__sock_state(s, out && in ? TAS_S_CLOSE : out ? TAS_S_FIN_WAIT2 : in ? TAS_S_CLOSE_WAIT : TAS_S_ESTABLISHED);
 }
 
 static void part(struct tas_sock *s)
@@ -100,6 +106,11 @@ static bool pump(struct tas_sock *from)
 			if (from->urg_written)
 				tas__rx_urgent(to, from->urg_written);
 			tas_count(from->core, TAS_CTR_bytes_local, moved);
+			uint32_t segs = (moved + TAS_LOCAL_MSS - 1) / TAS_LOCAL_MSS;
+
+			from->u.local.segs_out += segs;
+			to->u.local.segs_in += segs;
+			from->u.local.sent_at = to->u.local.got_at = from->core->now;
 			to->delivered += moved;
 			atomic_store_explicit(&to->base.b->s.rx_delivered, to->delivered, memory_order_release);
 			tas__tx_acked(from, from->acked + moved);
@@ -152,6 +163,8 @@ void tas__local_hint(struct tas_sock *s, int changed)
 {
 	if (changed & TAS_CH_SHUT)
 		tas__sock_flags(s, TAS_F_TX_EOF);
+	if (changed & TAS_CH_SHUT && s->u.local.peer && s->acked != s->written)
+		show_state(s);
 	if (s->listener) /* still waiting for a place in the accept queue */
 		return;
 	if (changed & (TAS_CH_WRITTEN | TAS_CH_SHUT)) {
@@ -233,6 +246,18 @@ static void stream_start(struct tas_sock *s, const struct tas_app_line *a)
 	s->rcv_limit = s->rcv_buf;
 }
 
+/* Linux: TCP_MAXSEG of either side bounds it. */
+static uint32_t local_mss(const struct tas_sock *a, const struct tas_sock *b)
+{
+	uint32_t mss = TAS_LOCAL_MSS + TS_OPTION;
+
+	if (a->maxseg && a->maxseg < mss)
+		mss = a->maxseg;
+	if (b->maxseg && b->maxseg < mss)
+		mss = b->maxseg;
+	return mss - TS_OPTION;
+}
+
 int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 {
 	struct tas_sock *b = tas__sock_new(a->core, TAS_K_LOCAL);
@@ -254,8 +279,11 @@ int tas__local_establish(struct tas_sock *a, struct tas_sock *l)
 	atomic_store_explicit(&b->base.b->a.sndbuf, b->sndbuf_seen, memory_order_relaxed);
 	a->u.local.peer = b;
 	b->u.local.peer = a;
-	atomic_store_explicit(&b->base.b->s.mss, 65483, memory_order_relaxed);
-	atomic_store_explicit(&a->base.b->s.mss, 65483, memory_order_relaxed);
+	a->u.local.got_at = a->u.local.sent_at = b->u.local.got_at = b->u.local.sent_at = a->core->now;
+	tas__wire_options(b, &l->base.b->c);
+	tas__wire_inherit(b);
+	atomic_store_explicit(&b->base.b->s.mss, local_mss(a, b), memory_order_relaxed);
+	atomic_store_explicit(&a->base.b->s.mss, local_mss(a, b), memory_order_relaxed);
 	tas__sock_flags(b, TAS_F_LOCAL | (a->base.set == b->base.set ? TAS_F_NEAR : 0));
 	if (a->base.set == b->base.set)
 		tas__sock_flags(a, TAS_F_NEAR);

@@ -39,7 +39,7 @@ struct tas_ring {
 	bool active;    /* transmit: the writer answered; receive: always with gen != 0 */
 };
 
-enum { TAS_LISTEN_PENDING_MAX = 4096 };
+enum { TAS_LISTEN_PENDING_MAX = 4096, TAS_LOCAL_MSS = 65483 /* Linux: of a loopback device, less time stamps */ };
 
 struct tas_sock {
 	struct tas_sock_base base; /* first */
@@ -76,6 +76,7 @@ struct tas_sock {
 	bool rx_eof;                  /* stream ended at delivered */
 	bool in_time_wait;
 	uint64_t sent_high;           /* link: end of what was ever sent */
+	bool active;                  /* we connected */
 	bool dead;                    /* reset or timed out; nothing moves any more */
 	uint32_t opts_seen;
 	uint32_t keep_seen[4];
@@ -94,6 +95,8 @@ struct tas_sock {
 		struct {             /* TAS_K_LOCAL */
 			struct tas_sock *peer; /* NULL: gone */
 			struct tas_sock *wait_next; /* SYN_SENT: accept queue of listener was full */
+			uint32_t segs_in, segs_out; /* as a loopback device would have carried them, for TCP_INFO */
+			uint64_t got_at, sent_at;
 		} local;
 		struct { /* TAS_K_LISTENER */
 			uint64_t queued;    /* connections ever queued = block's rx_delivered */

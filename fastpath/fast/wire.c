@@ -367,6 +367,7 @@ void tas__wire_hint(struct tas_sock *s, int changed)
 		tcp_app_deaf(&s->u.tcp);
 	if (changed & TAS_CH_SHUT) {
 		tcp_app_shutdown(&s->u.tcp, s->core->now);
+		tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));
 		tas__sock_flags(s, TAS_F_TX_EOF);
 	}
 	if (changed)

@@ -468,7 +468,7 @@ static const struct {
 	[TAS_MSG_EXEC_FAILED] = { exec_failed, 0, 0, ATTACHED },
 	[TAS_MSG_BRIDGE] = { bridge, 1, 1, 0 },
 	[TAS_MSG_BRIDGE_CANCEL] = { bridge_cancel, 0, 0, 0 },
-	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED },
+	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED | HINTS },
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },
 	[TAS_MSG_MAIL_END] = { mail_end, 0, 0, ATTACHED },

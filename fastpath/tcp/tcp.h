@@ -193,6 +193,8 @@ struct tcp_stats { /* for TCP_INFO and listings */
 	uint64_t segs_in, segs_out, bytes_retrans;
 	uint64_t last_data_in, last_data_out, last_ack_in; /* times */
 	uint32_t data_segs_in, data_segs_out, notsent_bytes, sacked_segs, lost_segs, rtx_segs, ooo_segs, dsack_dups, delivered_segs;
+	uint16_t adv_mss, path_mss; /* what we offered; the most that the path takes, options included */
+	bool fin_acked;
 	uint8_t backoff, probes, recovery; /* recovery: enum tcp__recovery, open, recovery, loss */
 	bool ecn, ecn_seen;
 	uint32_t ato_us;

@@ -466,7 +466,7 @@ int tas_setsockopt(int fd, int level, int name, const void *val, socklen_t len)
 
 /* ---- getsockopt ---- */
 /* Copies at most *len bytes, as Linux does, and says how many. */
-static int give(void *val, socklen_t *len, const void *from, size_t n)
+int tas__opt_give(void *val, socklen_t *len, const void *from, size_t n)
 {
 	if (tas__wild(len))
 		return -EFAULT;
@@ -478,54 +478,6 @@ static int give(void *val, socklen_t *len, const void *from, size_t n)
 		*len = (socklen_t)n;
 	memcpy(val, from, *len);
 	return 0;
-}
-
-static int give_info(struct tas_obj *o, int fd, void *val, socklen_t *len)
-{
-	uint8_t room[512] = { 0 }; /* the kernel's structure may be longer than ours */
-	socklen_t n = sizeof room;
-	struct tas_msg m = {0};
-	struct tcp_info ti;
-
-	memset(&ti, 0, sizeof ti);
-	ti.tcpi_state = TAS_S_CLOSE;
-	m.u.sock.id = o->id;
-	m.u.sock.gen = o->gen;
-	if (tas__obj_live(o) && tas__ask(o->ss, &m, TAS_MSG_INFO, NULL, 0) == 0) {
-		/* Linux: a socket whose connection waits in TIME_WAIT is closed */
-		ti.tcpi_state = m.u.info.state == TAS_S_TIME_WAIT ? TAS_S_CLOSE : (uint8_t)m.u.info.state;
-		ti.tcpi_options = (uint8_t)m.u.info.options;
-		ti.tcpi_retransmits = (uint8_t)m.u.info.retransmits;
-		ti.tcpi_snd_wscale = m.u.info.snd_wscale & 0xf;
-		ti.tcpi_rcv_wscale = m.u.info.rcv_wscale & 0xf;
-		ti.tcpi_rto = m.u.info.rto_us;
-		ti.tcpi_ato = 40000;
-		ti.tcpi_snd_mss = m.u.info.snd_mss;
-		ti.tcpi_rcv_mss = m.u.info.rcv_mss;
-		ti.tcpi_unacked = m.u.info.unacked;
-		ti.tcpi_pmtu = m.u.info.pmtu;
-		ti.tcpi_rtt = m.u.info.rtt_us;
-		ti.tcpi_rttvar = m.u.info.rttvar_us;
-		ti.tcpi_snd_ssthresh = m.u.info.snd_ssthresh;
-		ti.tcpi_snd_cwnd = m.u.info.snd_cwnd;
-		ti.tcpi_advmss = m.u.info.advmss;
-		ti.tcpi_reordering = m.u.info.reordering;
-		ti.tcpi_rcv_space = m.u.info.rcv_space;
-		ti.tcpi_total_retrans = m.u.info.total_retrans;
-		ti.tcpi_bytes_acked = m.u.info.bytes_acked;
-		ti.tcpi_bytes_received = m.u.info.bytes_received;
-		ti.tcpi_segs_out = m.u.info.segs_out;
-		ti.tcpi_segs_in = m.u.info.segs_in;
-		ti.tcpi_min_rtt = m.u.info.min_rtt_us;
-		ti.tcpi_bytes_sent = m.u.info.bytes_sent;
-		ti.tcpi_bytes_retrans = m.u.info.bytes_retrans;
-		ti.tcpi_snd_wnd = m.u.info.snd_wnd;
-	}
-	if (sys_getsockopt(fd, IPPROTO_TCP, TCP_INFO, room, &n) < 0 || n < sizeof ti)
-		n = sizeof ti;
-	memset(room, 0, sizeof room);
-	memcpy(room, &ti, sizeof ti);
-	return give(val, len, room, n);
 }
 
 /* Linux: a length that the address does not fill is wrong, a short one is obeyed. */
@@ -542,7 +494,7 @@ static int give_peer(struct tas_obj *o, void *val, socklen_t *len)
 	r = tas__peer_name(o, (struct sockaddr *)&a, &n);
 	if (r == 0 && *len > n)
 		r = -EINVAL;
-	return r < 0 ? r : give(val, len, &a, n);
+	return r < 0 ? r : tas__opt_give(val, len, &a, n);
 }
 
 int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
@@ -559,23 +511,23 @@ int tas_getsockopt(int fd, int level, int name, void *val, socklen_t *len)
 		n = tas__obj_error(o, true);
 		if (!n && kind == TAS_OBJ_CONN)
 			n = (int)atomic_exchange(&tas__block(o)->c.soft_error, 0) & 0xfff;
-		r = give(val, len, &n, sizeof n);
+		r = tas__opt_give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_INFO) {
-		r = give_info(o, fd, val, len);
+		r = tas__info_give(o, fd, val, len);
 	} else if (kind == TAS_OBJ_CONN && level == SOL_SOCKET && name == SO_PEEK_OFF && atomic_load(&tas__block(o)->c.peek_off)) {
 		n = (int)(atomic_load(&tas__block(o)->c.peek_off) - 1);
-		r = give(val, len, &n, sizeof n);
+		r = tas__opt_give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN && level == SOL_SOCKET && name == SO_PEERNAME) {
 		r = give_peer(o, val, len);
 	} else if (kind == TAS_OBJ_CONN && level == IPPROTO_TCP && name == TCP_MAXSEG && atomic_load(&o->b->s.mss)) {
 		n = (int)atomic_load(&o->b->s.mss);
-		r = give(val, len, &n, sizeof n);
+		r = tas__opt_give(val, len, &n, sizeof n);
 	} else if (kind == TAS_OBJ_CONN &&
 		   ((level == IPPROTO_IP && name == IP_MTU) || (level == IPPROTO_IPV6 && name == IPV6_MTU))) {
 		n = (int)atomic_load(&o->b->s.mss) + (level == IPPROTO_IP ? 40 : 60);
 		if (level == IPPROTO_IPV6 && !tas__wild(len) && (int)*len < 0) /* Linux: not looked at there */
 			*len = sizeof n;
-		r = give(val, len, &n, sizeof n);
+		r = tas__opt_give(val, len, &n, sizeof n);
 	}
 	if (r == 1)
 		r = sys_getsockopt(tas__raw(fd), level, name, val, len);

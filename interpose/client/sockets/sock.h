@@ -329,6 +329,9 @@ bool tas__opts_flag(const struct tas_obj *o, int fd, int bit);
 void tas__opts_mirror(struct tas_obj *o, int fd);
 /* SO_RCVBUF and SO_SNDBUF where the program set them, else 0. */
 void tas__opts_buffers(const struct tas_obj *o, int fd, uint32_t *rcv, uint32_t *snd);
+/* A value of n bytes, for getsockopt. */
+int tas__opt_give(void *val, socklen_t *len, const void *from, size_t n);
+int tas__info_give(struct tas_obj *o, int fd, void *val, socklen_t *len); /* info.c: TCP_INFO */
 /* What a connection needs to know before it begins: as in tas_lock_line. */
 void tas__opts_opening(const struct tas_obj *o, int fd, uint32_t *ip, uint32_t *maxseg, uint32_t *syncnt);
 uint32_t tas__opt_ports(const struct tas_obj *o, int fd); /* IP_LOCAL_PORT_RANGE */
