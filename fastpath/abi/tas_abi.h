@@ -2,9 +2,10 @@
 /*
  * Shared-memory layout between the TAS service and its applications.
  *
- * Theory.  Two kinds of memory are shared, both memfds that the service creates and seals:
+ * Theory.  Three kinds of memory are shared, all memfds that the service creates and seals:
  *
  *   region  one per process: header, liveness word, hint bitmaps towards the service, claims on sockets, wait sets.
+ *   epoll   one per epoll set with members of TAS: tas_epoll.h
  *   chunk   a few per memory set (the processes descended by fork from one attach): socket blocks and payload extents.
  *           Allocation inside chunks is done by the service alone, with private bookkeeping.
  *
@@ -36,11 +37,12 @@ enum {
 	TAS_SOCK_MAX = 1 << 18, /* socket ids of one service; 64 * 64 * 64 so that a hint bitmap has three full levels */
 	TAS_CORES_MAX = 8,      /* fast-path cores */
 	TAS_WS_MAX = 2048,      /* wait sets of one process */
-	TAS_WS_BITMAPS = 256,   /* wait sets below this index have a ready bitmap (epoll); the rest only wake (threads) */
+	TAS_WS_BITMAPS = 1,     /* wait sets below this index have a ready bitmap; the rest only wake (threads).  Epoll: tas_epoll.h */
 	TAS_CHUNK_SIZE = 16 << 20,
 	TAS_CHUNKS_MAX = 4096, /* chunks of one memory set */
 	TAS_BLOCK_SIZE = 4 * 128,
 	TAS_SUB_EXCLUSIVE = 1 << 30, /* in a subscription */
+	TAS_SUB_EPOLL = 1 << 29,     /* in TAS_MSG_SUBSCRIBE: ws is the index of an epoll set */
 	TAS_SUBS = 6, /* wait sets that can watch one socket without asking the service */
 	TAS_EXT_SLOTS = 2,
 	TAS_MAILS = 64, /* requests through shared memory that a process can have under way */
@@ -109,6 +111,7 @@ enum {
 	TAS_F_RESET = 1u << 2,   /* connection is gone by RST, timeout or error: HUP + ERR */
 	TAS_F_LOCAL = 1u << 3,   /* the peer is another application of this service */
 	TAS_F_URG = 1u << 4,     /* rx_urg is meaningful */
+	TAS_F_CLOSED = 1u << 6,  /* nobody holds it any more: the last close was seen */
 	TAS_F_NEAR = 1u << 5,    /* local, and the peer is of the same memory set: one process may hold both ends */
 	TAS_F_ERROR = 1u << 6,   /* error may be pending though the connection lives (IP_RECVERR) */
 };
@@ -221,7 +224,7 @@ struct tas_lock_line {
 	_Atomic uint32_t wait_out; /* the same on ev_out */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description, kept by the fcntl and ioctl wrappers */
 	_Atomic uint32_t subs_lost; /* != 0: some subscription did not fit; the service keeps those (TAS_MSG_SUBSCRIBE) */
-	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1, with
+	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1 (slot TAS_EP_SLOT: index of an epoll set), with
 	 * TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];

@@ -74,7 +74,20 @@ enum tas_msg_op {
 	/* Forget the identities kept for this process, and take none and no mail from it any more: it is about to confine
 	 * itself, or has changed its network namespace. */
 	TAS_MSG_MAIL_END,
+	/* The shared half of an epoll set.  req: ep; rep: ep.  token 0: a new one; fds: its eventfd; rep fds: its memory.  With
+	 * TAS_EP_ALONE nobody else of the memory set makes one until TAS_MSG_EP_MADE (-EAGAIN: somebody is).  Else the one of that
+	 * token (-ENOENT); rep fds: memory, eventfd. */
+	TAS_MSG_EP_OPEN,
+	TAS_MSG_EP_MADE,  /* req: ep.index: its token is in the kernel's set.  No reply */
+	TAS_MSG_EP_CLOSE, /* req: ep.index.  No reply */
+	TAS_MSG_EP_KEEP,  /* req: ep.index: its descriptor survives exec, or is passed: it stays as long as its memory sets do.  No reply */
+	/* Let me see this member.  req: subscribe (ws: index of the set).  rep: sock: in memory that the asker reaches.  The socket names
+	 * the set in its subscriptions: so said somebody who holds both. */
+	TAS_MSG_EP_MEMBER,
 };
+
+/* tas_msg.ep.flags */
+enum { TAS_EP_ALONE = 1u << 0 };
 
 enum tas_admin_what { TAS_ADMIN_STATUS = 1, TAS_ADMIN_CONNS = 2, TAS_ADMIN_STATS = 3, TAS_ADMIN_PROCS = 4,
 		      TAS_ADMIN_RAW = 5 };
@@ -177,8 +190,12 @@ struct tas_msg {
 		} chunk, ws;
 		struct {
 			uint32_t id, gen, ws;
-			uint32_t flags; /* TAS_SUB_EXCLUSIVE */
+			uint32_t flags; /* TAS_SUB_EXCLUSIVE, TAS_SUB_EPOLL */
 		} subscribe;
+		struct {
+			uint64_t token;
+			uint32_t index, flags;
+		} ep;
 		struct {
 			uint32_t what;   /* enum tas_admin_what */
 			uint32_t cursor; /* 0: from the start */

@@ -75,6 +75,8 @@ bool tas__sock_hint(struct tas_sock *s)
 	if (s->dead || s->base.closed)
 		return true;
 	changed = tas__app_read(s);
+	if (changed > 0 && (changed & (TAS_CH_DEAF | TAS_CH_SHUT))) /* other processes may sleep on it */
+		tas__wake_soon(s, TAS_WAKE_IN);
 	if (changed < 0)
 		tas__sock_nonsense(s); /* not freed: it is not closed */
 	else if (s->base.kind == TAS_K_LINK)

@@ -96,9 +96,9 @@ static bool write_guarded(int efd)
 
 static uid_t self;
 
-bool tas__ring(const struct tas_proc *p, int efd)
+bool tas__ring(uid_t uid, int efd)
 {
-	return (p->uid != self && aio.ctx && aio_ring(efd)) || write_guarded(efd);
+	return (uid != self && aio.ctx && aio_ring(efd)) || write_guarded(efd);
 }
 
 void tas__ring_init(void)

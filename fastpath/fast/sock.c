@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/tas_epoll.h"
 #include "fast/sock.h"
 
 enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17 };
@@ -328,6 +329,8 @@ void tas__sock_last_close(struct tas_sock_base *b)
 	if (b->closed)
 		return;
 	b->closed = true;
+	tas__sock_flags(s, TAS_F_CLOSED);
+	tas__wake_watchers(s); /* epoll sets that have it as a member forget it */
 	tas__watch_del(b);
 	forget_cookie(b);
 	if (b->kind == TAS_K_LISTENER) {
@@ -385,14 +388,12 @@ void tas__sock_forget_proc(struct tas_sock_base *b, const struct tas_proc *p)
 
 int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws, uint32_t flags)
 {
-	uint32_t v = p->slot << 16 | (ws + 1);
+	uint32_t v = (flags & TAS_SUB_EPOLL ? TAS_EP_SLOT : p->slot) << 16 | (ws + 1);
 	uint32_t *more;
 
-	if (ws >= TAS_WS_MAX)
-		return -EINVAL;
 	for (uint32_t i = 0; i < b->n_more_subs; i++)
 		if ((b->more_subs[i] & ~(uint32_t)TAS_SUB_EXCLUSIVE) == v) {
-			b->more_subs[i] &= v | flags;
+			b->more_subs[i] &= v | (flags & TAS_SUB_EXCLUSIVE);
 			return 0;
 		}
 	more = realloc(b->more_subs, (b->n_more_subs + 1) * sizeof *more);
@@ -403,9 +404,9 @@ int tas__sock_subscribe(struct tas_sock_base *b, const struct tas_proc *p, uint3
 	return 0;
 }
 
-void tas__sock_unsubscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws)
+void tas__sock_unsubscribe(struct tas_sock_base *b, const struct tas_proc *p, uint32_t ws, uint32_t flags)
 {
-	uint32_t v = p->slot << 16 | (ws + 1);
+	uint32_t v = (flags & TAS_SUB_EPOLL ? TAS_EP_SLOT : p->slot) << 16 | (ws + 1);
 
 	for (uint32_t i = 0; i < b->n_more_subs; i++) {
 		if ((b->more_subs[i] & ~(uint32_t)TAS_SUB_EXCLUSIVE) == v) {

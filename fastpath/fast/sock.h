@@ -153,8 +153,8 @@ void tas__wake_soon(struct tas_sock *s, unsigned what); /* with the batch of pac
 void tas__wakes_run(struct tas_core *c);
 void tas__wake_forget(struct tas_sock *s);
 void tas__wake_watchers(struct tas_sock *s); /* look again, though nothing happened */
-/* Writes to an eventfd of p.  False: it made that wait (ring.c). */
-bool tas__ring(const struct tas_proc *p, int efd);
+/* Writes to an eventfd of a process of this user.  False: it made that wait (ring.c). */
+bool tas__ring(uid_t uid, int efd);
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 
 /* ---- stream memory: stream.c ---- */

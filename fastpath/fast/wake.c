@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fast/sock.h"
+#include "slow/epset.h"
 #include "slow/memory.h"
 
 void tas__futex_wake(_Atomic uint32_t *word)
@@ -21,11 +22,36 @@ void tas__futex_wake(_Atomic uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+/* An epoll set: mark, and wake whoever sleeps on it in any process. */
+static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
+{
+	struct tas_ep_head *h = &e->m->head;
+	uint32_t bucket = s->base.id & (TAS_EP_BUCKETS - 1), w = bucket / 64;
+
+	if (!tas__epset_reaches(e, s->base.set))
+		return false;
+	if (!atomic_fetch_or_explicit(&h->word[w], 1ull << (bucket % 64), memory_order_seq_cst))
+		atomic_fetch_or_explicit(&h->top, 1ull << w, memory_order_seq_cst);
+	if (!atomic_load_explicit(&h->sleeping, memory_order_seq_cst) ||
+	    !atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
+		return false;
+	tas_count(s->core, TAS_CTR_app_wakeups, 1);
+	if (tas__set_dead(e->set[0]) || tas__ring(e->uid, e->efd))
+		return true;
+	tas_warn("an epoll set's wake descriptor blocks");
+	for (uint32_t i = 0; i < e->n_sets; i++)
+		tas__set_condemn(e->set[i]);
+	return true;
+}
+
 /* True: somebody slept there, and was woken. */
 static bool wake_set(struct tas_sock *s, uint32_t sub)
 {
 	uint32_t slot = (sub & ~(uint32_t)TAS_SUB_EXCLUSIVE) >> 16, ws = (sub & 0xffff) - 1;
 	struct tas_proc *p = slot < TAS_PROC_MAX ? tas__procs[slot] : NULL;
+
+	if (slot == TAS_EP_SLOT)
+		return ws < TAS_EP_MAX && tas__epsets[ws] && wake_epset(s, tas__epsets[ws]);
 
 	/* the word is the application's: it may name only wait sets of its own memory set */
 	if (!p || !tas__set_reaches(p->set, s->base.set) || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)
@@ -37,11 +63,19 @@ static bool wake_set(struct tas_sock *s, uint32_t sub)
 	if (!atomic_exchange_explicit(&p->region->ws[ws].sleeping, 0, memory_order_seq_cst))
 		return false;
 	tas_count(s->core, TAS_CTR_app_wakeups, 1);
-	if (tas__set_dead(p->set) || tas__ring(p, p->ws_efd[ws]))
+	if (tas__set_dead(p->set) || tas__ring(p->uid, p->ws_efd[ws]))
 		return true;
 	tas_warn("process %d made its wake descriptor block", (int)p->pid);
 	tas__set_condemn(p->set);
 	return true;
+}
+
+/* The last process that had the epoll set died. */
+static bool gone(uint32_t sub)
+{
+	uint32_t ws = (sub & 0xffff) - 1;
+
+	return (sub & ~(uint32_t)TAS_SUB_EXCLUSIVE) >> 16 == TAS_EP_SLOT && (ws >= TAS_EP_MAX || !tas__epsets[ws]);
 }
 
 /* Wait sets in the order of their slots; of exclusive ones as many as there is news, as Linux's wait queue does. */
@@ -53,7 +87,9 @@ static void wake_sets(struct tas_sock *s, uint32_t exclusive)
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t sub = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
 
-		if (sub & TAS_SUB_EXCLUSIVE)
+		if (sub && gone(sub))
+			atomic_compare_exchange_strong(&b->c.subs[i], &sub, 0);
+		else if (sub & TAS_SUB_EXCLUSIVE)
 			any = true;
 		else if (sub)
 			wake_set(s, sub);

@@ -28,6 +28,7 @@
 #include <unistd.h>
 
 #include "slow/control.h"
+#include "slow/epset.h"
 #include "slow/memory.h"
 #include "slow/process.h"
 
@@ -441,6 +442,7 @@ void tas__proc_end(struct tas_proc *p)
 	while (tas__n_procs && !tas__procs[tas__n_procs - 1])
 		tas__n_procs--;
 	each_claim(p, claim_drop);
+	tas__epsets_proc_end(p);
 	tas__socks_check(set); /* killed between giving up a claim and saying so */
 	ws_close_all(p);
 	io_close(&p->pidfd);
@@ -466,6 +468,7 @@ static void image_gone(struct tas_proc *p)
 	ws_close_all(p);
 	io_close(&p->doorbell);
 	each_claim(p, claim_drop_unwatched);
+	tas__epsets_proc_end(p);
 }
 
 void tas__proc_hangup(struct tas_proc *p)

@@ -12,6 +12,7 @@
 
 #include "slow/admin.h"
 #include "slow/control.h"
+#include "slow/epset.h"
 #include "slow/identity.h"
 #include "slow/memory.h"
 #include "slow/process.h"
@@ -121,6 +122,7 @@ static int fork_prepare(struct tas_request *q)
 	}
 	tas__proc_copy_claims(p, parent);
 	p->mail_ended = parent->mail_ended;
+	tas__epsets_fork(p, parent);
 	reply_attached(q, p, region);
 	return 0;
 }
@@ -318,7 +320,7 @@ static int subscribe(struct tas_request *q)
 
 	if (!s)
 		return -ENOENT;
-	if (q->msg.u.subscribe.ws >= TAS_WS_MAX)
+	if (q->msg.u.subscribe.ws >= (q->msg.u.subscribe.flags & TAS_SUB_EPOLL ? (uint32_t)TAS_EP_MAX : (uint32_t)TAS_WS_MAX))
 		return -EINVAL;
 	return tas__sock_subscribe(s, q->s->proc, q->msg.u.subscribe.ws, q->msg.u.subscribe.flags);
 }
@@ -327,8 +329,69 @@ static int unsubscribe(struct tas_request *q)
 {
 	struct tas_sock_base *s = own_sock(q->s->proc, q->msg.u.subscribe.id, q->msg.u.subscribe.gen);
 
-	if (s && q->msg.u.subscribe.ws < TAS_WS_MAX)
-		tas__sock_unsubscribe(s, q->s->proc, q->msg.u.subscribe.ws);
+	if (s)
+		tas__sock_unsubscribe(s, q->s->proc, q->msg.u.subscribe.ws, q->msg.u.subscribe.flags);
+	return 0;
+}
+
+/* ---- epoll sets ---- */
+static int ep_open(struct tas_request *q)
+{
+	uint64_t token = q->msg.u.ep.token;
+	struct tas_epset *e;
+	int err;
+
+	if (token) {
+		err = tas__epset_find(q->s->proc, token, &e);
+	} else {
+		err = q->n_fds && is_eventfd(q->fd[0]) ? tas__epset_new(q->s->proc, q->fd[0], q->msg.u.ep.flags, &e) : -EINVAL;
+		if (!err)
+			q->fd[0] = -1;
+	}
+	if (err)
+		return err;
+	q->rep.u.ep.token = e->token;
+	q->rep.u.ep.index = e->index;
+	reply_fd(q, e->memfd, false);
+	if (token)
+		reply_fd(q, e->efd, false);
+	return 0;
+}
+
+static int ep_made(struct tas_request *q)
+{
+	q->silent = true;
+	tas__epset_made(q->s->proc, q->msg.u.ep.index);
+	return 0;
+}
+
+static int ep_close(struct tas_request *q)
+{
+	q->silent = true;
+	tas__epset_close(q->s->proc, q->msg.u.ep.index);
+	return 0;
+}
+
+static int ep_keep(struct tas_request *q)
+{
+	q->silent = true;
+	tas__epset_keep(q->s->proc, q->msg.u.ep.index);
+	return 0;
+}
+
+static int ep_member(struct tas_request *q)
+{
+	struct tas_proc *p = q->s->proc;
+	struct tas_sock_base *s =
+		tas__epset_member(p, q->msg.u.subscribe.ws, q->msg.u.subscribe.id, q->msg.u.subscribe.gen);
+	int err;
+
+	if (!s)
+		return -ENOENT;
+	err = tas__set_reaches(p->set, s->set) ? 0 : tas__sock_share(s, p->set);
+	if (err)
+		return err;
+	q->rep.u.sock = (struct tas_msg_sock){ .id = s->id, .gen = s->gen, .block = s->block, .set_id = p->set->id };
 	return 0;
 }
 
@@ -468,6 +531,11 @@ static const struct {
 	[TAS_MSG_EXEC_FAILED] = { exec_failed, 0, 0, ATTACHED },
 	[TAS_MSG_BRIDGE] = { bridge, 1, 1, 0 },
 	[TAS_MSG_BRIDGE_CANCEL] = { bridge_cancel, 0, 0, 0 },
+	[TAS_MSG_EP_OPEN] = { ep_open, 0, 1, ATTACHED },
+	[TAS_MSG_EP_MADE] = { ep_made, 0, 0, ATTACHED },
+	[TAS_MSG_EP_CLOSE] = { ep_close, 0, 0, ATTACHED },
+	[TAS_MSG_EP_KEEP] = { ep_keep, 0, 0, ATTACHED },
+	[TAS_MSG_EP_MEMBER] = { ep_member, 0, 0, ATTACHED },
 	[TAS_MSG_INFO] = { info, 0, 0, ATTACHED | HINTS },
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "slow/epset.h"
 #include "slow/memory.h"
 #include "slow/process.h"
 
@@ -67,6 +68,7 @@ static void member_del(struct tas_set *s, uint32_t i)
 
 void tas__set_unshare(struct tas_set *s)
 {
+	tas__epsets_forget(s);
 	while (s->n_members)
 		member_del(s, 0);
 	for (struct tas_set *o = tas__sets(); s->n_shared && o; o = o->next)
@@ -138,6 +140,7 @@ int tas__proc_move(struct tas_proc *p, struct tas_set *set)
 	if (!kin)
 		return -EACCES;
 	tas__proc_set(p, set);
+	tas__epsets_moved(p);
 	p->region->h.set_id = set->id;
 	set->n_procs++;
 	old->n_procs--;

@@ -17,6 +17,7 @@
 
 #include "slow/admin.h"
 #include "slow/control.h"
+#include "slow/epset.h"
 #include "slow/memory.h"
 #include "slow/process.h"
 #include "slow/watch.h"
@@ -39,7 +40,8 @@ static void on_bus_error(int sig, siginfo_t *info, void *context)
 {
 	size_t page = 4096;
 	struct tas_proc *p = tas__proc_find(info->si_addr);
-	struct tas_set *s = p ? p->set : tas__mem_find(info->si_addr, &page);
+	struct tas_set *e = p ? NULL : tas__epsets_at(info->si_addr);
+	struct tas_set *s = p ? p->set : e ? e : tas__mem_find(info->si_addr, &page);
 	uintptr_t at = (uintptr_t)info->si_addr & ~(uintptr_t)(page - 1);
 	int saved = errno;
 
@@ -135,6 +137,7 @@ void tas_stack_exit(void)
 	tas__socks_exit(); /* what is left says goodbye to its peer */
 	tas__watch_exit();
 	repair_exit();
+	tas__epsets_exit();
 	tas__mem_exit();
 	tas__ring_exit();
 }

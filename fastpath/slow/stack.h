@@ -183,7 +183,7 @@ void tas__sock_last_close(struct tas_sock_base *s);
 void tas__sock_forget_proc(struct tas_sock_base *s, const struct tas_proc *p);
 /* Extra subscriptions (TAS_MSG_SUBSCRIBE).  0 or -errno. */
 int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws, uint32_t flags);
-void tas__sock_unsubscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws);
+void tas__sock_unsubscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws, uint32_t flags);
 
 /* Requests of applications; ident describes the backing descriptor that came along.  Return 0, -errno or TAS_FALLBACK and
  * fill the reply's union.  They set the caller's claim bit where a number now refers to the socket. */

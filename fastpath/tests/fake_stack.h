@@ -191,11 +191,12 @@ int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint3
 	return 0;
 }
 
-void tas__sock_unsubscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws)
+void tas__sock_unsubscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws, uint32_t flags)
 {
 	(void)s;
 	(void)p;
 	(void)ws;
+	(void)flags;
 }
 
 int tas__op_bind(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep)

@@ -13,7 +13,7 @@
 enum { WAITED = 1u << 31, SLICE_NS = 100000000 };
 
 static __thread _Atomic uint32_t *held[2];
-static __thread uint32_t my_tid;
+__thread uint32_t tas__my_tid;
 
 void tas__mutex_wait(struct tas_mutex *m)
 {
@@ -26,16 +26,14 @@ void tas__mutex_wait(struct tas_mutex *m)
 		sys_futex(&m->w, FUTEX_WAIT_PRIVATE, 2, NULL);
 }
 
-uint32_t tas__tid(void)
+uint32_t tas__tid_ask(void)
 {
-	if (!my_tid)
-		my_tid = (uint32_t)sys0(SYS_gettid);
-	return my_tid;
+	return tas__my_tid = (uint32_t)sys0(SYS_gettid);
 }
 
 void tas__tid_changed(void)
 {
-	my_tid = 0;
+	tas__my_tid = 0;
 	atomic_store(&tas__sigs.asleep, 0); /* a canceller is no thread of ours */
 	held[0] = held[1] = NULL;
 }

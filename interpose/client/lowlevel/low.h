@@ -16,6 +16,7 @@
 
 #include "abi/tas_abi.h"
 #include "abi/tas_bitmap.h"
+#include "abi/tas_epoll.h"
 #include "abi/tas_msg.h"
 #include "lowlevel/sys.h"
 
@@ -181,7 +182,8 @@ struct tas_spin {
 };
 /* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
 /* What a seccomp filter of the program's has left us (sandbox.c). */
-enum tas_may { TAS_MAY_YIELD, TAS_MAY_WAITV, TAS_MAY_PRLIMIT, TAS_MAY_RECOGNISE, TAS_MAY_ASK, TAS_MAY_OPEN, TAS_MAY_FILES };
+enum tas_may { TAS_MAY_YIELD, TAS_MAY_WAITV, TAS_MAY_PRLIMIT, TAS_MAY_RECOGNISE, TAS_MAY_ASK, TAS_MAY_OPEN, TAS_MAY_FILES,
+	       TAS_MAY_EPOLL };
 struct sock_fprog;
 
 extern _Atomic uint32_t tas__forbidden;
@@ -247,7 +249,7 @@ int tas__ppoll(struct pollfd *p, unsigned long n, struct timespec *ts, const sig
 int tas__park(struct tas_session *ss, _Atomic uint32_t *w1, uint32_t v1, _Atomic uint32_t *w2, uint32_t v2,
 	      _Atomic uint32_t *news, uint32_t v);
 
-/* A wait set in use: taken for the time of one call, or for the life of an epoll set (bitmap). */
+/* A wait set in use: taken for the time of one call, or for the thread of async.c (bitmap). */
 struct tas_waiter {
 	struct tas_session *ss; /* referenced; NULL: none */
 	uint32_t index;
@@ -263,8 +265,9 @@ void tas__waiter_disarm(struct tas_waiter *w);
 void tas__waiter_drain(struct tas_waiter *w);
 void tas__waiter_signal(struct tas_waiter *w);
 /* exclusive: an event wakes one of those who say so.  Said once with false, the wait set is not. */
-int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive);
-void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen);
+uint32_t tas__waiter_sub(const struct tas_waiter *w); /* who it is in subscriptions */
+int tas__subscribe(struct tas_session *ss, uint32_t sub, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive);
+void tas__unsubscribe(struct tas_session *ss, uint32_t sub, struct tas_block *b, uint32_t id, uint32_t gen);
 /* Wakes the threads of this process that watch the block through wait sets other than epoll's. */
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b);
 
@@ -281,7 +284,14 @@ bool tas__service_there(void);
 /* TAS_LOG=1: reasons on stderr */
 void tas__log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void tas__warn_once(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-uint32_t tas__tid(void);
+extern __thread uint32_t tas__my_tid __attribute__((tls_model("initial-exec"))); /* 0: not asked yet */
+uint32_t tas__tid_ask(void);
+static inline uint32_t tas__tid(void)
+{
+	uint32_t t = tas__my_tid;
+
+	return t ? t : tas__tid_ask();
+}
 
 #pragma GCC visibility pop
 

@@ -130,20 +130,27 @@ static int waiter_open(struct tas_session *ss, unsigned i)
 	return 0;
 }
 
-/* Indices below TAS_WS_BITMAPS are for epoll sets (bitmap), the rest for threads. */
+/* Bits of word w of the indices that may be had: below TAS_WS_BITMAPS with a ready bitmap, the rest without. */
+static uint64_t kind_of(unsigned w, bool bitmap)
+{
+	uint64_t with = w ? 0 : (1ull << TAS_WS_BITMAPS) - 1;
+
+	return bitmap ? with : ~with;
+}
+
 static int waiter_pick(struct tas_session *ss, bool bitmap)
 {
-	unsigned from = bitmap ? 0 : TAS_WS_BITMAPS / 64, to = bitmap ? TAS_WS_BITMAPS / 64 : TAS_WS_MAX / 64;
+	unsigned to = bitmap ? 1 : TAS_WS_MAX / 64;
 	int r;
 
-	for (unsigned w = from; w < to; w++) { /* one that is open already */
-		uint64_t can = ss->ws_open[w] & ~ss->ws_busy[w];
+	for (unsigned w = 0; w < to; w++) { /* one that is open already */
+		uint64_t can = ss->ws_open[w] & ~ss->ws_busy[w] & kind_of(w, bitmap);
 
 		if (can)
 			return (int)(w * 64 + (unsigned)__builtin_ctzll(can));
 	}
-	for (unsigned w = from; w < to; w++) {
-		uint64_t can = ~ss->ws_open[w] & ~ss->ws_busy[w];
+	for (unsigned w = 0; w < to; w++) {
+		uint64_t can = ~ss->ws_open[w] & ~ss->ws_busy[w] & kind_of(w, bitmap);
 
 		if (!can)
 			continue;
@@ -218,23 +225,30 @@ void tas__waiter_signal(struct tas_waiter *w)
 	sys_write(w->fd, &one, sizeof one);
 }
 
-static uint32_t sub_word(const struct tas_waiter *w)
+uint32_t tas__waiter_sub(const struct tas_waiter *w)
 {
 	return w->ss->slot << 16 | (w->index + 1);
 }
 
-int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive)
+static struct tas_msg sub_message(uint32_t sub, uint32_t id, uint32_t gen, uint32_t flags)
 {
-	uint32_t me = sub_word(w), flag = exclusive ? TAS_SUB_EXCLUSIVE : 0;
-	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index, .flags = flag}};
+	if (sub >> 16 == TAS_EP_SLOT)
+		flags |= TAS_SUB_EPOLL;
+	return (struct tas_msg){.u.subscribe = {.id = id, .gen = gen, .ws = (sub & 0xffff) - 1, .flags = flags}};
+}
+
+int tas__subscribe(struct tas_session *ss, uint32_t me, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive)
+{
+	uint32_t flag = exclusive ? TAS_SUB_EXCLUSIVE : 0;
+	struct tas_msg m;
 
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_relaxed);
 
 		if ((v & ~(uint32_t)TAS_SUB_EXCLUSIVE) != me)
 			continue;
-		if (!exclusive)
-			atomic_store(&b->c.subs[i], me); /* nobody else writes a word that names this wait set */
+		if (!exclusive) /* a word that names this wait set is written by its holders only */
+			atomic_compare_exchange_strong(&b->c.subs[i], &v, me);
 		return 0;
 	}
 	for (int i = 0; i < TAS_SUBS; i++) {
@@ -245,21 +259,24 @@ int tas__subscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint3
 			return 0;
 	}
 	atomic_store(&b->c.subs_lost, 1);
-	return tas__ask(w->ss, &m, TAS_MSG_SUBSCRIBE, NULL, 0);
+	m = sub_message(me, id, gen, flag);
+	return tas__ask(ss, &m, TAS_MSG_SUBSCRIBE, NULL, 0);
 }
 
-void tas__unsubscribe(struct tas_waiter *w, struct tas_block *b, uint32_t id, uint32_t gen)
+void tas__unsubscribe(struct tas_session *ss, uint32_t me, struct tas_block *b, uint32_t id, uint32_t gen)
 {
-	struct tas_msg m = {.u.subscribe = {.id = id, .gen = gen, .ws = w->index}};
+	struct tas_msg m;
 
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_relaxed);
 
-		if ((v & ~(uint32_t)TAS_SUB_EXCLUSIVE) == sub_word(w) && atomic_compare_exchange_strong(&b->c.subs[i], &v, 0))
+		if ((v & ~(uint32_t)TAS_SUB_EXCLUSIVE) == me && atomic_compare_exchange_strong(&b->c.subs[i], &v, 0))
 			return;
 	}
-	if (atomic_load(&b->c.subs_lost) && tas__alive(w->ss))
-		tas__ask(w->ss, &m, TAS_MSG_UNSUBSCRIBE, NULL, 0);
+	if (atomic_load(&b->c.subs_lost) && tas__alive(ss)) {
+		m = sub_message(me, id, gen, 0);
+		tas__ask(ss, &m, TAS_MSG_UNSUBSCRIBE, NULL, 0);
+	}
 }
 
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b)

@@ -32,13 +32,6 @@ void tas__before_close(struct tas_obj *o, int fd)
 	/* Linux: a call in progress holds the socket beyond its last number, of which the kernel will speak */
 	if ((atomic_load(&o->flags) & TAS_OF_WATCHED_TOO) && atomic_load(&o->refs) > 2 && tas__numbers(o) == 1)
 		tas__watch_not(o);
-	if (atomic_load(&o->kind) == TAS_OBJ_LISTEN && atomic_load(&o->refs) <= 2) {
-		uint64_t mask = tas__table_lock();
-
-		tas__ep_closing(o);
-		tas__table_unlock(mask);
-		return;
-	}
 	if (!tas__opt_touched_linger(o) || atomic_load(&o->kind) != TAS_OBJ_CONN || !tas__obj_live(o))
 		return;
 	if (atomic_load(&o->refs) > 2) /* ours, and this number's: otherwise it lives on */

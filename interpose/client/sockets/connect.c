@@ -73,7 +73,7 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 		atomic_fetch_or(&o->flags, TAS_OF_BOUND | TAS_OF_ANNOUNCED | (tas__trusted ? 0 : TAS_OF_WATCHED_TOO));
 		atomic_store_explicit(&o->kind, TAS_OBJ_CONN, memory_order_release);
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
-		tas__ep_became_tas(o);
+		tas__ep_became_tas(o, fd);
 	} else {
 		struct tas_block *b = tas__mem(ss, sock->block, sizeof *b);
 

@@ -1,108 +1,168 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Epoll sets: what epoll.c (membership) and epoll_wait.c (waiting) share.
+ * Epoll sets: what epoll.c (membership), epoll_set.c (what a set is made of), epoll_share.c (whose it is) and epoll_wait.c share.
  *
- * The program's descriptor is a real epoll set of the kernel's.  It holds the kernel members with the program's data,
- * PLAIN members likewise (they move here when they become TAS), and the kernel halves of TAS listeners under a marker.
- * TAS members are items here: keyed (object, number), found by socket id when the service marks the ready bitmap of the
- * set's wait set.
+ * The program's descriptor is a real epoll set of the kernel's.  It holds the kernel members with the program's data, PLAIN
+ * members likewise (they move here when they become TAS), and the kernel halves of TAS listeners under a marker.  Members of
+ * TAS are items in the set's shared memory (abi/tas_epoll.h), keyed (socket, number): every process that has the set sees the
+ * same ones.  A set gets that memory with its first member of TAS; without one it is left to the kernel entirely.
  *
- * A set without TAS members is left to the kernel entirely.
+ * What a process has beside it: struct tas_ep, and per membership that it knows of a struct tas_member, which leads from the
+ * item to the process's object of the socket.  A process that has no number for a member's socket (it closed it, or another one
+ * added it) makes a ghost: an object without a claim.
+ *
+ * Locks: the table's, then ep->lock (of this process), then the memory's (of all); tas__ep_lock() takes the last two.
  */
 #ifndef TAS_EP_H
 #define TAS_EP_H
 
 #include "sockets/sock.h"
 
-/* tas_item.flags, under the set's lock */
-enum {
-	TAS_IT_TAS = 1u << 0, /* user-level item; else a PLAIN member of the kernel's set */
-	TAS_IT_READY = 1u << 1, /* on the ready list */
-	TAS_IT_FORCE = 1u << 2, /* report if ready, whatever the event sequences say (added, modified, service died) */
-	TAS_IT_OFF = 1u << 3, /* EPOLLONESHOT has fired */
-	TAS_IT_KHALF = 1u << 4, /* listener: its backing socket is in the kernel's set under our marker */
-};
-
-/* What an edge-triggered item compares.  The event sequences say that something happened; the service may raise them a
- * moment after the state is visible (once for a batch), so an input edge also needs state that differs. */
-struct tas_seen {
-	uint32_t in, out; /* event sequences */
-	uint64_t rx; /* rx_delivered */
-	uint32_t flags, error, state;
-};
-
-struct tas_item {
+struct tas_member {
 	struct tas_obj *o;
 	struct tas_ep *ep; /* NULL: free */
+	uint32_t item; /* its index; 0: a PLAIN member, in the kernel's set */
 	int fd;
-	uint32_t index; /* of this item, for markers; constant */
-	uint32_t id; /* socket id it is hashed under */
-	uint32_t events, flags;
-	epoll_data_t data;
-	struct tas_seen seen; /* at the last report */
-	uint64_t stamp; /* wait call that reported it */
-	struct tas_item *hash_next;
-	struct tas_item *obj_next; /* tas_obj.items; table lock */
-	struct tas_item *ready_next, *ready_prev;
-	struct tas_item *free;
+	uint32_t events; /* PLAIN */
+	epoll_data_t data; /* PLAIN */
+	struct tas_member *obj_next; /* tas_obj.items; table lock */
+	struct tas_member *free;
+};
+
+/* Shared memory as this process has it. */
+struct tas_ep_part {
+	struct tas_ep_memory *m;
+	struct tas_session *ss; /* referenced; NULL: blind, nobody marks and rings (no service): look now and then */
+	uint32_t index;
+	uint64_t token;
+	int efd; /* internal; -1: blind */
 };
 
 struct tas_ep {
 	_Atomic uint32_t refs;
 	struct tas_mutex lock; /* taken with signals blocked */
 	int fd; /* a number of it; tas__ep_number() */
-	struct tas_waiter w; /* w.ss NULL: none (yet) */
-	_Atomic uint32_t n_tas, n_listen;
-	_Atomic bool kernel; /* has or had members in the kernel's set */
-	_Atomic bool exposed; /* something else waits for the set's descriptor */
-	bool exposed_in; /* the wait set's eventfd is in the kernel's set */
+	struct tas_ep_part p;
+	_Atomic(struct tas_ep_memory *) m; /* = p.m, for a look without lock; NULL: no member of TAS yet */
+	struct tas_member **cache; /* by item; NULL: not known to this process */
+	bool shared; /* another process may have the set */
 	bool nests; /* another set is a member */
-	_Atomic bool rung; /* the wait set's eventfd was written, and not read since */
-	bool near; /* has had a member whose other end may be ours as well */
-	bool inherited; /* came through a fork: the kernel's set is shared with the parent */
-	bool death_seen; /* everything was forced since the service of w.ss died */
-	_Atomic uint32_t sleepers, raw_waiters;
-	int kick_fd; /* -1; else an eventfd in the kernel's set that wakes raw waiters */
-	uint64_t stamp;
-	uint32_t turn;
-	_Atomic uint64_t active;
-	struct tas_item **bucket;
-	uint32_t n_buckets; /* power of two */
-	struct tas_item ready; /* head of the ready list */
+	bool kernel, exposed; /* as in the head, until there is one */
+	bool odd; /* an item on the ready list wants tas__ep_tidy() */
+	_Atomic uint32_t raw_waiters; /* threads in the kernel's epoll_wait alone */
 	struct tas_ep *next, *free;
 };
 
-/* Data of our own members in the kernel's set: a random prefix and an item's index. */
-enum { TAS_MARK_KICK = 0xfffffe, TAS_MARK_WAKE = 0xffffff };
-uint64_t tas__mark(uint32_t index);
-bool tas__is_mark(uint64_t data, uint32_t *index);
-struct tas_item *tas__item_at(uint32_t index); /* NULL: beyond the last one */
-/* Under the table lock. */
-struct tas_item *tas__item_new(void);
-void tas__item_free(struct tas_item *i);
+static inline struct tas_ep_head *tas__ep_head(struct tas_ep *ep)
+{
+	struct tas_ep_memory *m = atomic_load_explicit(&ep->m, memory_order_acquire);
+
+	return m ? &m->head : NULL;
+}
+
+/* Whoever shares the memory may have written any index. */
+static inline struct tas_ep_item *tas__ep_item(struct tas_ep *ep, uint32_t x)
+{
+	return &ep->p.m->item[x & (TAS_EP_ITEMS - 1)];
+}
+
+static inline uint32_t tas__ep_run(const struct tas_session *ss)
+{
+	return (uint32_t)ss->instance;
+}
+
+static inline uint32_t tas__ep_sub(const struct tas_ep *ep)
+{
+	return (uint32_t)TAS_EP_SLOT << 16 | (ep->p.index + 1);
+}
+
+static inline bool tas__is_wake(uint64_t data)
+{
+	return (data & ~TAS_EP_TOKEN_BITS) == TAS_EP_TOKEN;
+}
+
+static inline bool tas__is_half(uint64_t data)
+{
+	return (data & ~0xffffffull) == TAS_EP_HALF;
+}
+
+/* ---- ready list: item 0 is its head; under the set's lock ---- */
+static inline void tas__ep_ready(struct tas_ep *ep, uint32_t x)
+{
+	struct tas_ep_item *head = ep->p.m->item, *i = &head[x & (TAS_EP_ITEMS - 1)];
+
+	if (i->flags & TAS_IT_READY)
+		return;
+	i->flags |= TAS_IT_READY;
+	i->ready_next = 0;
+	i->ready_prev = head->ready_prev;
+	tas__ep_item(ep, i->ready_prev)->ready_next = x;
+	/* the head is looked at without the lock by tas__ep_pending() */
+	__atomic_store_n(&head->ready_prev, x, __ATOMIC_RELEASE);
+}
+
+static inline void tas__ep_unready(struct tas_ep *ep, uint32_t x)
+{
+	struct tas_ep_item *i = tas__ep_item(ep, x);
+
+	if (!(i->flags & TAS_IT_READY))
+		return;
+	i->flags &= ~(uint32_t)TAS_IT_READY;
+	tas__ep_item(ep, i->ready_prev)->ready_next = i->ready_next;
+	__atomic_store_n(&tas__ep_item(ep, i->ready_next)->ready_prev, i->ready_prev, __ATOMIC_RELEASE);
+}
+
+/* ---- epoll_set.c.  Under the table lock: ---- */
+struct tas_member *tas__member_new(struct tas_ep *ep, struct tas_obj *o, uint32_t item, int fd); /* linked; NULL: no memory */
+void tas__member_free(struct tas_member *m); /* unlinked; a ghost ends with it */
+struct tas_member *tas__member_at(uint32_t n); /* any of any set, free ones too; NULL: beyond the last */
 struct tas_ep *tas__ep_new(int fd);
 void tas__ep_recycle(struct tas_ep *ep);
+struct tas_ep *tas__ep_all(void);
 
 uint64_t tas__ep_lock(struct tas_ep *ep);
 void tas__ep_unlock(struct tas_ep *ep, uint64_t mask);
+void tas__ep_enter(struct tas_ep *ep); /* signals are blocked */
+void tas__ep_exit(struct tas_ep *ep);
 
 /* Under the set's lock. */
+void tas__ep_take(struct tas_ep *ep, const struct tas_ep_part *p); /* from now on this is its memory; what it had goes */
+void tas__part_drop(struct tas_ep_part *p, bool tell);
 int tas__ep_number(struct tas_ep *ep);
-bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss); /* has a wait set of this session */
-void tas__ep_ready(struct tas_ep *ep, struct tas_item *i); /* puts it on the ready list */
-void tas__ep_unready(struct tas_item *i);
-bool tas__ep_hash_add(struct tas_ep *ep, struct tas_item *i);
-void tas__ep_hash_del(struct tas_ep *ep, struct tas_item *i);
-struct tas_item *tas__ep_items(struct tas_ep *ep, uint32_t id); /* bucket to walk by hash_next, comparing id */
-bool tas__ep_fired(int epfd, int fd); /* a one-shot member of the kernel's set that has had its event */
-void tas__ep_force_all(struct tas_ep *ep);
-int tas__ep_khalf(struct tas_ep *ep, struct tas_item *i, int op, uint32_t events);
+uint32_t tas__ep_item_new(struct tas_ep *ep); /* 0: none */
+void tas__ep_item_begin(struct tas_ep *ep, uint32_t x); /* it is filled */
+void tas__ep_item_end(struct tas_ep *ep, uint32_t x);
+uint32_t tas__ep_find(struct tas_ep *ep, const struct tas_obj *o, int fd); /* 0: no such member */
+bool tas__ep_other(struct tas_ep *ep, const struct tas_obj *o, uint32_t but); /* o under another number */
+void tas__ep_ready_first(struct tas_ep *ep, uint32_t x); /* it is on the list: it becomes the first */
+void tas__ep_ready_all(struct tas_ep *ep, uint32_t flags);
 bool tas__ep_pending(struct tas_ep *ep); /* without lock as well */
-/* Somebody waits for this set and should look again. */
+void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */
+void tas__ep_ring(struct tas_ep *ep);
+void tas__ep_drain(struct tas_ep *ep);
+
+/* ---- epoll_share.c ---- */
+bool tas__ep_need(struct tas_ep *ep, struct tas_session *ss); /* under both locks: has memory, of this session if it can be had */
+void tas__part_end(struct tas_ep_part *p); /* nobody is in it any more; table lock */
+bool tas__ep_met(struct tas_ep *ep, uint64_t token); /* this was found in the kernel's set; takes locks */
+struct tas_line {
+	int fd;
+	uint32_t events;
+	uint64_t data, ino;
+};
+/* Every member of the kernel's set, until fn says true. */
+bool tas__ep_lines(int epfd, bool (*fn)(const struct tas_line *l, void *arg), void *arg);
+struct tas_ep *tas__ep_adopt(int fd, bool shared, int *err);
+
+/* ---- epoll.c ---- */
+void tas__ep_tidy(struct tas_ep *ep); /* takes locks: finds or ends items that were odd */
+int tas__ep_khalf(struct tas_ep *ep, const struct tas_member *m, int op, uint32_t events);
+
+/* ---- epoll_wait.c, under the set's lock ---- */
+/* Lets whoever else waits for the set hear of what is there now, or of the next event.  event: something happened just now. */
+void tas__ep_announce(struct tas_ep *ep, bool event);
+/* An item was put on the ready list: somebody waits for this set and should look again. */
 void tas__ep_wake(struct tas_ep *ep);
-void tas__ep_announce(struct tas_ep *ep);
-void tas__ep_unring(struct tas_ep *ep); /* without lock as well */
-void tas__ep_unkick(struct tas_ep *ep);
 
 static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event *ev)
 {

@@ -1,76 +1,75 @@
 /* SPDX-License-Identifier: MIT */
-/* What an epoll set is made of: items and sets in memory, markers, hash and ready list, the wait set, fork.  See ep.h.
+/*
+ * What an epoll set is made of: this process's records, the locks, and in shared memory items, chains and the ready list.
+ * See ep.h and abi/tas_epoll.h.
  */
 #include <string.h>
 
 #include "sockets/ep.h"
 
-enum { SLAB = 256, SLABS_MAX = 4096, BUCKETS_FIRST = 16 };
+enum { SLAB = 256, SLABS_MAX = 4096, STEAL_NS = 1000000000, SLICE_NS = 100000000 };
+#define WAITED (1u << 31)
 
-static struct tas_item *item_slabs[SLABS_MAX]; /* table lock to grow; entries constant */
+static struct tas_member *slabs[SLABS_MAX]; /* table lock */
 static uint32_t n_slabs;
-static struct tas_item *free_items; /* table lock */
+static struct tas_member *free_members;
 static struct tas_ep *all_sets, *free_sets;
-static _Atomic uint64_t mark_base;
 
-/* ---- markers ---- */
-uint64_t tas__mark(uint32_t index)
+/* ---- records of this process ---- */
+struct tas_member *tas__member_at(uint32_t n)
 {
-	uint64_t base = atomic_load(&mark_base), none = 0;
-
-	if (!base) {
-		sys3(SYS_getrandom, SYS_P(&base), sizeof base, 0);
-		base = (base | 1ull << 63) & ~0xffffffull;
-		if (!atomic_compare_exchange_strong(&mark_base, &none, base))
-			base = none;
-	}
-	return base | index;
+	return n / SLAB < n_slabs ? &slabs[n / SLAB][n % SLAB] : NULL;
 }
 
-bool tas__is_mark(uint64_t data, uint32_t *index)
+struct tas_member *tas__member_new(struct tas_ep *ep, struct tas_obj *o, uint32_t item, int fd)
 {
-	uint64_t base = atomic_load(&mark_base);
+	struct tas_member *m = free_members;
 
-	*index = data & 0xffffff;
-	return base &&
-	       (data & ~0xffffffull) == base; /* no base: nothing was ever marked, and small data is the program's */
-}
-
-struct tas_item *tas__item_at(uint32_t index)
-{
-	return index / SLAB < n_slabs ? &item_slabs[index / SLAB][index % SLAB] : NULL;
-}
-
-/* ---- memory ---- */
-struct tas_item *tas__item_new(void)
-{
-	struct tas_item *i = free_items;
-
-	if (!i && n_slabs < SLABS_MAX) {
-		struct tas_item *s =
+	if (!m && n_slabs < SLABS_MAX) {
+		struct tas_member *s =
 			sys_mmap(NULL, SLAB * sizeof *s, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 
 		if (!s)
 			return NULL;
 		for (uint32_t k = SLAB; k--;) {
-			s[k].index = n_slabs * SLAB + k;
-			s[k].free = free_items;
-			free_items = &s[k];
+			s[k].free = free_members;
+			free_members = &s[k];
 		}
-		item_slabs[n_slabs++] = s;
-		i = free_items;
+		slabs[n_slabs++] = s;
+		m = free_members;
 	}
-	if (i)
-		free_items = i->free;
-	return i;
+	if (!m)
+		return NULL;
+	free_members = m->free;
+	*m = (struct tas_member){.o = o, .ep = ep, .item = item, .fd = fd, .obj_next = o->items};
+	o->items = m;
+	if (item)
+		ep->cache[item] = m;
+	return m;
 }
 
-void tas__item_free(struct tas_item *i)
+void tas__member_free(struct tas_member *m)
 {
-	i->ep = NULL;
-	i->o = NULL;
-	i->free = free_items;
-	free_items = i;
+	struct tas_obj *o = m->o;
+	struct tas_member **p = &o->items;
+
+	while (*p && *p != m)
+		p = &(*p)->obj_next;
+	if (*p)
+		*p = m->obj_next;
+	if (m->item && m->ep->cache && m->ep->cache[m->item] == m)
+		m->ep->cache[m->item] = NULL;
+	m->ep = NULL;
+	m->o = NULL;
+	m->free = free_members;
+	free_members = m;
+	if (atomic_load(&o->flags) & TAS_OF_GHOST)
+		tas__ghost_put(o);
+}
+
+struct tas_ep *tas__ep_all(void)
+{
+	return __atomic_load_n(&all_sets, __ATOMIC_ACQUIRE);
 }
 
 struct tas_ep *tas__ep_new(int fd)
@@ -87,15 +86,10 @@ struct tas_ep *tas__ep_new(int fd)
 		__atomic_store_n(&all_sets, ep, __ATOMIC_RELEASE);
 	}
 	ep->fd = fd;
-	ep->kick_fd = -1;
-	ep->w.ss = NULL;
-	ep->ready.ready_next = ep->ready.ready_prev = &ep->ready;
-	atomic_store(&ep->rung, false);
-	ep->nests = ep->exposed_in = ep->inherited = ep->death_seen = ep->near = false;
-	atomic_store(&ep->kernel, false);
-	atomic_store(&ep->exposed, false);
-	atomic_store(&ep->n_tas, 0);
-	atomic_store(&ep->n_listen, 0);
+	ep->p = (struct tas_ep_part){.efd = -1};
+	atomic_store(&ep->m, NULL);
+	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
+	atomic_store(&ep->raw_waiters, 0);
 	atomic_store(&ep->refs, 1);
 	return ep;
 }
@@ -116,20 +110,6 @@ bool tas__ep_try_ref(struct tas_ep *ep)
 	return false;
 }
 
-uint64_t tas__ep_lock(struct tas_ep *ep)
-{
-	uint64_t mask = tas__signals_block();
-
-	tas__mutex_lock(&ep->lock);
-	return mask;
-}
-
-void tas__ep_unlock(struct tas_ep *ep, uint64_t mask)
-{
-	tas__mutex_unlock(&ep->lock);
-	tas__signals_restore(mask);
-}
-
 int tas__ep_number(struct tas_ep *ep)
 {
 	uint32_t high = atomic_load(&tas__high);
@@ -145,327 +125,318 @@ int tas__ep_number(struct tas_ep *ep)
 	return -1;
 }
 
-/* A line of fdinfo: "tfd:        5 events: 40000000 data: ..."; the kernel takes all events from a one-shot member that has
- * fired.  1: that, 0: it has not, -1: another line. */
-static int fired_line(const char *c, int fd)
-{
-	uint32_t n = 0, events = 0;
-
-	if (c[0] != 't' || c[1] != 'f' || c[2] != 'd' || c[3] != ':')
-		return -1;
-	for (c += 4; *c == ' '; c++)
-		;
-	for (; *c >= '0' && *c <= '9'; c++)
-		n = n * 10 + (uint32_t)(*c - '0');
-	if (n != (uint32_t)fd)
-		return -1;
-	while (*c && *c != ':')
-		c++;
-	for (c += *c == ':'; *c == ' '; c++)
-		;
-	for (; (*c >= '0' && *c <= '9') || (*c >= 'a' && *c <= 'f'); c++)
-		events = events << 4 | (uint32_t)(*c <= '9' ? *c - '0' : *c - 'a' + 10);
-	return !(events & ~(uint32_t)(EPOLLET | EPOLLONESHOT | EPOLLWAKEUP | EPOLLEXCLUSIVE));
-}
-
-bool tas__ep_fired(int epfd, int fd)
-{
-	char path[40] = "/proc/self/fdinfo/", buf[4096], digits[12];
-	int n = 0, at = 18, file, found = -1;
-	size_t have = 0;
-	ssize_t r;
-
-	for (unsigned v = (unsigned)epfd; v || !n; v /= 10)
-		digits[n++] = (char)('0' + v % 10);
-	while (n)
-		path[at++] = digits[--n];
-	file = (int)sys4(SYS_openat, AT_FDCWD, SYS_P(path), O_RDONLY | O_CLOEXEC, 0);
-	while (file >= 0 && found < 0 && (r = sys_read(file, buf + have, sizeof buf - 1 - have)) > 0) {
-		char *line = buf, *end;
-
-		have += (size_t)r;
-		buf[have] = 0;
-		for (; found < 0 && (end = memchr(line, '\n', have - (size_t)(line - buf))); line = end + 1)
-			found = fired_line(line, fd);
-		have -= (size_t)(line - buf);
-		memmove(buf, line, have);
-	}
-	if (file >= 0)
-		sys_close(file);
-	return found == 1;
-}
-
-/* ---- hash by socket id ---- */
-static bool hash_grow(struct tas_ep *ep)
-{
-	uint32_t n = ep->n_buckets ? ep->n_buckets * 2 : BUCKETS_FIRST;
-	size_t size = n * sizeof(struct tas_item *);
-	struct tas_item **b = sys_mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-
-	if (!b)
-		return ep->n_buckets != 0;
-	for (uint32_t k = 0; k < ep->n_buckets; k++) {
-		struct tas_item *i = ep->bucket[k], *next;
-
-		for (; i; i = next) {
-			next = i->hash_next;
-			i->hash_next = b[i->id & (n - 1)];
-			b[i->id & (n - 1)] = i;
-		}
-	}
-	if (ep->bucket)
-		sys_munmap(ep->bucket, ep->n_buckets * sizeof(struct tas_item *));
-	ep->bucket = b;
-	ep->n_buckets = n;
-	return true;
-}
-
-struct tas_item *tas__ep_items(struct tas_ep *ep, uint32_t id)
-{
-	return ep->n_buckets ? ep->bucket[id & (ep->n_buckets - 1)] : NULL;
-}
-
-bool tas__ep_hash_add(struct tas_ep *ep, struct tas_item *i)
-{
-	struct tas_item **b;
-
-	if (atomic_load(&ep->n_tas) >= ep->n_buckets && !hash_grow(ep))
-		return false;
-	i->id = i->o->id;
-	b = &ep->bucket[i->id & (ep->n_buckets - 1)];
-	i->hash_next = *b;
-	*b = i;
-	return true;
-}
-
-void tas__ep_hash_del(struct tas_ep *ep, struct tas_item *i)
-{
-	for (struct tas_item **p = &ep->bucket[i->id & (ep->n_buckets - 1)]; *p; p = &(*p)->hash_next) {
-		if (*p == i) {
-			*p = i->hash_next;
-			return;
-		}
-	}
-}
-
 /* ---- ready list ---- */
-void tas__ep_ready(struct tas_ep *ep, struct tas_item *i)
+void tas__ep_ready_first(struct tas_ep *ep, uint32_t x)
 {
-	if (i->flags & TAS_IT_READY)
-		return;
+	struct tas_ep_item *head = tas__ep_item(ep, 0), *i = tas__ep_item(ep, x);
+
+	tas__ep_unready(ep, x);
 	i->flags |= TAS_IT_READY;
-	i->ready_next = &ep->ready;
-	i->ready_prev = ep->ready.ready_prev;
-	i->ready_prev->ready_next = i;
-	/* the head is looked at without the lock by tas__ep_pending() */
-	__atomic_store_n(&ep->ready.ready_prev, i, __ATOMIC_RELEASE);
+	i->ready_prev = 0;
+	i->ready_next = head->ready_next;
+	__atomic_store_n(&tas__ep_item(ep, i->ready_next)->ready_prev, x, __ATOMIC_RELEASE);
+	head->ready_next = x;
 }
 
-void tas__ep_unready(struct tas_item *i)
+void tas__ep_ready_all(struct tas_ep *ep, uint32_t flags)
 {
-	if (!(i->flags & TAS_IT_READY))
-		return;
-	i->flags &= ~(uint32_t)TAS_IT_READY;
-	i->ready_prev->ready_next = i->ready_next;
-	__atomic_store_n(&i->ready_next->ready_prev, i->ready_prev, __ATOMIC_RELEASE);
-}
+	uint32_t used = ep->p.m->head.used;
 
-void tas__ep_force_all(struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_buckets; k++) {
-		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
-			i->flags |= TAS_IT_FORCE;
-			tas__ep_ready(ep, i);
-		}
+	for (uint32_t x = 1; x < used && x < TAS_EP_ITEMS; x++) {
+		struct tas_ep_item *i = tas__ep_item(ep, x);
+
+		if (!(i->flags & TAS_IT_USED))
+			continue;
+		i->flags |= flags;
+		tas__ep_ready(ep, x);
 	}
 }
 
 bool tas__ep_pending(struct tas_ep *ep)
 {
-	struct tas_session *ss = ep->w.ss;
+	struct tas_ep_head *h = tas__ep_head(ep);
 
-	if (__atomic_load_n(&ep->ready.ready_prev, __ATOMIC_ACQUIRE) != &ep->ready)
+	if (__atomic_load_n(&ep->p.m->item[0].ready_prev, __ATOMIC_ACQUIRE))
 		return true;
-	if (!ss)
+	if (!ep->p.ss)
 		return false;
-	return tas_bitmap_any(&ss->r->ready[ep->w.index]) || (!ep->death_seen && !tas__alive(ss));
+	/* seq_cst: after the sleeper announced itself */
+	return atomic_load(&h->top) || (!h->death_seen && !tas__alive(ep->p.ss));
 }
 
-/* ---- wait set ---- */
-static void expose_now(struct tas_ep *ep)
+/* ---- items ---- */
+static void chain(struct tas_ep *ep, uint32_t x)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_WAKE)};
-	int fd = tas__ep_number(ep);
+	struct tas_ep_item *i = tas__ep_item(ep, x);
+	uint32_t *head = &ep->p.m->bucket[i->id & (TAS_EP_BUCKETS - 1)];
 
-	if (!ep->exposed_in && ep->w.ss && fd >= 0)
-		ep->exposed_in = tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->w.fd, &ev) == 0;
-	if (ep->w.ss)
-		tas__waiter_arm(&ep->w); /* or the first announcement would think that the service has rung already */
-	tas__ep_announce(ep);
+	i->hash_next = *head;
+	*head = x;
 }
 
-static void ep_release_waiter(struct tas_ep *ep)
+uint32_t tas__ep_item_new(struct tas_ep *ep)
 {
-	int fd = tas__ep_number(ep);
+	struct tas_ep_head *h = &ep->p.m->head;
+	uint32_t x = h->free & (TAS_EP_ITEMS - 1);
 
-	if (ep->exposed_in && fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, ep->w.fd, NULL);
-	ep->exposed_in = false;
-	tas__ep_unring(ep);
-	tas__waiter_put(&ep->w);
+	if (x)
+		h->free = tas__ep_item(ep, x)->hash_next;
+	else if (h->used < TAS_EP_ITEMS)
+		x = h->used++;
+	return x;
 }
 
-bool tas__ep_ensure(struct tas_ep *ep, struct tas_session *ss)
+void tas__ep_item_begin(struct tas_ep *ep, uint32_t x)
 {
-	if (ep->w.ss == ss)
-		return true;
-	if (!tas__alive(ss))
-		return false;
-	if (ep->w.ss)
-		ep_release_waiter(ep);
-	if (tas__waiter_get(ss, true, &ep->w) < 0) {
-		ep->w.ss = NULL; /* epoll_wait looks at all members now and then */
-		return false;
-	}
-	ep->death_seen = false;
-	for (uint32_t k = 0; k < ep->n_buckets; k++)
-		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next)
-			if (i->o->ss == ss)
-				tas__obj_subscribe(&ep->w, i->o, i->events & EPOLLEXCLUSIVE);
-	tas__ep_force_all(ep);
-	if (atomic_load(&ep->exposed))
-		expose_now(ep);
-	return true;
+	struct tas_ep_head *h = &ep->p.m->head;
+	struct tas_ep_item *i = tas__ep_item(ep, x);
+
+	__atomic_store_n(&i->flags, i->flags | TAS_IT_USED, __ATOMIC_RELEASE); /* what died from here on is found by rebuild() */
+	chain(ep, x);
+	if (i->flags & TAS_IT_KHALF)
+		atomic_fetch_add(&h->n_listen, 1);
+	atomic_fetch_add(&h->n_items, 1);
 }
 
-void tas__ep_unkick(struct tas_ep *ep)
+void tas__ep_item_end(struct tas_ep *ep, uint32_t x)
 {
-	int fd = tas__ep_number(ep);
+	struct tas_ep_head *h = &ep->p.m->head;
+	struct tas_ep_item *i = tas__ep_item(ep, x);
+	uint32_t *p = &h->free;
 
-	if (ep->kick_fd < 0)
-		return;
-	if (fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_DEL, ep->kick_fd, NULL);
-	tas__internal_close(ep->kick_fd);
-	ep->kick_fd = -1;
+	tas__ep_unready(ep, x);
+	p = &ep->p.m->bucket[i->id & (TAS_EP_BUCKETS - 1)];
+	for (uint32_t n = h->used; *p && *p != x && n; n--)
+		p = &tas__ep_item(ep, *p)->hash_next;
+	if (*p == x)
+		*p = i->hash_next;
+	if (i->flags & TAS_IT_KHALF)
+		atomic_fetch_sub(&h->n_listen, 1);
+	atomic_fetch_sub(&h->n_items, 1);
+	__atomic_store_n(&i->flags, 0, __ATOMIC_RELEASE);
+	i->hash_next = h->free;
+	h->free = x;
 }
 
-/* Threads that sleep in the kernel's epoll_wait alone, because there was no TAS member: show them something. */
-static void kick_raw(struct tas_ep *ep)
+static bool is_of(const struct tas_ep_item *i, const struct tas_obj *o)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.u64 = tas__mark(TAS_MARK_KICK)};
-	int fd = tas__ep_number(ep);
-
-	if (!atomic_load(&ep->raw_waiters) || ep->kick_fd >= 0 || fd < 0)
-		return;
-	ep->kick_fd = tas__internal_fd((int)sys2(SYS_eventfd2, 1, O_NONBLOCK | O_CLOEXEC));
-	if (ep->kick_fd >= 0)
-		tas__epoll_ctl_raw(fd, EPOLL_CTL_ADD, ep->kick_fd, &ev);
+	return i->id == o->id && i->gen == o->gen && i->run == tas__ep_run(o->ss);
 }
 
-void tas__ep_wake(struct tas_ep *ep)
+uint32_t tas__ep_find(struct tas_ep *ep, const struct tas_obj *o, int fd)
 {
-	kick_raw(ep);
-	if (ep->w.ss && (atomic_load(&ep->sleepers) || atomic_load(&ep->exposed)))
-		tas__ep_announce(ep);
+	uint32_t x = ep->p.m->bucket[o->id & (TAS_EP_BUCKETS - 1)];
+
+	for (uint32_t n = ep->p.m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
+		if (is_of(tas__ep_item(ep, x), o) && tas__ep_item(ep, x)->fd == fd)
+			return x & (TAS_EP_ITEMS - 1);
+	return 0;
 }
 
-void tas__ep_expose(int fd)
+bool tas__ep_other(struct tas_ep *ep, const struct tas_obj *o, uint32_t but)
 {
-	struct tas_ep *ep = tas__ep_get(fd);
-	uint64_t mask;
+	uint32_t x = ep->p.m->bucket[o->id & (TAS_EP_BUCKETS - 1)];
 
-	if (!ep)
-		return;
-	if (!atomic_exchange(&ep->exposed, true)) {
-		mask = tas__ep_lock(ep);
-		expose_now(ep);
-		tas__ep_unlock(ep, mask);
-	}
-	tas__ep_put(ep);
+	for (uint32_t n = ep->p.m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
+		if (x != but && is_of(tas__ep_item(ep, x), o))
+			return true;
+	return false;
 }
 
-void tas__ep_unring(struct tas_ep *ep)
+/* Somebody died at work: chains, lists and counts anew. */
+static __attribute__((noinline)) void rebuild(struct tas_ep *ep)
 {
-	atomic_store(&ep->rung, false); /* first: who rings in between is heard */
-	tas__waiter_drain(&ep->w);
-	if (atomic_load(&ep->exposed)) /* an exposed set that is not armed means that the service has rung: not so any more */
-		tas__waiter_arm(&ep->w);
-}
+	struct tas_ep_memory *m = ep->p.m;
+	struct tas_ep_head *h = &m->head;
+	uint32_t n = 0, listen = 0;
 
-static void refresh(struct tas_ep *ep)
-{
-	uint64_t mask = tas__ep_lock(ep);
+	memset(m->bucket, 0, sizeof m->bucket);
+	h->free = 0;
+	if (!h->used || h->used > TAS_EP_ITEMS)
+		h->used = h->used ? TAS_EP_ITEMS : 1;
+	m->item[0].ready_next = m->item[0].ready_prev = 0;
+	for (uint32_t x = 1; x < h->used; x++) {
+		struct tas_ep_item *i = &m->item[x];
 
-	tas__ep_announce(ep);
-	tas__ep_unlock(ep, mask);
-}
-
-void tas__ep_refresh(int fd)
-{
-	struct tas_ep *ep = tas__ep_get(fd);
-
-	if (!ep)
-		return;
-	if (ep->nests)
-		tas__ep_refresh_all();
-	else if (atomic_load(&ep->exposed) && ep->w.ss)
-		refresh(ep);
-	tas__ep_put(ep);
-}
-
-void tas__ep_refresh_all(void)
-{
-	for (struct tas_ep *ep = __atomic_load_n(&all_sets, __ATOMIC_ACQUIRE); ep; ep = ep->next) {
-		if (!atomic_load(&ep->exposed) || !tas__ep_try_ref(ep))
+		i->flags &= ~(uint32_t)TAS_IT_READY;
+		if (!(i->flags & TAS_IT_USED)) {
+			i->hash_next = h->free;
+			h->free = x;
 			continue;
-		if (ep->w.ss)
-			refresh(ep);
-		tas__ep_put(ep);
+		}
+		chain(ep, x);
+		tas__ep_ready(ep, x);
+		n++;
+		listen += (i->flags & TAS_IT_KHALF) != 0;
 	}
+	atomic_store(&h->n_items, n);
+	atomic_store(&h->n_listen, listen);
 }
 
-/* ---- fork ---- */
-void tas__ep_fork_prepare(void)
+/* ---- locks ---- */
+static uint32_t tag_of(const struct tas_ep *ep)
 {
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next)
-		tas__mutex_lock(&ep->lock);
+	uint32_t tid = tas__tid() & 0xfffff;
+
+	return (ep->p.ss ? (ep->p.ss->slot + 1) << 20 : 0) | (tid ? tid : 1);
 }
 
-void tas__ep_fork_parent(void)
+/* The service frees the lock of one who died.  Without a service a holder that stays too long is taken for dead. */
+static __attribute__((noinline)) void memory_wait(struct tas_ep *ep, _Atomic uint32_t *w, uint32_t tag)
 {
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next)
-		tas__mutex_unlock(&ep->lock);
-}
+	uint64_t since = 0, now;
+	uint32_t who = 0, slept = 0;
 
-/* The child has its own copy of the items; its wait set is made when it first waits.  The eventfds it inherited are
- * closed. */
-void tas__ep_fork_child(void)
-{
-	uint32_t high = atomic_load(&tas__high);
+	for (int i = 0;; i++) {
+		struct timespec ts = {.tv_nsec = SLICE_NS};
+		uint32_t v = atomic_load_explicit(w, memory_order_relaxed);
 
-	for (struct tas_ep *ep = all_sets; ep; ep = ep->next) {
-		struct tas_session *ss = ep->w.ss;
-
-		atomic_store(&ep->lock.w, 0);
-		if (!atomic_load(&ep->refs))
+		if (!v) { /* others may sleep: keep the mark, so that our unlock wakes one of them */
+			if (atomic_compare_exchange_weak_explicit(w, &v, tag | slept, memory_order_acquire, memory_order_relaxed))
+				return;
 			continue;
-		ep->w.ss = NULL;
-		ep->inherited = true;
-		ep->exposed_in = false;
-		atomic_store(&ep->rung, false);
-		ep->kick_fd = -1;
-		atomic_store(&ep->sleepers, 0);
-		atomic_store(&ep->raw_waiters, 0);
-		atomic_store(&ep->refs, 0);
-		if (ss)
-			tas__session_put(ss);
+		}
+		if (i < 64) {
+			__builtin_ia32_pause();
+			continue;
+		}
+		now = tas__now();
+		if ((v & ~WAITED) != who) {
+			who = v & ~WAITED;
+			since = now;
+		}
+		if (now - since > STEAL_NS && !(ep->p.ss && tas__alive(ep->p.ss)) &&
+		    atomic_compare_exchange_strong_explicit(w, &v, tag | WAITED, memory_order_acquire, memory_order_relaxed))
+			return;
+		if (!(v & WAITED) && !atomic_compare_exchange_weak_explicit(w, &v, v | WAITED, memory_order_relaxed,
+									    memory_order_relaxed))
+			continue;
+		slept = WAITED;
+		sys_futex(w, FUTEX_WAIT, v | WAITED, &ts);
 	}
-	for (uint32_t fd = 0; fd < high; fd++) {
-		struct tas_entry *e = tas__entry((int)fd);
-		struct tas_ep *ep = e && tas__state((int)fd) == TAS_FD_EPOLL ? atomic_load(&e->p) : NULL;
+}
 
-		if (ep)
-			atomic_fetch_add(&ep->refs, 1);
+static inline void memory_lock(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = &ep->p.m->head;
+	uint32_t tag = tag_of(ep), v = 0;
+
+	if (!atomic_compare_exchange_strong_explicit(&h->lock, &v, tag, memory_order_acquire, memory_order_relaxed))
+		memory_wait(ep, &h->lock, tag);
+	if (__builtin_expect(h->busy, 0))
+		rebuild(ep);
+	h->busy = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline void memory_unlock(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = &ep->p.m->head;
+
+	atomic_signal_fence(memory_order_seq_cst);
+	h->busy = 0;
+	if (atomic_exchange_explicit(&h->lock, 0, memory_order_release) & WAITED)
+		sys_futex(&h->lock, FUTEX_WAKE, 1, NULL);
+}
+
+static inline void enter(struct tas_ep *ep)
+{
+	tas__mutex_lock(&ep->lock);
+	if (ep->p.m)
+		memory_lock(ep);
+}
+
+static inline void leave(struct tas_ep *ep)
+{
+	if (ep->p.m)
+		memory_unlock(ep);
+	tas__mutex_unlock(&ep->lock);
+}
+
+void tas__ep_enter(struct tas_ep *ep)
+{
+	enter(ep);
+}
+
+void tas__ep_exit(struct tas_ep *ep)
+{
+	leave(ep);
+}
+
+uint64_t tas__ep_lock(struct tas_ep *ep)
+{
+	uint64_t mask = tas__signals_block();
+
+	enter(ep);
+	return mask;
+}
+
+void tas__ep_unlock(struct tas_ep *ep, uint64_t mask)
+{
+	leave(ep);
+	tas__signals_restore(mask);
+}
+
+/* ---- the memory ---- */
+void tas__part_drop(struct tas_ep_part *p, bool tell)
+{
+	struct tas_msg msg = {.u.ep = {.index = p->index}};
+
+	if (p->ss && tell && !atomic_load(&p->ss->dead))
+		tas__tell(atomic_load(&p->ss->ctl), &msg, TAS_MSG_EP_CLOSE);
+	tas__internal_close(p->efd);
+	if (p->m)
+		tas__shared_unmap(p->m, sizeof *p->m);
+	if (p->ss)
+		tas__session_put(p->ss);
+	*p = (struct tas_ep_part){.efd = -1};
+}
+
+/* Threads that look at the head without the lock may have the old one in hand: the new one takes its place, its address stays. */
+static struct tas_ep_memory *in_place_of(struct tas_ep_memory *old, struct tas_ep_memory *m)
+{
+	void *at;
+
+	if (tas__map_hook) /* the service's own mapping: nothing to move; the old one stays */
+		return m;
+	at = (void *)sys5(SYS_mremap, m, sizeof *m, sizeof *m, 3 /* MREMAP_MAYMOVE | MREMAP_FIXED */, old);
+	return at == (void *)old ? old : m;
+}
+
+void tas__ep_take(struct tas_ep *ep, const struct tas_ep_part *p)
+{
+	struct tas_ep_part old = ep->p;
+
+	ep->p = *p;
+	if (old.m) {
+		atomic_store(&old.m->head.lock, 0);
+		ep->p.m = in_place_of(old.m, p->m);
+		old.m = NULL;
+		tas__part_drop(&old, true);
 	}
+	memory_lock(ep);
+	atomic_store_explicit(&ep->m, ep->p.m, memory_order_release);
+}
+
+void tas__ep_arm(struct tas_ep *ep)
+{
+	if (ep->p.ss)
+		atomic_exchange_explicit(&ep->p.m->head.sleeping, 1, memory_order_seq_cst);
+}
+
+void tas__ep_ring(struct tas_ep *ep)
+{
+	uint64_t one = 1;
+
+	if (ep->p.efd >= 0)
+		sys_write(ep->p.efd, &one, sizeof one);
+}
+
+void tas__ep_drain(struct tas_ep *ep)
+{
+	uint64_t n;
+
+	atomic_store(&ep->p.m->head.rung, 0); /* first: who rings in between is heard */
+	if (ep->p.efd >= 0)
+		sys_read(ep->p.efd, &n, sizeof n);
 }

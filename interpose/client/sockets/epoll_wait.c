@@ -1,35 +1,44 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: take socket
- * ids out of the ready bitmap, put their items on the ready list, report what is ready; level-triggered items stay on
- * the list until they are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little,
- * then sleep in ppoll on the set's own descriptor (kernel members) and the wait set's eventfd (TAS members).
+ * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: put the items of the
+ * buckets that the service marked on the ready list, report what is ready; level-triggered items stay on the list until they
+ * are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little, then sleep in ppoll on the
+ * set's own descriptor (kernel members) and its eventfd (TAS members), which threads of all its processes share.
+ *
+ * The eventfd is a member of the kernel's set, too: who waits for the descriptor from outside (a set around it, poll, a process
+ * that knows of no TAS member) hears it ring.
  */
 #include "sockets/ep.h"
 
-enum { EVENTS_MAX = INT32_MAX / (int)sizeof(struct epoll_event), DRAIN = 64, BLIND_NS = 2000000 };
+enum { EVENTS_MAX = INT32_MAX / (int)sizeof(struct epoll_event), BLIND_NS = 2000000 };
+
+/* When to stop: ns; 0: at once; UINT64_MAX: never; LATER: not asked for the time yet, which many calls never need. */
+enum { LATER = 1 };
 
 /* ---- TAS members, under the set's lock ---- */
-static void drain_bitmap(struct tas_ep *ep)
+static void drain_marks(struct tas_ep *ep)
 {
-	uint32_t id[DRAIN], n;
-	struct tas_session *ss = ep->w.ss;
+	struct tas_ep_memory *m = ep->p.m;
+	uint64_t top, word;
 
-	if (!ss)
+	if (!atomic_load_explicit(&m->head.top, memory_order_relaxed))
 		return;
-	do {
-		n = tas_bitmap_drain(&ss->r->ready[ep->w.index], id, DRAIN);
-		for (uint32_t k = 0; k < n; k++)
-			for (struct tas_item *i = tas__ep_items(ep, id[k]); i; i = i->hash_next)
-				if (i->id == id[k])
-					tas__ep_ready(ep, i);
-	} while (n == DRAIN);
+	for (top = atomic_exchange(&m->head.top, 0); top; top &= top - 1) {
+		uint32_t w = (uint32_t)__builtin_ctzll(top);
+
+		for (word = atomic_exchange(&m->head.word[w], 0); word; word &= word - 1) {
+			uint32_t x = m->bucket[w * 64 + (uint32_t)__builtin_ctzll(word)];
+
+			for (uint32_t n = m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
+				tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+		}
+	}
 }
 
 /* Loaded before readiness is judged: what comes in between counts as news next time. */
-static struct tas_seen see(const struct tas_block *b)
+static inline struct tas_ep_seen see(const struct tas_block *b)
 {
-	struct tas_seen n;
+	struct tas_ep_seen n;
 
 	n.in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
 	n.out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
@@ -37,70 +46,96 @@ static struct tas_seen see(const struct tas_block *b)
 	n.flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
 	n.error = atomic_load_explicit(&b->s.error, memory_order_acquire);
 	n.state = atomic_load_explicit(&b->s.state, memory_order_acquire);
+	n.shut = atomic_load_explicit(&b->a.shut, memory_order_acquire) & (TAS_SHUT_RD | TAS_SHUT_WR);
 	return n;
 }
 
-/* Does an edge-triggered item have news since it was reported?  Linux passes an event on only to members that ask for
- * it. */
-static bool has_edge(struct tas_item *i, const struct tas_seen *now, uint32_t revents)
+/* Does an edge-triggered item have news since it was reported?  Linux passes data on only to members that ask for it
+ * (sk_data_ready), a change of state to all (sk_state_change). */
+static bool has_edge(const struct tas_ep_item *i, struct tas_obj *o, const struct tas_ep_seen *now, uint32_t revents)
 {
-	const struct tas_seen *was = &i->seen;
-	uint32_t lowat = atomic_load_explicit(&i->o->b->a.rcvlowat, memory_order_relaxed);
+	const struct tas_ep_seen *was = &i->seen;
+	uint32_t lowat = atomic_load_explicit(&o->b->a.rcvlowat, memory_order_relaxed);
 	/* Linux, tcp_data_ready(): bytes are no event before there are enough */
-	bool data = now->rx != was->rx && (lowat < 2 || (revents & EPOLLIN) || tas__rx_avail(i->o->b) >= lowat);
-	bool in = now->in != was->in && (data || now->flags != was->flags || now->error != was->error ||
-					 now->state != was->state);
-	bool out = now->out != was->out;
+	bool data = now->rx != was->rx && (lowat < 2 || (revents & EPOLLIN) || tas__rx_avail(o->b) >= lowat);
+	bool change = now->flags != was->flags || now->error != was->error || now->state != was->state ||
+		      now->shut != was->shut;
+	bool in = now->in != was->in && (data || change), out = now->out != was->out;
 
-	if (revents & (EPOLLERR | EPOLLHUP))
-		return in || out;
-	return (in && (i->events & (EPOLLIN | EPOLLRDNORM | EPOLLRDHUP | EPOLLPRI))) ||
-	       (out && (i->events & (EPOLLOUT | EPOLLWRNORM)));
+	if (in && (change || (i->events & (EPOLLIN | EPOLLRDNORM | EPOLLRDBAND | EPOLLPRI))))
+		return true;
+	return out && ((revents & (EPOLLERR | EPOLLHUP)) || (i->events & (EPOLLOUT | EPOLLWRNORM)));
+}
+
+/* The object of an item; NULL: not known here, or perhaps closed (tas__ep_tidy()). */
+static inline struct tas_obj *object_of(struct tas_ep *ep, uint32_t x)
+{
+	const struct tas_ep_item *i = tas__ep_item(ep, x);
+	struct tas_member *m = ep->cache[x];
+	struct tas_obj *o = m ? m->o : NULL;
+
+	if (!o || o->id != i->id || o->gen != i->gen || (i->flags & TAS_IT_UNSURE) || tas__obj_closed(o))
+		return NULL;
+	return o;
 }
 
 /* One item of the ready list.  True: *ev is filled. */
-static bool report(struct tas_ep *ep, struct tas_item *i, struct epoll_event *ev)
+static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 {
-	struct tas_seen now = see(tas__block(i->o));
+	struct tas_ep_item *i = tas__ep_item(ep, x);
+	struct tas_ep_head *h = &ep->p.m->head;
+	struct tas_obj *o = object_of(ep, x);
+	bool edge = i->events & EPOLLET;
+	struct tas_ep_seen now;
 	uint32_t r;
 
-	tas__ep_unready(i);
+	tas__ep_unready(ep, x);
+	if (__builtin_expect(!o, 0)) {
+		ep->odd = true;
+		i->stamp = h->stamp;
+		tas__ep_ready(ep, x);
+		return false;
+	}
 	if (i->flags & TAS_IT_OFF)
 		return false;
-	r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
+	if (edge)
+		now = see(o->b);
+	r = tas__obj_ready_of(o, i->events) & (i->events | EPOLLERR | EPOLLHUP);
 	if (!r) {
-		if (i->flags & TAS_IT_FORCE) /* a new member: what comes from here on is news */
+		if (edge && (i->flags & TAS_IT_FORCE)) /* a new member: what comes from here on is news */
 			i->seen = now;
 		i->flags &= ~(uint32_t)TAS_IT_FORCE;
 		return false;
 	}
-	if ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, &now, r))
+	if (edge && !(i->flags & TAS_IT_FORCE) && !has_edge(i, o, &now, r))
 		return false;
 	i->flags &= ~(uint32_t)TAS_IT_FORCE;
-	i->seen = now;
-	i->stamp = ep->stamp;
+	if (edge)
+		i->seen = now;
+	i->stamp = h->stamp;
 	ev->events = r;
-	ev->data = i->data;
+	ev->data.u64 = i->data;
 	if (i->events & EPOLLONESHOT) {
 		i->flags |= TAS_IT_OFF;
 		if (i->flags & TAS_IT_KHALF)
-			tas__ep_khalf(ep, i, EPOLL_CTL_MOD, EPOLLONESHOT);
-	} else if (!(i->events & EPOLLET)) {
-		tas__ep_ready(ep, i); /* level: stays until found not ready */
+			tas__ep_khalf(ep, ep->cache[x], EPOLL_CTL_MOD, EPOLLONESHOT);
+	} else if (!edge) {
+		tas__ep_ready(ep, x); /* level: stays until found not ready */
 	}
 	return true;
 }
 
 static int take_tas(struct tas_ep *ep, struct epoll_event *ev, int max)
 {
+	const struct tas_ep_head *h = &ep->p.m->head;
 	int n = 0;
 
 	while (n < max) {
-		struct tas_item *i = ep->ready.ready_next;
+		uint32_t x = tas__ep_item(ep, 0)->ready_next & (TAS_EP_ITEMS - 1);
 
-		if (i == &ep->ready || i->stamp == ep->stamp)
+		if (!x || tas__ep_item(ep, x)->stamp == h->stamp)
 			break; /* the end, or where this call began to put level-triggered items back */
-		if (report(ep, i, &ev[n]))
+		if (report(ep, x, &ev[n]))
 			n++;
 	}
 	return n;
@@ -113,63 +148,68 @@ static int sort_kernel(struct tas_ep *ep, struct epoll_event *ev, int n)
 	int kept = 0;
 
 	for (int k = 0; k < n; k++) {
-		uint32_t index;
-		struct tas_item *i;
+		struct tas_ep_item *i;
 
-		if (!tas__is_mark(ev[k].data.u64, &index)) {
+		if (tas__is_wake(ev[k].data.u64))
+			continue; /* somebody rang */
+		if (!tas__is_half(ev[k].data.u64)) {
 			ev[kept++] = ev[k];
 			continue;
 		}
-		i = tas__item_at(index);
-		if (!i || i->ep != ep || !(i->flags & TAS_IT_KHALF) || (i->flags & TAS_IT_OFF) || i->stamp == ep->stamp)
-			continue; /* an alarm, a stale half, or reported by its TAS half already */
-		i->stamp = ep->stamp;
+		i = tas__ep_item(ep, (uint32_t)ev[k].data.u64 & 0xffffff);
+		if ((i->flags & (TAS_IT_USED | TAS_IT_KHALF | TAS_IT_OFF)) != (TAS_IT_USED | TAS_IT_KHALF) ||
+		    i->stamp == ep->p.m->head.stamp)
+			continue; /* a stale half, or reported by its TAS half already */
+		i->stamp = ep->p.m->head.stamp;
 		if (i->events & EPOLLONESHOT)
 			i->flags |= TAS_IT_OFF;
 		ev[kept].events = ev[k].events;
-		ev[kept++].data = i->data;
+		ev[kept++].data.u64 = i->data;
 	}
 	return kept;
 }
 
+/* A bell that rings takes a place from the others: then they get their turn. */
 static int take_kernel(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
 {
-	int r;
+	int r, n = 0;
 
-	if (max <= 0 || !atomic_load(&ep->kernel))
+	if (max <= 0 || !atomic_load(&ep->p.m->head.kernel))
 		return 0;
-	r = tas__epoll_look_raw(epfd, ev, max);
-	return r > 0 ? sort_kernel(ep, ev, r) : r == -EINTR ? 0 : r;
+	for (int tries = 0; tries < 2; tries++) {
+		r = tas__epoll_look_raw(epfd, ev, max);
+		if (r <= 0)
+			return r == -EINTR ? 0 : r;
+		n = sort_kernel(ep, ev, r);
+		if (n || r < max)
+			break;
+	}
+	return n;
 }
 
-/* The service of the wait set's session died, or there is no wait set: look at every member. */
+/* The service of the set's session died, or there is none: look at every member. */
 static void look_at_all(struct tas_ep *ep)
 {
-	if (ep->w.ss && tas__alive(ep->w.ss))
-		return;
-	if (!ep->w.ss) {
-		for (uint32_t k = 0; k < ep->n_buckets; k++)
-			for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
-				if (!ep->w.ss && tas__alive(i->o->ss))
-					tas__ep_ensure(ep, i->o->ss);
-				tas__ep_ready(ep, i);
-			}
-	} else if (!ep->death_seen) {
-		ep->death_seen = true;
-		tas__ep_force_all(ep);
+	struct tas_ep_head *h = &ep->p.m->head;
+
+	if (!ep->p.ss) {
+		tas__ep_ready_all(ep, 0);
+	} else if (!tas__alive(ep->p.ss) && !h->death_seen) {
+		h->death_seen = 1;
+		tas__ep_ready_all(ep, TAS_IT_FORCE);
 	}
 }
 
-/* Everything that is ready now, TAS and kernel members sharing the room.  Number of events, or -errno. */
-static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+static int collect_once(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
 {
 	uint64_t mask = tas__ep_lock(ep);
-	bool kernel = atomic_load(&ep->kernel);
-	int lim = !kernel ? max : max > 1 ? max - max / 4 : (int)(ep->turn++ & 1), n, k;
+	struct tas_ep_head *h = &ep->p.m->head;
+	bool kernel = atomic_load_explicit(&h->kernel, memory_order_relaxed);
+	int lim = !kernel ? max : max > 1 ? max - max / 4 : (int)(h->turn++ & 1), n, k;
 
-	ep->stamp++;
+	h->stamp++;
 	look_at_all(ep);
-	drain_bitmap(ep);
+	drain_marks(ep);
 	n = take_tas(ep, ev, lim);
 	k = take_kernel(ep, epfd, ev + n, max - n);
 	if (k > 0)
@@ -180,26 +220,37 @@ static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
 	return !n && k < 0 ? k : n;
 }
 
+/* Everything that is ready now, TAS and kernel members sharing the room.  Number of events, or -errno. */
+static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+{
+	int n = collect_once(ep, epfd, ev, max);
+	uint64_t mask;
+
+	for (int tries = 0; __builtin_expect(ep->odd, 0) && n >= 0 && n < max && tries < 4; tries++) {
+		tas__ep_tidy(ep); /* those that can be reported are the first of the list now */
+		mask = tas__ep_lock(ep);
+		n += take_tas(ep, ev + n, max - n);
+		tas__ep_unlock(ep, mask);
+	}
+	return n;
+}
+
 /* ---- waiting ---- */
 /* Listeners among the members whose service has gone look for the next one. */
-static void revive(struct tas_ep *ep)
+static __attribute__((noinline)) void revive(struct tas_ep *ep)
 {
 	int fd[16], n = 0;
 	uint64_t mask;
 
-	/* a set made while no service was there has no session: its listeners look too */
-	if (!atomic_load(&ep->n_listen) || (ep->w.ss && tas__alive(ep->w.ss)))
-		return;
 	mask = tas__ep_lock(ep);
-	for (uint32_t k = 0; k < ep->n_buckets; k++)
-		for (struct tas_item *i = ep->bucket[k]; i && n < 16; i = i->hash_next)
-			if ((i->flags & TAS_IT_KHALF) && !tas__alive(i->o->ss))
-				fd[n++] = i->fd;
+	for (uint32_t x = 1; x < ep->p.m->head.used && x < TAS_EP_ITEMS && n < 16; x++)
+		if (tas__ep_item(ep, x)->flags & TAS_IT_KHALF)
+			fd[n++] = tas__ep_item(ep, x)->fd;
 	tas__ep_unlock(ep, mask);
 	while (n--) {
 		struct tas_obj *o = tas__obj_get(fd[n]);
 
-		if (o && atomic_load(&o->kind) == TAS_OBJ_LISTEN)
+		if (o && atomic_load(&o->kind) == TAS_OBJ_LISTEN && !tas__alive(o->ss))
 			tas__listener_revive(o, fd[n]);
 		if (o)
 			tas__obj_put(o);
@@ -210,35 +261,34 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 {
 	struct pollfd p[3] = {{.fd = epfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
 	struct tas_session *ss;
-	struct tas_waiter w;
 	struct timespec ts;
 	uint64_t cap = BLIND_NS, sig = tas__ep_lock(ep);
+	struct tas_ep_head *h = tas__ep_head(ep);
 	int r = 0;
 
-	w = ep->w; /* the set may get another while we sleep: keep the session */
-	ss = w.ss;
+	ss = ep->p.ss; /* the set may get another while we sleep */
 	if (ss) {
 		tas__session_ref(ss);
-		p[1].fd = w.fd;
+		p[1].fd = ep->p.efd;
 		p[2].fd = tas__alive(ss) ? atomic_load(&ss->ctl) : -1;
-		cap = tas__alive(ss) || !atomic_load(&ep->n_listen) ? UINT64_MAX : TAS_REVIVE_MS * 1000000ull;
+		cap = tas__alive(ss) || !atomic_load(&h->n_listen) ? UINT64_MAX : TAS_REVIVE_MS * 1000000ull;
 	} else if (!(ss = tas__session_get())) { /* no service: nothing but a next one to look for */
 		cap = TAS_REVIVE_MS * 1000000ull;
 	} else {
 		tas__session_put(ss);
 		ss = NULL;
 	}
-	atomic_fetch_add(&ep->sleepers, 1);
+	atomic_fetch_add(&h->sleepers, 1);
+	tas__ep_arm(ep);
 	tas__ep_unlock(ep, sig);
-	if (ss)
-		tas__waiter_arm(&w);
 	if (!tas__ep_pending(ep))
 		r = tas__ppoll(p, 3, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
-	atomic_fetch_sub(&ep->sleepers, 1);
+	atomic_fetch_sub(&h->sleepers, 1);
 	if (ss) {
 		if (p[1].revents & POLLIN) {
-			atomic_store(&ep->rung, false);
-			tas__waiter_drain(&w);
+			sig = tas__ep_lock(ep); /* it may have another eventfd by now */
+			tas__ep_drain(ep);
+			tas__ep_unlock(ep, sig);
 		}
 		if (p[2].revents & (POLLHUP | POLLERR))
 			tas__session_died(ss);
@@ -250,84 +300,179 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 /* Puts members off the ready list that have nothing to report; true if one is left. */
 static bool settle(struct tas_ep *ep)
 {
-	struct tas_item *i, *next;
+	uint32_t next, left = ep->p.m->head.used;
+	bool any = false;
 
-	drain_bitmap(ep);
-	for (i = ep->ready.ready_next; i != &ep->ready; i = next) {
-		struct tas_seen now = see(tas__block(i->o));
-		uint32_t r = tas__obj_ready(i->o) & (i->events | EPOLLERR | EPOLLHUP);
+	drain_marks(ep);
+	for (uint32_t x = tas__ep_item(ep, 0)->ready_next & (TAS_EP_ITEMS - 1); x && left; x = next, left--) {
+		struct tas_ep_item *i = tas__ep_item(ep, x);
+		struct tas_obj *o = object_of(ep, x);
+		struct tas_ep_seen now;
+		uint32_t r;
 
-		next = i->ready_next;
+		next = i->ready_next & (TAS_EP_ITEMS - 1);
+		if (!o) {
+			ep->odd = true;
+			continue;
+		}
+		now = see(o->b);
+		r = tas__obj_ready_of(o, i->events) & (i->events | EPOLLERR | EPOLLHUP);
 		if ((i->flags & TAS_IT_OFF) || !r ||
-		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, &now, r)))
-			tas__ep_unready(i);
+		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, o, &now, r)))
+			tas__ep_unready(ep, x);
+		else
+			any = true;
 	}
-	return ep->ready.ready_next != &ep->ready;
+	return any;
 }
 
-/* Lets whoever else waits for the set hear of what is there now, or of the next event. */
-void tas__ep_announce(struct tas_ep *ep)
+/* The bell rings once while something stays ready: every time is an event for an edge-triggered set around this one. */
+void tas__ep_announce(struct tas_ep *ep, bool event)
 {
-	struct tas_session *ss = ep->w.ss;
+	struct tas_ep_head *h = &ep->p.m->head;
+	struct tas_session *ss = ep->p.ss;
 
 	if (!ss)
 		return;
-	/* a set that is exposed is always armed, unless the service rang */
-	if (atomic_load(&ep->exposed) && !atomic_load(&ss->r->ws[ep->w.index].sleeping))
-		atomic_store(&ep->rung, true);
-	tas__waiter_arm(&ep->w);
-	if (settle(ep) || (!ep->death_seen && !tas__alive(ss))) {
-		/* rings once: every time is an event for an edge-triggered set around this one */
-		if (!atomic_exchange(&ep->rung, true) || atomic_load(&ep->sleepers))
-			tas__waiter_signal(&ep->w);
-	} else if (atomic_load(&ep->rung)) {
-		tas__ep_unring(ep);
-		tas__waiter_arm(&ep->w);
-		if (settle(ep) && !atomic_exchange(&ep->rung, true))
-			tas__waiter_signal(&ep->w);
+	/* not armed though somebody sleeps, or something outside waits: the service rang */
+	if (atomic_load(&h->exposed) && !atomic_load(&h->sleeping))
+		atomic_store(&h->rung, 1);
+	tas__ep_arm(ep);
+	if (settle(ep) || (!h->death_seen && !tas__alive(ss))) {
+		if (!atomic_exchange(&h->rung, 1) || event || atomic_load(&h->sleepers))
+			tas__ep_ring(ep);
+	} else if (atomic_load(&h->rung)) {
+		tas__ep_drain(ep);
+		tas__ep_arm(ep);
+		if (settle(ep) && !atomic_exchange(&h->rung, 1))
+			tas__ep_ring(ep);
 	}
 }
 
-/* Whoever goes with events leaves the others able to hear the next one. */
-static void leave(struct tas_ep *ep)
+void tas__ep_wake(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = &ep->p.m->head;
+
+	/* threads that sleep in the kernel alone, because there was no member of TAS: this process's are counted */
+	if (atomic_load(&ep->raw_waiters) || (ep->shared && atomic_load(&h->n_items) == 1))
+		tas__ep_ring(ep);
+	else if (atomic_load(&h->sleepers) || atomic_load(&h->exposed))
+		tas__ep_announce(ep, true);
+}
+
+/* ---- sets in sets ---- */
+void tas__ep_expose(int fd)
+{
+	struct tas_ep *ep = tas__ep_get(fd);
+	uint64_t mask;
+
+	if (!ep)
+		return;
+	if (!ep->exposed) {
+		mask = tas__ep_lock(ep);
+		ep->exposed = true;
+		if (ep->p.m) {
+			/* armed, or the first announcement would think that the service has rung already */
+			tas__ep_arm(ep);
+			atomic_store(&ep->p.m->head.exposed, 1);
+			tas__ep_announce(ep, false);
+		}
+		tas__ep_unlock(ep, mask);
+	}
+	tas__ep_put(ep);
+}
+
+static void refresh(struct tas_ep *ep)
 {
 	uint64_t mask;
 
-	if (!atomic_load(&ep->sleepers) && !atomic_load(&ep->exposed))
+	for (int i = 0; i < 2; i++) {
+		mask = tas__ep_lock(ep);
+		if (ep->p.m)
+			tas__ep_announce(ep, false);
+		tas__ep_unlock(ep, mask);
+		if (!ep->odd)
+			break;
+		tas__ep_tidy(ep);
+	}
+}
+
+static bool is_exposed(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = tas__ep_head(ep);
+
+	return h && atomic_load(&h->exposed) && ep->p.ss;
+}
+
+void tas__ep_refresh(int fd)
+{
+	struct tas_ep *ep = tas__ep_get(fd);
+
+	if (!ep)
+		return;
+	if (ep->nests || ep->shared)
+		tas__ep_refresh_all();
+	else if (is_exposed(ep))
+		refresh(ep);
+	tas__ep_put(ep);
+}
+
+void tas__ep_refresh_all(void)
+{
+	for (struct tas_ep *ep = tas__ep_all(); ep; ep = ep->next) {
+		if (!tas__ep_try_ref(ep))
+			continue;
+		if (is_exposed(ep))
+			refresh(ep);
+		tas__ep_put(ep);
+	}
+}
+
+/* ---- epoll_wait ---- */
+/* Whoever goes with events leaves the others able to hear the next one. */
+static void leave(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = tas__ep_head(ep);
+	uint64_t mask;
+
+	if (!atomic_load_explicit(&h->sleepers, memory_order_relaxed) && !atomic_load_explicit(&h->exposed, memory_order_relaxed))
 		return;
 	mask = tas__ep_lock(ep);
-	tas__ep_announce(ep);
+	tas__ep_announce(ep, false);
 	tas__ep_unlock(ep, mask);
 }
 
 /* inline: its other caller is rare */
-static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
+static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const struct timespec *timeout, const sigset_t *mask)
 {
 	struct tas_sig_mark sig = tas__sig_mark();
+	struct tas_ep_head *h = tas__ep_head(ep);
 	struct tas_spin spin = {0};
 	int n;
 
-	if (atomic_load(&ep->exposed) && ep->w.ss)
-		tas__ep_unring(ep);
 	for (;;) {
-		revive(ep);
+		/* a set made while no service was there has no session: its listeners look too */
+		if (atomic_load_explicit(&h->n_listen, memory_order_relaxed) && !(ep->p.ss && tas__alive(ep->p.ss)))
+			revive(ep);
 		if (ep->nests)
 			tas__ep_refresh_all();
 		n = collect(ep, epfd, ev, max);
-		if (!n && !end && ep->near && ep->w.ss && tas__settle(ep->w.ss))
+		if (!n && !end && h->near && ep->p.ss && tas__settle(ep->p.ss))
 			n = collect(ep, epfd, ev, max);
 		if (n) {
 			if (n > 0)
-				atomic_store_explicit(&ep->active, tas__tsc(), memory_order_relaxed);
+				atomic_store_explicit(&h->active, tas__tsc(), memory_order_relaxed);
 			break;
 		}
-		if (!end || (end != UINT64_MAX && tas__now() >= end))
+		if (end == LATER)
+			end = tas__deadline(timeout);
+		else if (!end || (end != UINT64_MAX && tas__now() >= end))
 			break;
 		if (tas__sig_came(sig, false)) {
 			n = -EINTR;
 			break;
 		}
-		if (ep->w.ss && tas__spin(ep->w.ss, &spin, atomic_load_explicit(&ep->active, memory_order_relaxed)))
+		if (ep->p.ss && tas__spin(ep->p.ss, &spin, atomic_load_explicit(&h->active, memory_order_relaxed)))
 			continue;
 		n = ep_sleep(ep, epfd, end, mask, sig);
 		if (n < 0)
@@ -338,35 +483,45 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 }
 
 /* Events, and no memory to put them: Linux says so when one comes, which stays. */
-static __attribute__((noinline)) int wait_nowhere(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask)
+static __attribute__((noinline)) int wait_nowhere(struct tas_ep *ep, int epfd, uint64_t end, const struct timespec *timeout, const sigset_t *mask)
 {
 	struct epoll_event ev;
-	int r = wait_mixed(ep, epfd, &ev, 1, end, mask);
+	int r = wait_mixed(ep, epfd, &ev, 1, end, timeout, mask);
 	uint64_t sig;
 
 	if (r <= 0)
 		return r;
 	sig = tas__ep_lock(ep);
-	for (uint32_t k = 0; k < ep->n_buckets; k++) {
-		for (struct tas_item *i = ep->bucket[k]; i; i = i->hash_next) {
-			if (i->stamp != ep->stamp)
-				continue;
-			i->flags = (i->flags & ~(uint32_t)TAS_IT_OFF) | TAS_IT_FORCE;
-			tas__ep_ready(ep, i);
-		}
+	for (uint32_t x = 1; x < ep->p.m->head.used && x < TAS_EP_ITEMS; x++) {
+		struct tas_ep_item *i = tas__ep_item(ep, x);
+
+		if (!(i->flags & TAS_IT_USED) || i->stamp != ep->p.m->head.stamp)
+			continue;
+		i->flags = (i->flags & ~(uint32_t)TAS_IT_OFF) | TAS_IT_FORCE;
+		tas__ep_ready(ep, x);
 	}
 	tas__ep_unlock(ep, sig);
 	return -EFAULT;
 }
 
-static bool any_mark(const struct epoll_event *ev, int n)
+/* A bell among events of the kernel's: there is a member of TAS, or was. */
+static bool rang(struct tas_ep *ep, const struct epoll_event *ev, int n)
 {
-	uint32_t index;
-
-	for (int k = 0; k < n; k++)
-		if (tas__is_mark(ev[k].data.u64, &index))
-			return true;
+	for (int k = 0; k < n; k++) {
+		if (!tas__is_wake(ev[k].data.u64) && !tas__is_half(ev[k].data.u64))
+			continue;
+		if (!tas__ep_head(ep) && tas__is_wake(ev[k].data.u64))
+			tas__ep_met(ep, ev[k].data.u64); /* another process made it */
+		return true;
+	}
 	return false;
+}
+
+static uint32_t n_items(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = tas__ep_head(ep);
+
+	return h ? atomic_load_explicit(&h->n_items, memory_order_relaxed) : 0;
 }
 
 /* No TAS member: the kernel alone, unless the first one comes while we sleep (then 0, early). */
@@ -374,31 +529,29 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 {
 	struct timespec ts;
 	uint64_t sig;
-	bool alarm;
+	bool bell;
 	int r;
 
 	do {
-		if (ep->nests)
+		if (ep->nests || ep->shared)
 			tas__ep_refresh_all();
 		atomic_fetch_add(&ep->raw_waiters, 1);
-		r = atomic_load(&ep->n_tas) ? 0
-					    : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
-		alarm = r > 0 && any_mark(ev, r);
-		if (atomic_fetch_sub(&ep->raw_waiters, 1) != 1 && !alarm)
-			break;
-		if (!alarm && __atomic_load_n(&ep->kick_fd, __ATOMIC_RELAXED) < 0)
+		r = n_items(ep) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
+		atomic_fetch_sub(&ep->raw_waiters, 1);
+		bell = r > 0 && rang(ep, ev, r);
+		if (!bell)
 			break;
 		sig = tas__ep_lock(ep);
-		if (!atomic_load(&ep->raw_waiters))
-			tas__ep_unkick(ep);
-		if (alarm) {
-			ep->stamp++;
+		if (ep->p.m) {
+			ep->p.m->head.stamp++;
 			r = sort_kernel(ep, ev, r);
-			if (!r && ep->w.ss)
-				tas__ep_unring(ep); /* only our own alarm rang */
+			if (!r && !n_items(ep))
+				tas__ep_drain(ep); /* only our own bell */
+		} else {
+			bell = false; /* of a service that has gone */
 		}
 		tas__ep_unlock(ep, sig);
-	} while (alarm && !r && !atomic_load(&ep->n_tas));
+	} while (bell && !r && !n_items(ep));
 	return r;
 }
 
@@ -415,17 +568,20 @@ int tas_epoll_pwait2(int epfd, struct epoll_event *ev, int max, const struct tim
 
 	if (!ep)
 		return tas__epoll_wait_raw(tas__raw(epfd), ev, max, timeout, mask);
-	if (max <= 0 || max > EVENTS_MAX || bad_time(timeout) || (mask && tas__wild(mask)) || (tas__wild(ev) && !atomic_load(&ep->n_tas))) {
+	if (max <= 0 || max > EVENTS_MAX || bad_time(timeout) || (mask && tas__wild(mask)) || (tas__wild(ev) && !n_items(ep))) {
 		r = tas__epoll_wait_raw(epfd, ev, max, timeout, mask); /* the kernel says what is wrong */
 		goto out;
 	}
-	end = timeout && !timeout->tv_sec && !timeout->tv_nsec ? 0 : tas__deadline(timeout);
-	if (!atomic_load(&ep->n_tas)) {
+	end = !timeout ? UINT64_MAX : !timeout->tv_sec && !timeout->tv_nsec ? 0 : LATER;
+	if (!n_items(ep)) {
+		if (end == LATER)
+			end = tas__deadline(timeout);
 		r = wait_raw(ep, epfd, ev, max, end, mask);
-		if (r || !atomic_load(&ep->n_tas))
+		if (r || !n_items(ep))
 			goto out;
 	}
-	r = tas__wild(ev) ? wait_nowhere(ep, epfd, end, mask) : wait_mixed(ep, epfd, ev, max, end, mask);
+	r = tas__wild(ev) ? wait_nowhere(ep, epfd, end, timeout, mask)
+			  : wait_mixed(ep, epfd, ev, max, end, timeout, mask);
 out:
 	tas__ep_put(ep);
 	return r;

@@ -93,8 +93,9 @@ static void obj_release(struct tas_obj *o)
 	uint64_t mask = tas__table_lock();
 	struct tas_session *ss = o->ss;
 	uint32_t number = atomic_load(&o->number);
+	bool ask;
 
-	tas__ep_forget(o);
+	ask = tas__ep_forget(o);
 	tas__pool_part(o);
 	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
 		tas__async_forget(o);
@@ -106,6 +107,8 @@ static void obj_release(struct tas_obj *o)
 	tas__table_unlock(mask);
 	if (number)
 		tas__shared_release(ss, number);
+	if (ask && ss) /* who waits on a set that others have, too, is not told of it any more if this was the last close */
+		tas__settle(ss);
 	if (ss)
 		tas__session_put(ss);
 }
@@ -119,7 +122,16 @@ void tas__obj_put(struct tas_obj *o)
 struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen)
 {
 	for (struct tas_obj *o = all; o; o = o->next)
-		if (o->ss == ss && o->id == id && o->gen == gen && tas__obj_try_ref(o))
+		if (o->ss == ss && o->id == id && o->gen == gen && !(atomic_load(&o->flags) & TAS_OF_GHOST) && tas__obj_try_ref(o))
+			return o;
+	return NULL;
+}
+
+struct tas_obj *tas__obj_numbered(struct tas_session *ss, uint32_t id, uint32_t gen)
+{
+	for (struct tas_obj *o = all; o; o = o->next)
+		if (o->ss == ss && o->id == id && o->gen == gen && atomic_load(&o->refs) &&
+		    !(atomic_load(&o->flags) & TAS_OF_GHOST))
 			return o;
 	return NULL;
 }
@@ -155,6 +167,7 @@ int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct 
 	o->ss = ss;
 	o->id = s->id;
 	o->gen = s->gen;
+	o->at = s->block;
 	atomic_store(&o->number, number);
 	atomic_store(&o->b, b);
 	return 0;
@@ -172,6 +185,7 @@ static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
 	b = tas__mem(o->ss, to, sizeof *b);
 	if (!b || atomic_load_explicit(&b->s.gen, memory_order_acquire) != o->gen)
 		return NULL;
+	o->at = to;
 	atomic_store(&o->number, number);
 	atomic_store_explicit(&o->b, b, memory_order_release);
 	return b;
@@ -207,21 +221,31 @@ void tas__app_or(struct tas_obj *o, uint32_t shut)
 	} while (tas__moved(b));
 }
 
-int tas__obj_subscribe(struct tas_waiter *w, struct tas_obj *o, bool exclusive)
+int tas__obj_sub_add(struct tas_obj *o, uint32_t sub, bool exclusive)
 {
 	struct tas_block *b;
 	int r;
 
 	do {
 		b = tas__block(o);
-		r = tas__subscribe(w, b, o->id, o->gen, exclusive);
+		r = tas__subscribe(o->ss, sub, b, o->id, o->gen, exclusive);
 	} while (!r && tas__moved(b));
 	return r;
 }
 
+void tas__obj_sub_del(struct tas_obj *o, uint32_t sub)
+{
+	tas__unsubscribe(o->ss, sub, tas__block(o), o->id, o->gen);
+}
+
+int tas__obj_subscribe(struct tas_waiter *w, struct tas_obj *o, bool exclusive)
+{
+	return tas__obj_sub_add(o, tas__waiter_sub(w), exclusive);
+}
+
 void tas__obj_unsubscribe(struct tas_waiter *w, struct tas_obj *o)
 {
-	tas__unsubscribe(w, tas__block(o), o->id, o->gen);
+	tas__obj_sub_del(o, tas__waiter_sub(w));
 }
 
 int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b)
@@ -251,6 +275,72 @@ struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock 
 		tas__obj_put(o);
 		return NULL;
 	}
+	return o;
+}
+
+/* ---- ghosts: under the table lock ---- */
+/* A socket of another memory set moves; not while somebody copies its bytes (a stopped program may do so for long). */
+static int ask_until_moved(struct tas_session *ss, struct tas_msg *m, uint16_t op, int fd)
+{
+	struct timespec nap = {0, 100000};
+	uint64_t end = tas__now() + MOVE_NS;
+	int r;
+
+	while ((r = tas__ask(ss, m, op, &fd, fd >= 0)) == -EAGAIN && tas__now() < end) {
+		sys2(SYS_nanosleep, SYS_P(&nap), 0);
+		if (nap.tv_nsec < 5000000)
+			nap.tv_nsec *= 2;
+	}
+	return r;
+}
+
+void tas__ghost_put(struct tas_obj *o)
+{
+	struct tas_session *ss = o->ss;
+	uint32_t number = atomic_load(&o->number);
+
+	if (atomic_fetch_sub(&o->refs, 1) != 1)
+		return;
+	o->free = free_list;
+	free_list = o;
+	if (number)
+		tas__shared_release(ss, number);
+	if (ss)
+		tas__session_put(ss);
+}
+
+static bool ghost_bind(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s)
+{
+	uint32_t number;
+
+	if (!s->block || tas__obj_bind_block(o, ss, s) < 0)
+		return false;
+	/* a position counts in the memory set of who wrote it; for us something else may lie there */
+	if (atomic_load(&o->b->s.gen) == s->gen && o->b->s.id == s->id)
+		return true;
+	number = atomic_load(&o->number);
+	o->ss = NULL;
+	atomic_store(&o->number, 0);
+	if (number)
+		tas__shared_release(ss, number);
+	tas__session_put(ss);
+	return false;
+}
+
+struct tas_obj *tas__ghost_new(struct tas_session *ss, const struct tas_msg_sock *s, uint32_t index)
+{
+	struct tas_msg m = {.u.subscribe = {.id = s->id, .gen = s->gen, .ws = index}};
+	struct tas_obj *o = tas__obj_new(TAS_OBJ_CONN);
+
+	if (!o)
+		return NULL;
+	atomic_store(&o->flags, TAS_OF_GHOST | TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_CONNECTED | TAS_OF_ANNOUNCED);
+	if (!ghost_bind(o, ss, s) && (ask_until_moved(ss, &m, TAS_MSG_EP_MEMBER, -1) || !ghost_bind(o, ss, &m.u.sock))) {
+		tas__ghost_put(o);
+		return NULL;
+	}
+	if (atomic_load(&o->b->s.state) == TAS_S_LISTEN)
+		atomic_store(&o->kind, TAS_OBJ_LISTEN);
 	return o;
 }
 
@@ -302,21 +392,6 @@ static void state_if_unknown(int fd, enum tas_fd_state st)
 				    __ATOMIC_RELAXED);
 }
 
-/* A socket of another memory set moves; not while somebody copies its bytes (a stopped program may do so for long). */
-static int ask_until_moved(struct tas_session *ss, struct tas_msg *m, int fd)
-{
-	struct timespec nap = {0, 100000};
-	uint64_t end = tas__now() + MOVE_NS;
-	int r;
-
-	while ((r = tas__ask(ss, m, TAS_MSG_RESOLVE, &fd, 1)) == -EAGAIN && tas__now() < end) {
-		sys2(SYS_nanosleep, SYS_P(&nap), 0);
-		if (nap.tv_nsec < 5000000)
-			nap.tv_nsec *= 2;
-	}
-	return r;
-}
-
 /* Asks the service.  1: it is a TAS socket and adopted, 0: none, -errno. */
 static int resolve(int fd)
 {
@@ -329,7 +404,7 @@ static int resolve(int fd)
 
 	if (tas__session_attach(&ss) < 0)
 		return 0;
-	r = ask_until_moved(ss, &m, fd);
+	r = ask_until_moved(ss, &m, TAS_MSG_RESOLVE, fd);
 	if (r) {
 		tas__session_put(ss);
 		return r < 0 ? r : 0;
@@ -426,6 +501,8 @@ int tas__recognise(int fd)
 	st = tcp_state_of(fd);
 	if (st == -EBADF)
 		return TAS_FD_UNKNOWN;
+	if (st == -ENOTSOCK && tas__ep_recognise(fd))
+		return TAS_FD_EPOLL;
 	if (st != TAS_S_CLOSE && st != TAS_S_LISTEN) { /* no TCP socket, or a connection of the kernel's */
 		state_if_unknown(fd, TAS_FD_KERNEL);
 		return tas__state(fd);

@@ -274,7 +274,7 @@ static int become_listener(struct tas_obj *o, int fd, struct tas_session *ss, co
 		if (tas__opts_touched(o))
 			tas__opts_mirror(o, fd); /* buffers, which the service gives to connections */
 		tas__renumber(o, TAS_FD_TAS, NULL, fd);
-		tas__ep_became_tas(o);
+		tas__ep_became_tas(o, fd);
 	}
 	tas__table_unlock(mask);
 	return r;

@@ -33,7 +33,7 @@ static bool writable(struct tas_block *b)
 	return len && room * 3 >= len;
 }
 
-uint32_t tas__obj_ready(struct tas_obj *o)
+uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
 {
 	struct tas_block *b;
 	uint32_t flags, shut, state, lowat, r = 0;
@@ -69,7 +69,11 @@ uint32_t tas__obj_ready(struct tas_obj *o)
 		r |= EPOLLPRI;
 	if (avail >= lowat)
 		r |= EPOLLIN | EPOLLRDNORM;
-	if (wr || writable(b))
+	if (wr)
+		r |= EPOLLOUT | EPOLLWRNORM;
+	else if (!(want & (EPOLLOUT | EPOLLWRNORM)) && !(atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC))
+		; /* nobody asks, and what to look at takes time */
+	else if (writable(b))
 		r |= EPOLLOUT | EPOLLWRNORM;
 	else
 		atomic_store_explicit(&o->no_space, true, memory_order_relaxed);

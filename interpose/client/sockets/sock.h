@@ -31,10 +31,11 @@ enum {
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
 	TAS_OF_MARKED = 1u << 8, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
 	TAS_OF_WATCHED_TOO = 1u << 7, /* without the interposer: the service watches it, besides claims */
+	TAS_OF_GHOST = 1u << 11, /* no number and no claim: stands for a member of an epoll set that others hold */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
 
-struct tas_item;
+struct tas_member;
 
 struct tas_obj {
 	_Atomic uint32_t refs;
@@ -43,6 +44,7 @@ struct tas_obj {
 	_Atomic int so_error; /* pending error that is not the block's (refused connect) */
 	uint32_t id, gen;
 	_Atomic(struct tas_block *) b; /* changes when the socket moves: tas__block() */
+	tas_off_t at; /* position of b */
 	_Atomic uint32_t number; /* of the shared memory that b lies in; 0: this process's own set */
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
@@ -61,7 +63,7 @@ struct tas_obj {
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
 	_Atomic uint64_t retry_at; /* listener: when to try the next service, ns */
-	struct tas_item *items; /* memberships in epoll sets; table lock */
+	struct tas_member *items; /* memberships in epoll sets; table lock */
 	struct tas_obj *next; /* all objects ever made */
 	struct tas_obj *free; /* free list; table lock */
 };
@@ -144,6 +146,11 @@ bool tas__obj_try_ref(struct tas_obj *o);
 struct tas_obj *tas__obj_all(void);
 /* Under the lock: an object of this process that stands for socket id. */
 struct tas_obj *tas__obj_find(struct tas_session *ss, uint32_t id, uint32_t gen);
+/* Under the lock: the object that has a number for it, without a reference. */
+struct tas_obj *tas__obj_numbered(struct tas_session *ss, uint32_t id, uint32_t gen);
+/* Under the lock: an object without claim, of a member of epoll set `index`. */
+struct tas_obj *tas__ghost_new(struct tas_session *ss, const struct tas_msg_sock *s, uint32_t index);
+void tas__ghost_put(struct tas_obj *o);
 /* Gives o its block.  0 or -errno. */
 int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s);
 /* The block moved (the socket was passed to a process of another memory set): the new one. */
@@ -169,6 +176,8 @@ static inline struct tas_block *tas__block(struct tas_obj *o)
 		} while (tas__moved(b_)); \
 	} while (0)
 void tas__app_or(struct tas_obj *o, uint32_t shut); /* a.shut */
+int tas__obj_sub_add(struct tas_obj *o, uint32_t sub, bool exclusive); /* sub: tas__waiter_sub(), tas__ep_sub() */
+void tas__obj_sub_del(struct tas_obj *o, uint32_t sub);
 int tas__obj_subscribe(struct tas_waiter *w, struct tas_obj *o, bool exclusive);
 void tas__obj_unsubscribe(struct tas_waiter *w, struct tas_obj *o);
 /* Takes lock_rx, or lock_tx, of the block that o has at that moment: *b.  As tas__lock(). */
@@ -202,6 +211,16 @@ static inline bool tas__obj_live(struct tas_obj *o)
 	return tas__alive(o->ss) && atomic_load_explicit(&o->b->s.gen, memory_order_acquire) == o->gen;
 }
 
+/* Does nobody hold it any more?  (While its service lives.) */
+static inline bool tas__obj_closed(struct tas_obj *o)
+{
+	const struct tas_service_line *s = &tas__block(o)->s;
+
+	return (atomic_load_explicit(&s->gen, memory_order_acquire) != o->gen ||
+		(atomic_load_explicit(&s->flags, memory_order_relaxed) & TAS_F_CLOSED)) &&
+	       tas__alive(o->ss);
+}
+
 static inline struct tas_obj *tas__conn_get(int fd)
 {
 	struct tas_obj *o = tas__obj_get(fd);
@@ -219,7 +238,11 @@ static inline bool tas__nonblock(const struct tas_obj *o)
 
 /* ---- readiness: ready.c ---- */
 /* EPOLL* (= POLL*) bits that hold now; for a listener only its TAS half. */
-uint32_t tas__obj_ready(struct tas_obj *o);
+uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want); /* of others than `want` some may be left out */
+static inline uint32_t tas__obj_ready(struct tas_obj *o)
+{
+	return tas__obj_ready_of(o, UINT32_MAX);
+}
 /* May this process hold both ends? */
 static inline bool tas__obj_near(struct tas_obj *o)
 {
@@ -353,18 +376,21 @@ bool tas__opt_device(const struct tas_obj *o, int fd); /* bound to a device: TAS
 /* Whoever drops number fd of connection o says first what close has to do (SO_LINGER). */
 void tas__before_close(struct tas_obj *o, int fd);
 
-/* ---- epoll.c ---- */
+/* ---- epoll*.c ---- */
 struct tas_ep;
 struct tas_ep *tas__ep_get(int fd);
 void tas__ep_put(struct tas_ep *ep);
 bool tas__ep_try_ref(struct tas_ep *ep);
+bool tas__ep_recognise(int fd); /* an unknown number is a set: it is known now */
+void tas__ep_passed(int fd); /* it leaves this process's sight: exec, a message */
+bool tas__ep_has_members(int fd); /* of TAS */
 /* Under the table lock. */
-void tas__ep_forget(struct tas_obj *o); /* o is gone: its memberships end */
-void tas__ep_became_tas(struct tas_obj *o); /* PLAIN members move to the user level */
+/* o is gone: its memberships end, or others go on with them.  True: ask the service (tas__settle()) when the claim is gone. */
+bool tas__ep_forget(struct tas_obj *o);
+void tas__ep_became_tas(struct tas_obj *o, int fd); /* PLAIN members move to the user level */
 void tas__ep_became_kernel(struct tas_obj *o); /* memberships stay the kernel's for good */
 void tas__ep_moved(struct tas_obj *o, struct tas_obj *to);
 void tas__ep_kick(struct tas_obj *o, uint32_t events); /* of members that ask for these; 0: all */
-void tas__ep_closing(struct tas_obj *o); /* a listener's last number is about to be closed */
 void tas__ep_expose(int fd); /* something outside waits for this set */
 /* Without the table lock: the kernel's view of a set that something outside waits for follows its TAS members. */
 void tas__ep_refresh(int fd);

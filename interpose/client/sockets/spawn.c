@@ -82,6 +82,22 @@ static bool survives(int fd)
 	return f >= 0 && !(f & FD_CLOEXEC);
 }
 
+/* Does an epoll set with members of TAS survive?  keep: the service keeps those that do. */
+static bool sets_survive(bool keep)
+{
+	uint32_t high = atomic_load(&tas__high);
+	bool any = false;
+
+	for (uint32_t fd = 0; fd < high; fd++) {
+		if (tas__state((int)fd) != TAS_FD_EPOLL || !tas__ep_has_members((int)fd) || !survives((int)fd))
+			continue;
+		any = true;
+		if (keep)
+			tas__ep_passed((int)fd);
+	}
+	return any;
+}
+
 static bool watch_surviving(struct tas_obj *o, int fd, void *arg)
 {
 	if (survives(fd))
@@ -128,6 +144,8 @@ void tas_before_exec(void)
 	struct tas_msg m = {0};
 
 	watch_all(watch_surviving);
+	if (tas__ever_attached())
+		sets_survive(true);
 	ss = tas__session_get();
 	if (!ss)
 		return;
@@ -156,7 +174,7 @@ static bool has(bool (*which)(struct tas_obj *, int, void *))
 	mask = tas__table_lock();
 	r = each_number(which, NULL);
 	tas__table_unlock(mask);
-	return r;
+	return r || sets_survive(false);
 }
 
 bool tas_exec_keeps_sockets(void)
@@ -212,6 +230,8 @@ static void watch_right(int fd, void *arg)
 	struct batch *b = arg;
 	uint64_t mask;
 
+	if (tas__state(fd) == TAS_FD_EPOLL)
+		tas__ep_passed(fd);
 	if (tas__state(fd) != TAS_FD_TAS)
 		return;
 	o = tas__obj_get(fd);

@@ -238,6 +238,8 @@ struct tas_obj *tas__obj_get(int fd)
 
 struct tas_ep *tas__ep_get(int fd)
 {
+	if (tas__state(fd) == TAS_FD_UNKNOWN)
+		tas__recognise(fd);
 	while (tas__state(fd) == TAS_FD_EPOLL) {
 		struct tas_entry *e = tas__entry(fd);
 		struct tas_ep *ep = e ? atomic_load_explicit(&e->p, memory_order_acquire) : NULL;
