@@ -16,7 +16,7 @@
 enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17 };
 
 static struct tas_sock *table[TAS_SOCK_MAX];
-static uint32_t generation[TAS_SOCK_MAX];
+static uint32_t generation; /* one for all ids: a block that is another socket's by now never has the same */
 static uint32_t *free_ids;
 static uint32_t n_free, next_id;
 static struct tas_sock_base *by_cookie[COOKIE_BUCKETS];
@@ -109,10 +109,10 @@ int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family)
 		free_ids[n_free++] = id;
 		return -ENOBUFS;
 	}
-	if (!++generation[id])
-		generation[id] = 1;
+	if (!++generation)
+		generation = 1;
 	s->base.id = id;
-	s->base.gen = generation[id];
+	s->base.gen = generation;
 	s->base.set = set;
 	s->base.block = off;
 	s->base.b = tas__mem_ptr(set, off);

@@ -443,7 +443,9 @@ static void leave(struct tas_ep *ep)
 }
 
 /* inline: its other caller is rare */
-static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const struct timespec *timeout, const sigset_t *mask)
+static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max,
+							    uint64_t end, const struct timespec *timeout,
+							    const sigset_t *mask)
 {
 	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_ep_head *h = tas__ep_head(ep);

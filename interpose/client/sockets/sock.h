@@ -211,12 +211,14 @@ static inline bool tas__obj_live(struct tas_obj *o)
 	return tas__alive(o->ss) && atomic_load_explicit(&o->b->s.gen, memory_order_acquire) == o->gen;
 }
 
-/* Does nobody hold it any more?  (While its service lives.) */
+/* Does nobody hold it any more?  (While its service lives.)  A listener's block goes when it is shut, too: there the kernel's half
+ * knows. */
 static inline bool tas__obj_closed(struct tas_obj *o)
 {
 	const struct tas_service_line *s = &tas__block(o)->s;
 
-	return (atomic_load_explicit(&s->gen, memory_order_acquire) != o->gen ||
+	return atomic_load_explicit(&o->kind, memory_order_relaxed) != TAS_OBJ_LISTEN &&
+	       (atomic_load_explicit(&s->gen, memory_order_acquire) != o->gen ||
 		(atomic_load_explicit(&s->flags, memory_order_relaxed) & TAS_F_CLOSED)) &&
 	       tas__alive(o->ss);
 }

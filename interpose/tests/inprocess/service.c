@@ -14,6 +14,7 @@
 
 #include "lowlevel/low.h"
 #include "service/edge.h"
+#include "slow/epset.h"
 #include "slow/stack.h"
 #include "service.h"
 
@@ -24,7 +25,7 @@ static struct tas_net nets[TAS_CORES_MAX];
 static pthread_t thread;
 static int ready[2];
 
-/* The service's address of the object behind fd: a region tells its slot itself, a chunk is known by its inode. */
+/* The service's address of the object behind fd: a region tells its slot itself, the others are known by their inode. */
 __attribute__((no_sanitize("thread"))) static void *same_mapping(int fd, uint64_t size)
 {
 	struct tas_region_header h;
@@ -36,6 +37,9 @@ __attribute__((no_sanitize("thread"))) static void *same_mapping(int fd, uint64_
 		return tas__procs[h.proc_slot]->region;
 	if (fstat(fd, &st))
 		return NULL;
+	for (uint32_t i = 0; i < TAS_EP_MAX; i++)
+		if (tas__epsets[i] && !fstat(tas__epsets[i]->memfd, &own) && own.st_ino == st.st_ino)
+			return tas__epsets[i]->m;
 	for (uint32_t i = 0; i < TAS_PROC_MAX; i++) {
 		const struct tas_set *s = tas__procs[i] ? tas__procs[i]->set : NULL;
 
