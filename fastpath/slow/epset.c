@@ -8,15 +8,16 @@
  * epoll set, where holders of a descriptor read it, and cannot be guessed.
  */
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "abi/tas_epoll.h"
-#include "fast/sock.h"
 #include "slow/epset.h"
 #include "slow/memory.h"
 
@@ -193,7 +194,7 @@ static void unlock_for(struct tas_epset *e, const struct tas_proc *p)
 	uint32_t v = atomic_load_explicit(w, memory_order_relaxed);
 
 	if (((v >> 20) & 0x7ff) == p->slot + 1 && atomic_compare_exchange_strong(w, &v, 0))
-		tas__futex_wake(w);
+		syscall(SYS_futex, w, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
 void tas__epsets_proc_end(const struct tas_proc *p)

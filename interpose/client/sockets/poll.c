@@ -106,9 +106,15 @@ static void refresh_sets(struct job *j)
 static int poll_kernel_now(struct job *j, const sigset_t *mask)
 {
 	struct timespec none = {0, 0};
+	int r;
 
 	refresh_sets(j);
-	return j->kernel || mask ? sys_ppoll(j->k, j->n, &none, mask) : 0;
+	r = j->kernel || mask ? sys_ppoll(j->k, j->n, &none, mask) : 0;
+	if (r <= 0 || !j->sets)
+		return r;
+	/* the service may have rung in between for what makes no member ready */
+	refresh_sets(j);
+	return sys_ppoll(j->k, j->n, &none, NULL);
 }
 
 /* Subscribes to every TAS socket; false: not possible, look now and then. */
