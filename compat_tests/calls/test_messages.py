@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import NULL, WILD, Mem, Result, group, inout, out
+from harness.agent import NULL, WILD, Mem, Result, address, group, inout, out, pattern
 from harness.rig import Pair
 from harness.states import IN, RDHUP
 from harness.suite import scenario
@@ -277,3 +277,63 @@ def test_other_names(x: Pair) -> None:
         s.do(call, poll, 1, 0)
     else:
         s.do(call, fd + 1, inout((1 << fd).to_bytes(128, "little")), NULL, NULL, group(0, 0))
+
+
+# ---- fast open, as it is without a cookie ----
+FASTOPEN = 0x20000000
+
+
+@scenario(
+    cases=["plain", "nonblock", "dontwait", "again", "refused", "no_address", "unspec", "listener", "message", "off"]
+)
+def test_msg_fastopen(x: Pair) -> None:
+    """Connects and sends; without a cookie there is no data in the SYN, and only a blocking call waits for the rest."""
+    s = x.s
+    lfd, port = x.listener(x.p)
+    if x.case == "refused":
+        x.p.close(lfd)
+    if x.case == "off":
+        x.sysctl("net.ipv4.tcp_fastopen", "2")
+    fd = s.socket()
+    to = bytes([0, 0]) * 8 if x.case == "unspec" else address(x.p_ip, port)
+    if x.case == "nonblock":
+        s.nonblock(fd)
+    if x.case == "listener":
+        s.bind(fd, x.s_ip)
+        s.listen(fd)
+    flags = FASTOPEN | NOSIGNAL | (0x40 if x.case == "dontwait" else 0)
+    if x.case == "message":
+        s.do(
+            "sendmsg",
+            fd,
+            group(at(to), len(to), group(pattern(5), 5), 1, 0, 0, 0),
+            flags,
+            text=f"{fd}, message to {x.p_ip}",
+        )
+    elif x.case == "no_address":
+        s.do("sendto", fd, b"hello", 5, flags, 0, 0)
+    else:
+        s.do("sendto", fd, b"hello", 5, flags, to, len(to), text=f"{fd}, hello, FASTOPEN, {x.p_ip}")
+    if x.case == "again":
+        s.do("sendto", fd, b"again", 5, flags, to, len(to), text=f"{fd}, again, FASTOPEN, {x.p_ip}")
+    if x.case in ("nonblock", "dontwait"):
+        s.until(fd, 4)
+        s.do("sendto", fd, b"then", 4, flags, to, len(to), text=f"{fd}, then, FASTOPEN, {x.p_ip}")
+    s.error(fd)
+    if x.case in ("plain", "again", "message", "nonblock", "dontwait"):
+        afd = x.p.accept(lfd).ret
+        x.p.until(afd, IN)
+        x.p.recv(afd, 20)
+
+
+@scenario
+def test_fastopen_connect(x: Pair) -> None:
+    lfd, port = x.listener(x.p)
+    fd = x.s.socket()
+    x.s.set(fd, 6, 30, 1)
+    x.s.connect(fd, x.p_ip, port)
+    x.s.getpeername(fd)
+    x.s.send(fd, b"hello")
+    afd = x.p.accept(lfd).ret
+    x.p.until(afd, IN)
+    x.p.recv(afd, 20)

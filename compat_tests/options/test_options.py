@@ -1,6 +1,6 @@
 """Every option of socket(7), ip(7), tcp(7) and ipv6(7): default, ranges, what get says after set, lengths, inheritance."""
 
-# ruff: noqa: E501  (tables of cases, one a line)
+# ruff: noqa: E501, SIM905  (tables of cases, one a line)
 from __future__ import annotations
 
 import struct

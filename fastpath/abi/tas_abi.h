@@ -290,6 +290,11 @@ struct tas_region_header { /* written by the service before the application maps
  * on whatever the control socket could carry.  A thread takes a slot (FREE to TAKEN by compare-and-swap), fills in the request,
  * stores POSTED, sets the slot's bit in tas_core_hints.mail, and waits until the service has stored ANSWERED.
  */
+struct tas_port_range {
+	uint16_t from, to; /* host order, both included */
+};
+enum { TAS_MAIL_RANGES = 10 };
+
 enum tas_mail_state { TAS_MAIL_FREE = 0, TAS_MAIL_TAKEN, TAS_MAIL_POSTED, TAS_MAIL_ANSWERED };
 
 struct tas_mail {
@@ -304,7 +309,9 @@ struct tas_mail {
 	int32_t err;                   /* reply: as tas_msg.err */
 	uint32_t id, gen;
 	tas_off_t block;
-	uint32_t reserved[14];
+	uint32_t ip, maxseg, syncnt;   /* as in tas_lock_line */
+	uint32_t n_ports;	       /* as in TAS_MSG_CONNECT */
+	struct tas_port_range port[TAS_MAIL_RANGES];
 };
 
 struct tas_core_hints { /* application → one fast-path core */

@@ -110,9 +110,6 @@ enum {
 };
 
 enum { TAS_PORT_RANGES = 32 };
-struct tas_port_range {
-	uint16_t from, to; /* host order, both included */
-};
 
 struct tas_msg_sock {
 	uint32_t id;

@@ -98,8 +98,8 @@
 	O(IPPROTO_IP, IP_OPTIONS, 0, STORED, NOT, "packets of TAS carry none") \
 	O(IPPROTO_TCP, TCP_DEFER_ACCEPT, 4, ACTS, INHERITED, "over the link: accept returns when there is data, or after that time") \
 	O(IPPROTO_TCP, TCP_THIN_DUPACK, 0, STORED, NOT, "") \
-	O(IPPROTO_TCP, TCP_FASTOPEN, 0, STORED, NOT, "no data in a SYN") \
-	O(IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0, STORED, NOT, "connect begins at once, no data in a SYN") \
+	O(IPPROTO_TCP, TCP_FASTOPEN, 0, SAME, NOT, "no data in a SYN, as by default on Linux (tcp_fastopen = 1 asks for the client's side only)") \
+	O(IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0, SAME, NOT, "connect begins at once, as on Linux towards a peer whose cookie it does not have") \
 	O(IPPROTO_TCP, TCP_FASTOPEN_KEY, 0, STORED, NOT, "no data in a SYN") \
 	O(IPPROTO_TCP, TCP_TIMESTAMP, 0, STORED, NOT, "") \
 	O(IPPROTO_TCP, TCP_MD5SIG, 0, STORED, NOT, "segments are not signed") \

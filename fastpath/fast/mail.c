@@ -14,6 +14,7 @@
  * is the bound of what it can ask for in a row.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "fast/sock.h"
 
@@ -40,6 +41,11 @@ static int connect(struct tas_proc *p, const struct tas_mail *m, struct tas_msg 
 	req.u.connect.opts = m->opts;
 	req.u.connect.rcvbuf = m->rcvbuf;
 	req.u.connect.sndbuf = m->sndbuf;
+	req.u.connect.ip = m->ip;
+	req.u.connect.maxseg = m->maxseg;
+	req.u.connect.syncnt = m->syncnt;
+	req.u.connect.n_ports = m->n_ports < TAS_MAIL_RANGES ? m->n_ports : TAS_MAIL_RANGES;
+	memcpy(req.u.connect.port, m->port, sizeof m->port);
 	return tas__op_connect(p, &p->ident[name % TAS_IDENTS].is, &req, rep);
 }
 
@@ -59,6 +65,11 @@ static void answer(struct tas_core *c, struct tas_proc *p, struct tas_mail *slot
 	m.opts = slot->opts;
 	m.rcvbuf = slot->rcvbuf;
 	m.sndbuf = slot->sndbuf;
+	m.ip = slot->ip;
+	m.maxseg = slot->maxseg;
+	m.syncnt = slot->syncnt;
+	m.n_ports = slot->n_ports;
+	memcpy(m.port, slot->port, sizeof m.port);
 	atomic_signal_fence(memory_order_seq_cst); /* from here on only m: the slot may change at any time */
 	slot->err = connect(p, &m, &rep);
 	slot->id = rep.u.sock.id;

@@ -3,6 +3,8 @@
  * Requests through shared memory (tas_abi.h, struct tas_mail).  The service answers within a round of its loop; who waits yields a
  * little, then sleeps on the slot.  Nothing here depends on signals: handlers that run meanwhile find other slots.
  */
+#include <string.h>
+
 #include "lowlevel/low.h"
 
 enum { NAP_NS = 50000000 };
@@ -73,6 +75,11 @@ int tas__mail_connect(struct tas_session *ss, const struct tas_mail *request, st
 	m->opts = request->opts;
 	m->rcvbuf = request->rcvbuf;
 	m->sndbuf = request->sndbuf;
+	m->ip = request->ip;
+	m->maxseg = request->maxseg;
+	m->syncnt = request->syncnt;
+	m->n_ports = request->n_ports;
+	memcpy(m->port, request->port, sizeof m->port);
 	atomic_store_explicit(&m->sleeping, 0, memory_order_relaxed);
 	atomic_store_explicit(&m->state, TAS_MAIL_POSTED, memory_order_release);
 	atomic_fetch_or_explicit(&h->mail, 1ull << index, memory_order_seq_cst);

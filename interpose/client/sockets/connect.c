@@ -9,6 +9,8 @@
 #include "abi/tas_options.h"
 #include "sockets/sock.h"
 
+enum { FASTOPEN_CLIENT = 1 };
+
 static int int_opt(int fd, int level, int name)
 {
 	int v = 0;
@@ -84,8 +86,8 @@ static int become_connection(struct tas_obj *o, int fd, struct tas_session *ss, 
 	return r;
 }
 
-/* The connection exists: wait for it, or say how it stands. */
-static int finish(struct tas_obj *o, int fd, bool just_begun)
+/* The connection exists: wait for it unless the call must not, or say how it stands. */
+static int finish(struct tas_obj *o, int fd, bool just_begun, bool dontwait)
 {
 	struct tas_wait w = {.sig = tas__sig_mark()};
 
@@ -97,7 +99,7 @@ static int finish(struct tas_obj *o, int fd, bool just_begun)
 		bool live = tas__obj_live(o);
 		int r;
 
-		if (live && just_begun && tas__nonblock(o))
+		if (live && just_begun && (dontwait || tas__nonblock(o)))
 			return -EINPROGRESS; /* Linux: even over loopback */
 		if (!live || (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV)) {
 			if (live && state != TAS_S_CLOSE && !(atomic_load(&o->b->s.flags) & TAS_F_RESET))
@@ -105,7 +107,7 @@ static int finish(struct tas_obj *o, int fd, bool just_begun)
 			r = tas__obj_error(o, true);
 			return r ? -r : -ECONNABORTED;
 		}
-		if (tas__nonblock(o))
+		if (dontwait || tas__nonblock(o))
 			return -EALREADY;
 		r = tas__obj_wait(o, fd, false, seen, shut, &w);
 		if (r == -EAGAIN)
@@ -225,14 +227,17 @@ void tas__connect_await(struct tas_obj *o)
 static int ask_to_connect(struct tas_session *ss, const struct tas_obj *o, struct tas_msg *m, int fd)
 {
 	const struct tas_msg question = *m;
-	const struct tas_mail mail = {
-		.ident = tas__obj_own(o) && !(m->u.connect.flags & TAS_BIND_BOUND) ? atomic_load(&o->ident) : 0,
+	const bool fits = !(m->u.connect.flags & TAS_BIND_BOUND) && m->u.connect.n_ports <= TAS_MAIL_RANGES;
+	struct tas_mail mail = {
+		.ident = tas__obj_own(o) && fits ? atomic_load(&o->ident) : 0,
 		.flags = m->u.connect.flags, .peer = m->u.connect.peer, .opts = m->u.connect.opts,
-		.rcvbuf = m->u.connect.rcvbuf, .sndbuf = m->u.connect.sndbuf,
+		.rcvbuf = m->u.connect.rcvbuf, .sndbuf = m->u.connect.sndbuf, .ip = m->u.connect.ip,
+		.maxseg = m->u.connect.maxseg, .syncnt = m->u.connect.syncnt, .n_ports = m->u.connect.n_ports,
 	};
 	bool by_mail = mail.ident;
 	int r = -EISCONN;
 
+	memcpy(mail.port, m->u.connect.port, sizeof mail.port);
 	for (int i = 0; i < 1000; i++) {
 		*m = question;
 		r = by_mail ? tas__mail_connect(ss, &mail, &m->u.sock) : tas__ask(ss, m, TAS_MSG_CONNECT, &fd, 1);
@@ -260,7 +265,7 @@ static int family_of(const struct tas_obj *o, int fd)
 	return o->family ? o->family : int_opt(fd, SOL_SOCKET, SO_DOMAIN);
 }
 
-static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len, bool dontwait)
 {
 	struct tas_msg m = {0};
 	struct tas_session *ss;
@@ -296,7 +301,7 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 	if (!asking_begin(o, &mask)) { /* another thread is faster: what its attempt came to is ours, too */
 		tas__session_put(ss);
 		tas__connect_await(o);
-		return tas_connect(fd, addr, len);
+		return tas__connect(fd, addr, len, dontwait);
 	}
 	r = ask_to_connect(ss, o, &m, fd);
 	if (r == 0)
@@ -311,10 +316,10 @@ static int connect_plain(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		return connect_kernel(o, fd, addr, len);
 	if (r < 0)
 		return r;
-	return settle_attempt(o, fd, finish(o, fd, true));
+	return settle_attempt(o, fd, finish(o, fd, true, dontwait));
 }
 
-static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len)
+static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr, socklen_t len, bool dontwait)
 {
 	if (len < sizeof addr->sa_family)
 		return -EINVAL;
@@ -322,7 +327,7 @@ static int connect_again(struct tas_obj *o, int fd, const struct sockaddr *addr,
 		return tas__disconnect(o, fd);
 	if (atomic_load(&o->flags) & TAS_OF_CONNECTED)
 		return -EISCONN; /* Linux: even after a reset, until connect(AF_UNSPEC) */
-	return settle_attempt(o, fd, finish(o, fd, false));
+	return settle_attempt(o, fd, finish(o, fd, false, dontwait));
 }
 
 /* A listening socket: EISCONN or what else the kernel says; connect(AF_UNSPEC) ends its listening. */
@@ -340,7 +345,7 @@ static int connect_listener(struct tas_obj *o, int fd, const struct sockaddr *ad
 	return dissolve(o, fd, 0);
 }
 
-int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
+int tas__connect(int fd, const struct sockaddr *addr, socklen_t len, bool dontwait)
 {
 	struct tas_obj *o = tas__obj_get(fd);
 	int r;
@@ -351,10 +356,10 @@ int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
 	if (r == 0) {
 		switch (atomic_load_explicit(&o->kind, memory_order_acquire)) {
 		case TAS_OBJ_PLAIN:
-			r = connect_plain(o, fd, addr, len);
+			r = connect_plain(o, fd, addr, len, dontwait);
 			break;
 		case TAS_OBJ_CONN:
-			r = connect_again(o, fd, addr, len);
+			r = connect_again(o, fd, addr, len, dontwait);
 			break;
 		default:
 			r = connect_listener(o, fd, addr, len);
@@ -362,6 +367,26 @@ int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
 	}
 	tas__obj_put(o);
 	return r;
+}
+
+int tas_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return tas__connect(fd, addr, len, false);
+}
+
+/*
+ * MSG_FASTOPEN without a cookie, which is how Linux begins with every peer: a connect, and the data when it stands.  Ours never has
+ * one.  0: connected, send.
+ */
+int tas__fastopen(int fd, const struct sockaddr *addr, socklen_t len, int flags)
+{
+	if (!(tas__fastopen_setting() & FASTOPEN_CLIENT))
+		return -EOPNOTSUPP;
+	if (!addr)
+		return -EINVAL;
+	if (len >= sizeof addr->sa_family && !tas__wild(addr) && addr->sa_family == AF_UNSPEC)
+		return -EOPNOTSUPP;
+	return tas__connect(fd, addr, len, flags & MSG_DONTWAIT);
 }
 
 /* ---- names ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Settings of the program's network namespace that the service cannot see, because it lives in another: which ports a connection may
- * take (ip_local_port_range less ip_local_reserved_ports), and how long a listener's queue may be (somaxconn).
+ * take (ip_local_port_range less ip_local_reserved_ports), how long a listener's queue may be (somaxconn), tcp_fastopen.
  *
  * /proc/sys/net shows the namespace of who reads.  Ports are read again when what is known is some milliseconds old; behind a seccomp
  * filter that forbids opening files, what was known before it counts.
@@ -148,18 +148,32 @@ uint32_t tas__ports(struct tas_port_range to[TAS_PORT_RANGES], uint32_t own)
 	return p.n;
 }
 
-uint32_t tas__somaxconn(void)
+/* One number; as it was before while no file can be opened. */
+static uint32_t setting(const char *path, _Atomic uint32_t *known)
 {
-	static _Atomic uint32_t known = SOMAXCONN_NOW;
 	struct file f;
 	char then;
 	long v;
 
-	if (file_open(&f, "/proc/sys/net/core/somaxconn")) {
+	if (file_open(&f, path)) {
 		v = next_number(&f, &then);
 		sys_close(f.fd);
 		if (v >= 0)
-			atomic_store(&known, (uint32_t)v);
+			atomic_store(known, (uint32_t)v);
 	}
-	return atomic_load(&known);
+	return atomic_load(known);
+}
+
+uint32_t tas__somaxconn(void)
+{
+	static _Atomic uint32_t known = SOMAXCONN_NOW;
+
+	return setting("/proc/sys/net/core/somaxconn", &known);
+}
+
+uint32_t tas__fastopen_setting(void)
+{
+	static _Atomic uint32_t known = 1;
+
+	return setting("/proc/sys/net/ipv4/tcp_fastopen", &known);
 }

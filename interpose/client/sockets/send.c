@@ -344,12 +344,29 @@ static bool again(int fd, ssize_t r)
 	return (r == -EPIPE || r == -ENOTCONN) && tas__plain_recheck(fd);
 }
 
+static bool is_ours(int fd)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+
+	if (o)
+		tas__obj_put(o);
+	return o != NULL;
+}
+
 ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct sockaddr *addr, socklen_t len)
 {
 	struct tas_obj *o;
 	struct iovec v = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n > INT_MAX ? INT_MAX : n};
 	ssize_t r;
 
+	if (__builtin_expect(flags & MSG_FASTOPEN, 0) && is_ours(fd)) {
+		r = tas__beyond(buf, v.iov_len) ? -EFAULT : tas__fastopen(fd, addr, len, flags);
+		if (r < 0)
+			return r;
+		flags &= ~MSG_FASTOPEN;
+		addr = NULL;
+		len = 0;
+	}
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
@@ -418,10 +435,23 @@ static int check_message(const struct msghdr *msg, size_t *total)
 
 ssize_t tas_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
+	struct msghdr without;
 	struct tas_obj *o;
 	size_t total;
 	ssize_t r;
 
+	if (__builtin_expect(flags & MSG_FASTOPEN, 0) && !tas__wild(msg) && is_ours(fd)) {
+		r = tas__iov_check(msg->msg_iov, msg->msg_iovlen, &total);
+		if (r == 0)
+			r = tas__fastopen(fd, msg->msg_name, msg->msg_namelen, flags);
+		if (r < 0)
+			return r;
+		without = *msg;
+		without.msg_name = NULL;
+		without.msg_namelen = 0;
+		msg = &without;
+		flags &= ~MSG_FASTOPEN;
+	}
 	do {
 		o = tas__conn_get(fd);
 		if (!o) {

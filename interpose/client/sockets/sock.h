@@ -318,6 +318,8 @@ int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
 extern _Atomic uint32_t tas__connecting;
 void tas__connect_await(struct tas_obj *o);
 int tas__disconnect(struct tas_obj *o, int fd);
+int tas__connect(int fd, const struct sockaddr *addr, socklen_t len, bool dontwait);
+int tas__fastopen(int fd, const struct sockaddr *addr, socklen_t len, int flags); /* MSG_FASTOPEN on a number of ours */
 int tas__peer_name(struct tas_obj *o, struct sockaddr *addr, socklen_t *len);
 
 /* ---- address.c ---- */
@@ -346,6 +348,7 @@ static inline bool tas__obj_own(const struct tas_obj *o)
 /* Which ports a connection may take; own: IP_LOCAL_PORT_RANGE.  How many ranges; 0: nobody knows. */
 uint32_t tas__ports(struct tas_port_range to[TAS_PORT_RANGES], uint32_t own);
 uint32_t tas__somaxconn(void);
+uint32_t tas__fastopen_setting(void); /* net.ipv4.tcp_fastopen */
 
 /* ---- option.c ---- */
 uint32_t tas__opts_of(int fd);
