@@ -113,7 +113,7 @@ enum {
 	TAS_F_URG = 1u << 4,     /* rx_urg is meaningful */
 	TAS_F_CLOSED = 1u << 6,  /* nobody holds it any more: the last close was seen */
 	TAS_F_NEAR = 1u << 5,    /* local, and the peer is of the same memory set: one process may hold both ends */
-	TAS_F_ERROR = 1u << 6,   /* error may be pending though the connection lives (IP_RECVERR) */
+	TAS_F_ERROR = 1u << 7,   /* error may be pending though the connection lives (IP_RECVERR) */
 };
 
 struct tas_addr {
