@@ -3,9 +3,9 @@
  * The main loop of core 0: packets, hints and timers in rounds; descriptors now and then; sleep when there is nothing.
  *
  * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
- * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 2 µs in idle rounds and for a
- * millisecond after a request came (programs that open and close connections wait for each answer); asleep we wait in it
- * until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
+ * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 5 µs in idle rounds, and every 2 µs for a
+ * millisecond after a request came over a control socket (who asks waits for each answer; a doorbell is none: its process
+ * is looked at every round from then on); asleep we wait in it until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
  * the last look and the sleep.
  *
  * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps
@@ -22,7 +22,7 @@
 #include "service/edge.h"
 
 enum { EVENTS = 64, EMPTY_WAKES = 64, STRETCH_MAX = 2 };
-static const uint64_t look_busy = 30000, look_idle = 2000, asked_lately = 1000000;
+static const uint64_t look_busy = 30000, look_idle = 5000, look_asked = 2000, asked_lately = 1000000;
 static const uint64_t port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
 
 static int epfd = -1;
@@ -74,6 +74,11 @@ void tas_loop_del(struct tas_pollable *p)
 void tas_loop_stop(void)
 {
 	stopping = true;
+}
+
+static uint64_t doorbells(const struct tas_core *c)
+{
+	return c->counters[TAS_CTR_doorbells];
 }
 
 /* Looks at descriptors, waiting ns at most; UINT64_MAX: without limit.  Handlers see the time after the wait. */
@@ -203,6 +208,7 @@ static bool arm_port(struct loop *l, struct tas_core *c)
 static void sleep_until_news(struct loop *l, struct tas_core *c)
 {
 	uint64_t now = tas__clock(), deadline = earlier(tas_core_deadline(c), tas__net_deadline(c)), looked_at = nap(l, c, now);
+	uint64_t rung = doorbells(c);
 	unsigned seen;
 
 	deadline = earlier(deadline, tas__latency_deadline(l->last_work, now));
@@ -219,7 +225,7 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 		return;
 	woken = true;
 	seen = arm_port(l, c) ? look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now) : 0;
-	if (seen)
+	if (seen > doorbells(c) - rung)
 		l->last_event = c->now;
 	tas_core_sleep_end(c);
 	if (c->net->interrupts)
@@ -234,7 +240,9 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 
 static bool look_due(const struct loop *l, uint64_t now, bool work)
 {
-	return now - l->last_look >= (work && now - l->last_event > asked_lately ? look_busy : look_idle);
+	uint64_t every = now - l->last_event <= asked_lately ? look_asked : work ? look_busy : look_idle;
+
+	return now - l->last_look >= every;
 }
 
 void tas__loop_run(struct tas_core *c)
@@ -257,11 +265,12 @@ void tas__loop_run(struct tas_core *c)
 			tas__net_flush(c);
 		}
 		if (look_due(&l, c->now, work)) {
+			uint64_t rung = doorbells(c);
 			unsigned seen = look(c, 0);
 
 			work += seen;
 			l.last_look = c->now;
-			if (seen)
+			if (seen > doorbells(c) - rung)
 				l.last_event = c->now;
 		}
 		if (work)

@@ -62,6 +62,7 @@ struct chunk {
 struct set {
 	struct tas_set pub;      /* first */
 	uint16_t first[CLASSES]; /* chunks below have no room for that class */
+	uint16_t first_max;      /* the largest of them */
 	bool dirty, dead;
 };
 
@@ -413,8 +414,11 @@ static uint32_t chunk_for(struct set *set, unsigned class)
 				return i;
 			full = false;
 		}
-		if (full)
+		if (full) {
 			set->first[class] = (uint16_t)(i + 1);
+			if (set->first_max < i + 1)
+				set->first_max = (uint16_t)(i + 1);
+		}
 	}
 	return chunk_new(s) ? s->n_chunks - 1 : NONE;
 }
@@ -457,9 +461,13 @@ void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
 	}
 	c->pub.used -= len;
 	mem.used -= len;
-	for (unsigned k = 0; k < CLASSES; k++)
-		if (i < set->first[k])
-			set->first[k] = (uint16_t)i;
+	if (i < set->first_max)
+		for (unsigned k = set->first_max = 0; k < CLASSES; k++) {
+			if (i < set->first[k])
+				set->first[k] = (uint16_t)i;
+			if (set->first_max < set->first[k])
+				set->first_max = set->first[k];
+		}
 	if (order >= TRIM_ORDER)
 		trim_soon(s, c);
 }
