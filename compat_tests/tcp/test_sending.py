@@ -275,6 +275,7 @@ def test_icmp_error_with_ip_recverr(x: Pair) -> None:
         x.s.ctl(ep, 1, fd, 1 | 1 << 31)
         x.s.ready(ep, 0)
     flow.icmp(3, 1, offset=1)
+    flow.quiet(20)
     if x.case == "waiting":
         x.s.wait(1)
     if ep:

@@ -174,6 +174,8 @@ void tas__local_hint(struct tas_sock *s, int changed)
 				return;
 			}
 			show_state(s);
+			if (s->app_fin && s->rx_eof) /* as in pump() */
+				tas__port_del(s);
 			tas__wake_soon(s, TAS_WAKE_IN | TAS_WAKE_OUT);
 		} else if (pump(s)) {
 			return;

@@ -190,7 +190,8 @@ static bool tx_replace(struct tas_sock *s, uint32_t len)
 {
 	struct tas_extent_line *x = &s->base.b->x;
 	struct tas_tx_base *t = &s->base.b->a.tx_base[0];
-	tas_off_t off = tas__mem_alloc(s->base.set, len);
+	/* not at the cost of connections to come */
+	tas_off_t off = len > TX_BUSY && tas__mem_scarce(s->base.set) ? 0 : tas__mem_alloc(s->base.set, len);
 	struct tas_ring r = { .base = s->acked, .off = off, .len = len, .active = true };
 
 	if (!off)

@@ -442,6 +442,13 @@ tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
 	return TAS_OFF(TAS_CHUNK_OF(s->number, i), byte);
 }
 
+bool tas__mem_scarce(const struct tas_set *s)
+{
+	uint32_t max = tas_config.max_chunks_per_set ? tas_config.max_chunks_per_set : CHUNKS_DEFAULT;
+
+	return s->n_chunks > max / 2;
+}
+
 void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
 {
 	struct set *set = (struct set *)s;

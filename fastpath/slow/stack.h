@@ -69,6 +69,7 @@ static inline void *tas__mem_ptr(const struct tas_set *s, tas_off_t off)
 {
 	return s->chunk[TAS_CHUNK_INDEX(TAS_OFF_CHUNK(off))]->map + TAS_OFF_BYTE(off);
 }
+bool tas__mem_scarce(const struct tas_set *s); /* more than half of what it may have is in use */
 uint64_t tas__mem_used(void); /* bytes, all sets */
 uint32_t tas__mem_chunks(void);
 uint32_t tas__mem_sets(void);
