@@ -11,32 +11,11 @@ from functools import partial
 
 from _lab import Proc, until
 
-from recipes import LOCAL, SERVER, Run, recipe
+from recipes import LOCAL, SERVER, Run, nginx, recipe
 from tas_sockets._control import What
 
 CAUGHT = {"TAS_RAW": "catch"}
 ETCD = ("etcd-server", "etcd-client")
-
-NGINX_CONF = """
-user root;
-worker_processes 1;
-daemon off;
-pid {tmp}/nginx.pid;
-error_log stderr;
-events {{ worker_connections 512; }}
-http {{
-	access_log off;
-	client_body_temp_path {tmp}/body;
-	proxy_temp_path {tmp}/proxy;
-	fastcgi_temp_path {tmp}/fastcgi;
-	uwsgi_temp_path {tmp}/uwsgi;
-	scgi_temp_path {tmp}/scgi;
-	server {{
-		listen 8080;
-		location / {{ proxy_pass http://127.0.0.1:2379; }}
-	}}
-}}
-"""
 
 
 def member(r: Run, n: int, of: int, host: str, env: dict[str, str]) -> Proc:
@@ -108,7 +87,7 @@ def etcd(r: Run) -> None:
 )
 def uncaught(r: Run) -> None:
     server = member(r, 0, 1, "127.0.0.1", {})
-    r.server("nginx", "-c", r.file("nginx.conf", NGINX_CONF.format(tmp=r.tmp)), "-e", "stderr", "-p", r.tmp, port=8080)
+    nginx.bare(r, "listen 8080; location / { proxy_pass http://127.0.0.1:2379; }", workers=1)
     base = f"http://{r.addr}:8080"
 
     def ask(path: str, **question: str) -> dict[str, str]:

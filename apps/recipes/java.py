@@ -173,10 +173,11 @@ public class Sockets {
     static String host;
     static InetSocketAddress echo() { return new InetSocketAddress(host, 7001); }
     interface Act { Object run() throws Exception; }
+    interface OnThread { void on(Thread t) throws Exception; }
     static void say(String name, Object value) { System.out.println(name + ": " + value); }
 
-    /** What a blocked call ends with when another thread closes what it waits for. */
-    static String closing(Closeable what, Act blocked) throws Exception {
+    /** What a blocked call ends with when another thread does something to it a little later. */
+    static String ending(Act blocked, long later, OnThread then) throws Exception {
         var outcome = new CompletableFuture<String>();
         var t = new Thread(() -> {
             try {
@@ -184,24 +185,19 @@ public class Sockets {
             } catch (Throwable e) { outcome.complete(e.toString()); }
         });
         t.start();
-        Thread.sleep(400);
-        what.close();
+        Thread.sleep(later);
+        then.on(t);
         var said = outcome.get(10, TimeUnit.SECONDS);
         t.join();
         return said;
     }
 
+    static String closing(Closeable what, Act blocked) throws Exception {
+        return ending(blocked, 400, t -> what.close());
+    }
+
     static String interrupting(Act blocked) throws Exception {
-        var outcome = new CompletableFuture<String>();
-        var t = new Thread(() -> {
-            try {
-                outcome.complete("returned " + blocked.run());
-            } catch (Throwable e) { outcome.complete(e.toString()); }
-        });
-        t.start();
-        Thread.sleep(150);
-        t.interrupt();
-        return outcome.get(10, TimeUnit.SECONDS);
+        return ending(blocked, 150, Thread::interrupt);
     }
 
     static byte[] pattern(int n) { var b = new byte[n]; new Random(n).nextBytes(b); return b; }

@@ -37,7 +37,32 @@ http {{
 	}}
 }}
 """
+BARE = """
+user root;
+worker_processes {workers};
+daemon off;
+pid {tmp}/nginx.pid;
+error_log stderr;
+events {{ worker_connections 512; }}
+http {{
+	access_log off;
+	sendfile on;
+	keepalive_requests 100000;
+	client_body_temp_path {tmp}/body;
+	proxy_temp_path {tmp}/proxy;
+	fastcgi_temp_path {tmp}/fastcgi;
+	uwsgi_temp_path {tmp}/uwsgi;
+	scgi_temp_path {tmp}/scgi;
+	server {{ {server} }}
+}}
+"""
 DEBIAN = ("nginx", "curl", "wrk", "apache2-utils")
+
+
+def bare(r: Run, server: str, workers: int = 2) -> Proc:
+    """nginx with nothing but one server, at port 8080, for the recipes of other programs."""
+    conf = r.file("nginx.conf", BARE.format(tmp=r.tmp, server=server, workers=workers))
+    return r.server("nginx", "-c", conf, "-e", "stderr", "-p", r.tmp, port=PORT)
 
 
 def serve(r: Run, listen: str = "", accept_mutex: str = "off", daemon: str = "off", port: int = PORT) -> Proc:
