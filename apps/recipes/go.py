@@ -54,7 +54,7 @@ def built(r: Run) -> str:
 
 @recipe(
     "go-static",
-    exercises="the documented limits: a static server on the kernel's TCP, behind nginx on TAS; one that inherits a connection",
+    exercises="documented limits: a static server on the kernel's TCP, behind nginx; an inherited connection (inetd)",
     modes=(SERVER, LOCAL),
     debian=("golang-go", "nginx", "curl", "socat"),
     limit=120,

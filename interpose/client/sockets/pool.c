@@ -40,6 +40,14 @@ static uint64_t inode_of(int fd)
 	return sys_fstat(fd, &st) == 0 ? st.st_ino : 0;
 }
 
+/* Another file is there (a close by a raw system call), or fchmod() has changed it while it was in use. */
+static bool is_spoilt(const struct tas_kept *k)
+{
+	struct stat st;
+
+	return sys_fstat(k->fd, &st) < 0 || st.st_ino != k->ino || st.st_mode != AS_MADE;
+}
+
 static void drop(struct tas_kept *k)
 {
 	if (k->fd == GONE)
@@ -110,7 +118,7 @@ int tas__pool_take(int domain, int flags, struct tas_kept **out)
 	struct tas_kept *k;
 	int fd;
 
-	if (*n && inode_of(ready[domain == AF_INET6][*n - 1]->fd) != ready[domain == AF_INET6][*n - 1]->ino)
+	if (*n && is_spoilt(ready[domain == AF_INET6][*n - 1]))
 		tas__pool_empty();
 	if (!*n)
 		return -ENOENT;
