@@ -85,6 +85,7 @@ def test_small_writes(x: Pair) -> None:
         s.send(fd, b"held again", MORE)
     elif x.case == "more_then_nodelay":
         s.set(fd, 6, NODELAY, 1)
+        flow.quiet(60)
     elif x.case == "more_then_not":
         s.send(fd, b"gone")
     elif x.case in ("cork", "uncork"):

@@ -415,7 +415,9 @@ static bool may_send(struct tas_obj *o)
 {
 	uint32_t state = atomic_load_explicit(&o->b->s.state, memory_order_acquire);
 
-	return tas__obj_live(o) && !(atomic_load_explicit(&o->b->a.shut, memory_order_relaxed) & TAS_SHUT_WR) && (state == TAS_S_ESTABLISHED || state == TAS_S_CLOSE_WAIT);
+	if (atomic_load_explicit(&o->b->a.shut, memory_order_relaxed) & TAS_SHUT_WR)
+		return false;
+	return tas__obj_live(o) && (state == TAS_S_ESTABLISHED || state == TAS_S_CLOSE_WAIT);
 }
 
 /* Name and vector of a message to a connection. */
