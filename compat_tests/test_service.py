@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,6 +207,38 @@ def test_tasctl_up_status_conns_stats_down(lab: Lab) -> None:
     after = ctl(lab, "-s", sock, "status")
     assert after.wait() == 1
     assert "no service" in after.err
+
+
+def test_tasctl_top_shows_where_time_goes(lab: Lab) -> None:
+    sock = f"{lab.tmp}/top.sock"
+    ctl(lab, "-s", sock, "up", "--link=none").ok(60)
+    env = {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": sock, "TAS_REQUIRE": "1"}
+    server = lab.start(lab.app, BUILD / "echoserver", "--port=0", env=env)
+    idle = json.loads(ctl(lab, "-s", sock, "top", "--once", "--json", "--interval=0.5").ok())
+    assert idle["rates"]["connections"] == 0
+    assert idle["cores"][0]["sleep"] > 80
+    port = str(server.listening())
+    client = lab.start(lab.app, BUILD / "rpcclient", "-r", "-c", "4", "-T", "4", "127.0.0.1", port, env=env)
+    time.sleep(0.5)
+    busy = json.loads(ctl(lab, "-s", sock, "top", "--once", "--json", "--interval=1").ok())
+    client.ok(30)
+    core = busy["cores"][0]
+    assert abs(core["work"] + core["poll"] + core["sleep"] - 100) < 1
+    assert core["work"] > idle["cores"][0]["work"]
+    assert core["rounds"] > 0
+    assert busy["rates"]["connections"] > 10
+    assert busy["rates"]["connects by mail"] > 10
+    by_name = {p["comm"]: p for p in busy["processes"]}
+    assert by_name["rpcclient"]["mails"] > 10
+    assert by_name["echoserver"]["hints"] > 10
+    assert by_name["echoserver"]["pid"] == server.pid
+    shown = ctl(lab, "-s", sock, "top", "-1", "-i", "0.1").ok()
+    assert re.search(r"core +work +poll +sleep", shown), shown
+    assert re.search(rf"^ *{server.pid} .*echoserver$", shown, re.M), shown
+    wrong = ctl(lab, "-s", sock, "top", "--interval=0")
+    assert wrong.wait() == 2
+    server.end()
+    ctl(lab, "-s", sock, "down").ok(30)
 
 
 def test_tasctl_up_says_why_it_fails(lab: Lab) -> None:

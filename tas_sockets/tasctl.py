@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tas_sockets import __version__, _doctor, _paths, _raw_sites, _service
+from tas_sockets import __version__, _doctor, _paths, _raw_sites, _service, _top
 from tas_sockets._control import Control, ServiceError, What
 from tas_sockets._exec import exec_program
 
@@ -147,6 +147,12 @@ def stats(args: argparse.Namespace) -> int:
     return 0
 
 
+def top(args: argparse.Namespace) -> int:
+    with Control(args.socket) as control:
+        _top.run(control, interval=args.interval, once=args.once, as_json=args.json)
+    return 0
+
+
 def doctor(_: argparse.Namespace) -> int:
     worst = 0
     for level, what, fix in _doctor.findings():
@@ -199,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "-a", "--all", action="store_true", help="listeners too" if name == "conns" else "zeros too"
             )
+    sub = add("top", top, "where the service's time goes: cores, rates, processes; until interrupted")
+    sub.add_argument("-1", "--once", action="store_true", help="one report about one interval")
+    sub.add_argument("-j", "--json", action="store_true", help="as JSON, one line per report")
+    sub.add_argument("-i", "--interval", type=_top.seconds, default=1.0, help="seconds between reports [%(default)s]")
     add("doctor", doctor, "what is missing on this machine, and how to fix it")
     add(
         "exec",

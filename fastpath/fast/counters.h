@@ -43,6 +43,10 @@
 	C(app_wakeups, "applications woken by eventfd or futex") \
 	C(doorbells, "times an application woke the service") \
 	C(sleeps, "times the fast path went to sleep") \
+	C(rounds, "rounds of the fast path's loop") \
+	C(work_ns, "time of rounds in which something was done, ns") \
+	C(poll_ns, "time of rounds in which nothing was there, the processor left to others meanwhile included, ns") \
+	C(sleep_ns, "time asleep, ns") \
 	C(procs_attached, "processes ever attached") \
 	C(sock_moves, "sockets that another memory set came to hold, and that moved for it") \
 	C(procs_died, "processes that ended without closing their session") \

@@ -115,6 +115,7 @@ static unsigned drain(struct tas_core *c, struct tas_proc *p)
 
 	for (uint32_t i = 0; i < n; i++)
 		hint(c, p, id[i]);
+	p->hints += n;
 	if (n)
 		p->lane[c->index].hinted = c->now;
 	tas__wakes_run(c);
@@ -134,6 +135,7 @@ unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p)
 	for (unsigned i = 0, more = n; more && i < HINT_ROUNDS; i++)
 		n += more = drain(c, p);
 	tas__mail_answer(c, p, mail);
+	p->mails += (unsigned)__builtin_popcountll(mail);
 	p->lane[c->index].hinted = c->now;
 	tas__wakes_run(c);
 	return n + (unsigned)__builtin_popcountll(mail);

@@ -5,8 +5,8 @@
  * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
  * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 5 µs in idle rounds, and every 2 µs for a
  * millisecond after a request came over a control socket (who asks waits for each answer; a doorbell is none: its process
- * is looked at every round from then on); asleep we wait in it until an event or the next timer.  All of it is level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between
- * the last look and the sleep.
+ * is looked at every round from then on); asleep we wait in it until an event or the next timer.  All of it is
+ * level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between the last look and the sleep.
  *
  * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps
  * the loop busy (applications that talk to each other), it is looked at every 2 µs only.
@@ -85,13 +85,16 @@ static uint64_t doorbells(const struct tas_core *c)
 static unsigned look(struct tas_core *c, uint64_t ns)
 {
 	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+	uint64_t before = ns ? tas__clock() : 0;
 	unsigned done = 0;
 	int i;
 
 	n_events = ns ? epoll_pwait2(epfd, events, EVENTS, ns == UINT64_MAX ? NULL : &t, NULL) :
 			epoll_wait(epfd, events, EVENTS, 0);
-	if (ns)
+	if (ns) {
 		c->now = tas__clock();
+		tas_count(c, TAS_CTR_sleep_ns, c->now - before); /* before the handlers: one of them may tell it */
+	}
 	woken = n_events > 0;
 	for (i = 0; i < n_events; i++) {
 		struct tas_pollable *p = events[i].data.ptr;
@@ -144,6 +147,7 @@ static int port_add(const struct tas_net *n)
 struct loop {
 	struct tas_idle idle;
 	uint64_t last_look, last_event, next_port, last_packet, last_work;
+	uint64_t round, slept; /* when this round began, and the time asleep until then */
 	bool woken;       /* the round follows a sleep that an event ended */
 	unsigned stretch; /* the polling interval, doubled so often */
 };
@@ -245,15 +249,27 @@ static bool look_due(const struct loop *l, uint64_t now, bool work)
 	return now - l->last_look >= every;
 }
 
+/* For tasctl top: where the time of the last round went. */
+static void account(struct loop *l, struct tas_core *c, unsigned work)
+{
+	uint64_t took = c->now - l->round, slept = c->counters[TAS_CTR_sleep_ns] - l->slept;
+
+	tas_count(c, TAS_CTR_rounds, 1);
+	tas_count(c, work ? TAS_CTR_work_ns : TAS_CTR_poll_ns, took > slept ? took - slept : 0);
+	l->round = c->now;
+	l->slept += slept;
+}
+
 void tas__loop_run(struct tas_core *c)
 {
 	bool may_sleep = !c->net->up || !tas_config.fp_no_ints;
-	struct loop l = { .last_look = 0 };
-	unsigned work;
+	struct loop l = { .slept = c->counters[TAS_CTR_sleep_ns] };
+	unsigned work = 0;
 
-	l.idle.last_work = tas__clock();
+	l.round = l.idle.last_work = tas__clock();
 	while (!stopping) {
 		c->now = tas__clock();
+		account(&l, c, work);
 		work = c->net->up ? receive(&l, c) : 0;
 		work += tas_core_poll(c);
 		if (work && l.woken)

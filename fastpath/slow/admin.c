@@ -150,6 +150,15 @@ static void stats(struct out *o)
 	}
 	put(o, "},\"gauges\":");
 	gauges(o);
+	put(o, ",\"cores\":[");
+	for (unsigned c = 0; c < tas_n_cores; c++) {
+		const uint64_t *n = tas_cores[c].counters;
+
+		put(o, "%s{\"rounds\":%llu,\"work_ns\":%llu,\"poll_ns\":%llu,\"sleep_ns\":%llu}", c ? "," : "",
+		    (unsigned long long)n[TAS_CTR_rounds], (unsigned long long)n[TAS_CTR_work_ns],
+		    (unsigned long long)n[TAS_CTR_poll_ns], (unsigned long long)n[TAS_CTR_sleep_ns]);
+	}
+	put(o, "]");
 	put(o, "}");
 }
 
@@ -191,8 +200,10 @@ static void processes(struct out *o, uint32_t *cursor)
 		}
 		put(o, "%s{\"slot\":%u,\"pid\":%d,\"comm\":", o->len > 1 ? "," : "", p->slot, (int)p->pid);
 		put_string(o, p->comm);
-		put(o, ",\"uid\":%u,\"set\":%u,\"claims\":%u,\"wait_sets\":%u,\"between\":%s}", p->uid, p->set->id,
+		put(o, ",\"uid\":%u,\"set\":%u,\"claims\":%u,\"wait_sets\":%u,\"between\":%s", p->uid, p->set->id,
 		    tas__proc_claims(p), p->n_ws, p->between ? "true" : "false");
+		put(o, ",\"hints\":%llu,\"mails\":%llu}", (unsigned long long)p->hints,
+		    (unsigned long long)p->mails);
 	}
 	put(o, "]");
 }

@@ -119,6 +119,7 @@ struct tas_proc {
 		struct tas_ident is;
 	} ident[TAS_IDENTS];
 	uint32_t last_ident;
+	uint64_t hints, mails; /* how many so far */
 	bool mail_ended; /* TAS_MSG_MAIL_END, by it or by who it was forked from */
 };
 
