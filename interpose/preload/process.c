@@ -70,6 +70,8 @@ int tas__w_clone(int (*fn)(void *), void *stack, int flags, void *arg, pid_t *pt
 	struct start start = {fn, arg};
 	int pid;
 
+	if ((flags & CLONE_THREAD) && tas__raw_mode != TAS_RAW_OFF)
+		tas__raw_restore();
 	if (tas__passive() || (flags & CLONE_THREAD) || !fn || !stack)
 		return tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
 	if (!(flags & CLONE_VM)) {
@@ -79,6 +81,8 @@ int tas__w_clone(int (*fn)(void *), void *stack, int flags, void *arg, pid_t *pt
 		return pid;
 	}
 	tas_before_spawn();
+	if (!(flags & CLONE_VFORK))
+		tas__raw_restore();
 	if (!(flags & CLONE_VFORK) || (flags & CLONE_SETTLS))
 		return tas__real.clone(fn, stack, flags, arg, ptid, tls, ctid);
 	tas__vfork_depth++;

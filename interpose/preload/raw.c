@@ -36,6 +36,8 @@ enum tas_raw_mode tas__raw_mode;
 __attribute__((visibility("hidden"))) const uint8_t *tas__raw_gadget;
 long tas__raw_gate(long nr, long a, long b, long c, long d, long e, long f);
 
+__thread struct tas_raw_stack tas__raw_stack __attribute__((tls_model("initial-exec")));
+__attribute__((visibility("hidden"))) size_t tas__raw_xsave;
 static __thread volatile uint8_t selector __attribute__((tls_model("initial-exec")));
 static uintptr_t libc_from, libc_len;
 static struct sigaction programs; /* what the program asked for SIGSYS */
@@ -221,6 +223,8 @@ static long action(long sig, const struct kernel_action *act, struct kernel_acti
 /* ---- processes ---- */
 static long clone_by(greg_t *g, long nr, uint64_t flags, uint64_t stack)
 {
+	if ((flags & CLONE_VM) && !(flags & CLONE_VFORK))
+		tas__raw_restore(); /* its thread pointer may not be libc's */
 	if (!(flags & CLONE_VM) && !stack)
 		return tas__fork_by(nr, g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8]);
 	if (!(flags & CLONE_THREAD) && !tas__passive())
@@ -239,11 +243,11 @@ static long clone3_by(greg_t *g, long nr)
 
 /* ---- the handler ---- */
 /* The descriptor that a call is about. */
-static int subject(const greg_t *g, long nr)
+static int subject(const struct tas_raw_call *c)
 {
-	switch (nr) {
+	switch (c->nr) {
 	case SYS_epoll_ctl:
-		return (int)g[REG_RDX];
+		return (int)c->c;
 	case SYS_read:
 	case SYS_write:
 	case SYS_close:
@@ -262,9 +266,47 @@ static int subject(const greg_t *g, long nr)
 	case SYS_sendmmsg:
 	case SYS_preadv2:
 	case SYS_pwritev2:
-		return (int)g[REG_RDI];
+		return (int)c->a;
 	}
 	return -1;
+}
+
+/* Calls that are what they are wherever they are made: without a mask, a frame, a child, an end. */
+static bool is_simple(const struct tas_raw_call *c)
+{
+	switch (c->nr) {
+	case SYS_read:
+	case SYS_write:
+	case SYS_close:
+	case SYS_poll:
+	case SYS_ioctl:
+	case SYS_readv:
+	case SYS_writev:
+	case SYS_select:
+	case SYS_sched_yield:
+	case SYS_nanosleep:
+	case SYS_getpid:
+	case SYS_gettid:
+	case SYS_sendfile:
+	case SYS_socket ... SYS_getsockopt:
+	case SYS_fcntl:
+	case SYS_futex:
+	case SYS_epoll_wait:
+	case SYS_epoll_ctl:
+	case SYS_clock_gettime:
+	case SYS_clock_nanosleep:
+	case SYS_splice:
+	case SYS_accept4:
+	case SYS_epoll_create1:
+	case SYS_recvmmsg:
+	case SYS_sendmmsg:
+		return true;
+	case SYS_epoll_pwait:
+		return !c->e;
+	case SYS_ppoll:
+		return !c->d;
+	}
+	return false;
 }
 
 /* Waits with a mask: SIGSYS is not in it while they last. */
@@ -320,16 +362,44 @@ static long native(ucontext_t *uc, greg_t *g, long nr)
 	return tas__raw_gate(nr, g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8], g[REG_R9]);
 }
 
-static long dispatch(ucontext_t *uc, greg_t *g)
+static void note(uintptr_t after, const struct tas_raw_call *c)
 {
-	long nr = g[REG_RAX], r = TAS_NATIVE;
-	int fd = subject(g, nr);
+	int fd = subject(c);
 
 	if (fd >= 0 && !tas__kernel(fd) && tas_fd_states[fd] == TAS_FD_TAS)
-		tas__raw_seen((uintptr_t)g[REG_RIP], nr);
-	if (tas__raw_mode == TAS_RAW_CATCH)
-		r = tas__by_number(nr, g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8], g[REG_R9]);
-	return r == TAS_NATIVE ? native(uc, g, nr) : r;
+		tas__raw_seen(after, c->nr);
+}
+
+static long dispatch(ucontext_t *uc, greg_t *g)
+{
+	const struct tas_raw_call c = {g[REG_RAX], g[REG_RDI], g[REG_RSI], g[REG_RDX], g[REG_R10], g[REG_R8], g[REG_R9]};
+	uintptr_t after = (uintptr_t)g[REG_RIP], site = tas__raw_origin(after);
+	long r = TAS_NATIVE;
+
+	note(site, &c);
+	if (tas__raw_mode == TAS_RAW_CATCH) {
+		tas__raw_stack_make();
+		if (site == after && is_simple(&c))
+			tas__raw_often(after);
+		r = tas__by_number(c.nr, c.a, c.b, c.c, c.d, c.e, c.f);
+	}
+	return r == TAS_NATIVE ? native(uc, g, c.nr) : r;
+}
+
+/* A rewritten site: no frame, so only calls that need none. */
+long tas__raw_made(struct tas_raw_call *c)
+{
+	int err = errno;
+	long r;
+
+	if (!is_simple(c) || selector != CATCH)
+		return 0;
+	r = tas__by_number(c->nr, c->a, c->b, c->c, c->d, c->e, c->f);
+	if (r == TAS_NATIVE)
+		r = tas__raw_gate(c->nr, c->a, c->b, c->c, c->d, c->e, c->f);
+	c->nr = r;
+	errno = err;
+	return 1;
 }
 
 static void programs_own(int sig, siginfo_t *si, void *context)
@@ -410,6 +480,8 @@ void tas__raw_start(void)
 	if (sys5(SYS_prctl, DISPATCH_SET, DISPATCH_ON, libc_from, libc_len, SYS_P(&selector)) < 0)
 		return;
 	tas__raw_sites_start();
+	if (mode == TAS_RAW_CATCH)
+		tas__raw_rewrite_start();
 	tas__real.sigaction(SIGSYS, &sa, &programs);
 	tas__gate = tas__raw_gate;
 	tas__raw_mode = mode;

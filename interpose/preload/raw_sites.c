@@ -54,6 +54,17 @@ static struct site *site_of(uintptr_t after)
 	return NULL;
 }
 
+bool tas__raw_object_of(uintptr_t at, struct tas_raw_object *o)
+{
+	struct found f;
+
+	memset(&f, 0, sizeof f);
+	if (!find_object || find_object((void *)at, &f) < 0)
+		return false;
+	*o = (struct tas_raw_object){(uintptr_t)f.from, (uintptr_t)f.to, f.eh_frame};
+	return true;
+}
+
 static void name_object(struct tas_msg *m, uintptr_t at)
 {
 	struct found f;

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -241,6 +242,18 @@ def test_raw_calls_on_tas_sockets_are_reported(how: str, result: list[int], requ
     # write is number 1, recvfrom 45; the count of a site is told when it has doubled
     assert {(s["object"], s["nr"], s["caught"]) for s in sites} == {("raw", 1, how == "catch")}
     assert [s["count"] for s in sites] == [4]
+
+
+def test_busy_sites_are_rewritten_and_nothing_else_changes(request: pytest.FixtureRequest) -> None:
+    """Registers, flags, what lies below the stack pointer; signals at any moment; the ways of the calls afterwards."""
+    kernel = run([RAW, "rewritten"])[1].splitlines()
+    env = environment("service", request) | {"TAS_RAW": "catch"}
+    code, text = run([RAW, "rewritten"], env)
+    caught = text.splitlines()
+    assert code == 0
+    assert kernel[1] == "sites 0f05 0f05"
+    assert re.fullmatch("sites eb.. eb..", caught[1])
+    assert [caught[0], *caught[2:]] == [kernel[0], *kernel[2:]]
 
 
 def test_programs_that_may_make_raw_calls_are_found_without_their_help(request: pytest.FixtureRequest) -> None:
