@@ -373,3 +373,104 @@ def test_what_the_child_changes_holds_for_the_parent(x: Pair) -> None:
         child.ctl(ep, MOD, fd, IN | ONESHOT, data=4)
         s.ready(ep)
         s.ready(ep)
+
+
+@scenario(cases=["parent_first", "child_first"])
+def test_a_member_stays_while_anybody_holds_it_open(x: Pair) -> None:
+    fd, pfd = x.connected()
+    ep = _set(x.s, fd, IN | RDHUP)
+    child = x.s.fork()
+    one, other = (x.s, child) if x.case == "parent_first" else (child, x.s)
+    one.close(fd)
+    x.p.send(pfd, b"a")
+    other.until(fd, IN)
+    x.s.poll(timeout=10)
+    one.ready(ep)
+    other.ready(ep)
+    other.close(fd)
+    x.s.poll(timeout=10)
+    one.ready(ep)
+    other.ready(ep)
+
+
+@scenario
+def test_a_listener_that_the_child_adds_and_accepts_from(x: Pair) -> None:
+    ep = x.s.epoll()
+    child = x.s.fork()
+    lfd, port = x.listener(child)
+    child.ctl(ep, ADD, lfd, IN, data=5)
+    x.s.ready(ep)
+    x.s.ready(ep, timeout=3000, thread=1)
+    x.s.blocked(1)
+    x.p.connect(x.p.socket(), x.s_ip, port)
+    x.s.wait(1)
+    child.accept(lfd)
+    child.ready(ep)
+    x.s.ready(ep)
+    child.close(lfd)
+    x.s.ready(ep)
+
+
+@scenario(cases={"level": 0, "edge": ET})
+def test_a_set_goes_on_after_exec(x: Pair) -> None:
+    fd, pfd = x.connected()
+    ep = _set(x.s, fd, IN | x.case)
+    child = x.s.fork()
+    x.s.exec()
+    x.p.send(pfd, b"a")
+    child.until(fd, IN)
+    x.s.poll(timeout=10)
+    x.s.ready(ep)
+    child.ready(ep)
+    child.ctl(ep, MOD, fd, OUT, data=8)
+    x.s.ready(ep)
+    x.s.ctl(ep, DEL, fd)
+    child.ready(ep)
+
+
+@scenario(cases=["alone", "child_goes_on"])
+def test_a_member_connected_by_the_child(x: Pair) -> None:
+    """It was added unconnected; the child's connect makes it a connection for the parent's waits, too."""
+    fd = x.s.socket()
+    ep = _set(x.s, fd, IN)
+    child = x.s.fork()
+    lfd, port = x.listener(x.p)
+    child.connect(fd, x.p_ip, port)
+    pfd = x.p.accept(lfd).ret
+    x.p.send(pfd, b"a")
+    child.until(fd, IN)
+    x.s.poll(timeout=10)
+    if x.case == "child_goes_on":
+        child.ready(ep)
+    x.s.ready(ep)
+
+
+# ---- edges ----
+@scenario(cases={"rdhup": RDHUP, "out": OUT, "nothing": 0, "pri": 2})
+def test_data_is_an_edge_for_those_who_ask_for_it(x: Pair) -> None:
+    fd, pfd = x.connected()
+    s, ep = x.s, _set(x.s, x.s.socket(), 0)
+    s.ctl(ep, ADD, fd, x.case | ET, data=3)
+    s.ready(ep)
+    x.p.send(pfd, b"a")
+    s.until(fd, IN)
+    s.poll(timeout=10)
+    s.ready(ep)
+    x.p.shutdown(pfd, 1)
+    s.until(fd, RDHUP)
+    s.poll(timeout=10)
+    s.ready(ep)
+    s.ready(ep)
+
+
+@scenario(cases=["poll", "level", "edge"])
+def test_shutdown_by_another_process_wakes(x: Pair) -> None:
+    fd, _ = x.connected()
+    child = x.s.fork()
+    if x.case == "poll":
+        x.s.poll((fd, IN | RDHUP), timeout=3000, thread=1)
+    else:
+        x.s.ready(_set(x.s, fd, IN | RDHUP | (ET if x.case == "edge" else 0)), timeout=3000, thread=1)
+    x.s.blocked(1)
+    child.shutdown(fd, 0)
+    x.s.wait(1)

@@ -243,13 +243,17 @@ bool tas__ep_other(struct tas_ep *ep, const struct tas_obj *o, uint32_t but)
 	return false;
 }
 
-/* Somebody died at work: chains, lists and counts anew. */
+/* Somebody died at work: marks, chains, lists and counts anew. */
 static __attribute__((noinline)) void rebuild(struct tas_ep *ep)
 {
 	struct tas_ep_memory *m = ep->p.m;
 	struct tas_ep_head *h = &m->head;
 	uint32_t n = 0, listen = 0;
 
+	/* marks that were half taken: everything is looked at below */
+	atomic_store(&h->top, 0);
+	for (int w = 0; w < TAS_EP_WORDS; w++)
+		atomic_store(&h->word[w], 0);
 	memset(m->bucket, 0, sizeof m->bucket);
 	h->free = 0;
 	if (!h->used || h->used > TAS_EP_ITEMS)

@@ -29,7 +29,7 @@ BUILD = Path(os.environ.get("TAS_BUILD", ROOT / "build")).resolve()
 LIBRARY = BUILD / "libtas_interpose.so"
 PROGRAMS = [
     "calls", "numbers", "waits", "streams", "processes", "syscalls", "early", "signals", "disturbed", "cancel",
-    "confined", "thousand", "members",
+    "confined", "thousand", "members", "sets",
 ]  # fmt: skip
 MODES = ["fallback", "service"]
 LIBC = "/lib/x86_64-linux-gnu/libc.so.6"
