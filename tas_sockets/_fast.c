@@ -19,6 +19,8 @@
 #include "_glue.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 
 #include "sockets/sock.h"
 
@@ -29,6 +31,7 @@ enum {
 	PARTS_MAX = 1024, /* of a message: UIO_MAXIOV */
 	PARTS_HERE = 64, /* without an allocation */
 	EVENTS_HERE = 128,
+	CLOSING_NS = 5 * 1000 * 1000,
 };
 
 static PyObject *Refused, *get_number;
@@ -494,6 +497,47 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 	return list;
 }
 
+/* ---- close ---- */
+/*
+ * closing(fd): before close() gives up the interpreter's lock.  What another thread of the program sends while it has the lock
+ * comes after the close, as on Linux; what this program has sent before is waited for, a moment.
+ */
+static PyObject *fast_closing(PyObject *module, PyObject *arg)
+{
+	long fd = PyLong_AsLong(arg);
+	struct tas_obj *o;
+
+	(void)module;
+	if (fd == -1 && PyErr_Occurred())
+		return NULL;
+	o = fd < 0 || fd > INT_MAX || tas__state((int)fd) != TAS_FD_TAS ? NULL : tas__conn_get((int)fd);
+	if (o) {
+		uint64_t end = tas__obj_near(o) ? tas__now() + CLOSING_NS : 0;
+
+		while (end && !tas__settled(o->ss) && tas__now() < end)
+			sched_yield();
+		tas__note_unread(o);
+		tas__obj_put(o);
+	}
+	Py_RETURN_NONE;
+}
+
+/* mode(fd, nonblocking): sets O_NONBLOCK, the lock held.  -errno or 0. */
+static PyObject *fast_mode(PyObject *module, PyObject *const *a, Py_ssize_t n_args)
+{
+	Py_ssize_t fd, how;
+	int on;
+
+	(void)module;
+	if (n_args != 2 || !as_number(a[0], INT_MIN, INT_MAX, &fd) || !as_number(a[1], 0, 1, &how)) {
+		if (!PyErr_Occurred())
+			PyErr_SetNone(Refused);
+		return NULL;
+	}
+	on = (int)how;
+	return PyLong_FromLong(tas_ioctl((int)fd, FIONBIO, &on));
+}
+
 /* ---- numbers ---- */
 /* state(fd): what the table says (enum tas_fd_state); anything that is no number of a descriptor is the kernel's affair. */
 static PyObject *fast_state(PyObject *module, PyObject *arg)
@@ -513,7 +557,7 @@ static PyObject *fast_state(PyObject *module, PyObject *arg)
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))fast_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
 	FAST(recv), FAST(recv_into), FAST(send), FAST(sendall), FAST(sendmsg), FAST(recvmsg_into), FAST(epoll_wait),
-	{"state", fast_state, METH_O, NULL}, {0},
+	{"state", fast_state, METH_O, NULL}, FAST(mode), {"closing", fast_closing, METH_O, NULL}, {0},
 };
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "tas_sockets._fast", .m_size = -1, .m_methods = methods};

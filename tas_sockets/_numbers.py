@@ -6,7 +6,7 @@ import _socket
 import fcntl
 from errno import ECONNRESET
 
-from tas_sockets._ffi import error, lib
+from tas_sockets._ffi import error, fast, lib
 
 
 def dup(fd: int, /) -> int:
@@ -22,6 +22,7 @@ def close(fd: int, /) -> None:
     if type(fd) is not int:
         _socket.close(fd)  # raises, or knows how
         return
+    fast.closing(fd)
     r = lib.glue_close(fd)
     if r < 0 and r != -ECONNRESET:
         raise error(r)

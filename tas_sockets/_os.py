@@ -77,6 +77,7 @@ def _writev(standard: Any, fd: Any, buffers: Any, /) -> Any:
 
 def _close(standard: Any, fd: Any) -> None:
     if _state(fd) in _OURS:
+        fast.closing(fd)
         _checked(lib.glue_close(fd))
     else:
         standard(fd)

@@ -17,7 +17,7 @@ from operator import index
 from typing import Any, NoReturn
 
 from tas_sockets import _address
-from tas_sockets._ffi import NULL, error, lib, new, readable, view
+from tas_sockets._ffi import NULL, error, fast, lib, new, readable, view
 from tas_sockets._message import Messages
 from tas_sockets._numbers import close, dup
 from tas_sockets._stream import number_of
@@ -133,7 +133,11 @@ class socket(Messages):
         return None
 
     def _real_close(
-        self, _ss: Any = std.socket, _close: Any = lib.glue_close, _detach: Any = _socket.socket.detach
+        self,
+        _ss: Any = std.socket,
+        _closing: Any = fast.closing,
+        _close: Any = lib.glue_close,
+        _detach: Any = _socket.socket.detach,
     ) -> None:
         # no globals: this runs at the interpreter's end as well
         if not self._ours:
@@ -141,6 +145,7 @@ class socket(Messages):
             return
         fd = _detach(self)
         if fd >= 0:
+            _closing(fd)
             r = _close(fd)
             if r < 0 and r != -ECONNRESET:
                 raise error(r)

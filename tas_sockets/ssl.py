@@ -27,8 +27,9 @@ class _Pump:
     Timeouts are those of the socket, for the whole of one operation's waits each.
     """
 
-    def __init__(self, sock: SSLSocket, make: Callable[[MemoryBIO, MemoryBIO], Any]) -> None:
+    def __init__(self, sock: SSLSocket, make: Callable[[MemoryBIO, MemoryBIO], Any], server: bool) -> None:
         self._sock = sock
+        self._server = server
         self._in, self._out = MemoryBIO(), MemoryBIO()
         self._unsent = b""
         self._taken = 0  # bytes of a write() whose record has not gone completely
@@ -104,7 +105,13 @@ class _Pump:
             return
 
     def do_handshake(self) -> None:
-        self._run("handshake", self._tls.do_handshake)
+        """OpenSSL, too, does not mind a client that is gone before its session tickets: what it has sent can be read."""
+        try:
+            self._run("handshake", self._tls.do_handshake)
+        except (BrokenPipeError, ConnectionResetError):
+            if not self._server or self._tls.version() != "TLSv1.3" or not self._unsent:
+                raise
+            self._unsent = b""
 
     def read(self, *args: Any) -> Any:
         return self._run("read", self._tls.read, *args)
@@ -173,7 +180,7 @@ class SSLContext(_Context):
             return wrap(incoming, outgoing, server_side, server_hostname, owner=owner, session=session)
 
         if getattr(sock, "_ours", False):
-            return _Pump(sock, make)
+            return _Pump(sock, make, server_side)
         return super()._wrap_socket(sock, server_side, server_hostname, owner=owner, session=session)  # type: ignore[misc]
 
 

@@ -164,6 +164,7 @@ enum {
 	TAS_SHUT_RD = 1u << 0,
 	TAS_SHUT_WR = 1u << 1,
 	TAS_ABORT = 1u << 2, /* close with RST: SO_LINGER {1, 0}, or unread data at the last close */
+	TAS_ALL_READ = 1u << 3, /* nothing was unread at the last close: what the service finds has come after it */
 };
 
 /* tas_app_line.opts */

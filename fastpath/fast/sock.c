@@ -343,12 +343,12 @@ void tas__sock_last_close(struct tas_sock_base *b)
 	}
 	shut = atomic_load_explicit(&b->b->a.shut, memory_order_relaxed);
 	/* Linux: close with unread data answers with RST (tcp_close, RFC 2525 §2.17) */
-	bool abort_it = (shut & TAS_ABORT) || s->delivered != s->consumed;
+	bool unread = s->delivered != s->consumed;
 
 	if (b->kind == TAS_K_LINK)
-		tas__wire_close(s, abort_it);
+		tas__wire_close(s, (shut & TAS_ABORT) || unread);
 	else
-		tas__local_close(s, abort_it);
+		tas__local_close(s, (shut & TAS_ABORT) || (unread && !(shut & TAS_ALL_READ)));
 }
 
 static uint32_t sub_slot(uint32_t sub)

@@ -24,6 +24,29 @@ static void linger(struct tas_obj *o, int seconds)
 	}
 }
 
+/* Linux: unread data at close() is a RST; what comes behind it is one after the FIN.  The service looks later. */
+void tas__note_unread(struct tas_obj *o)
+{
+	struct tas_block *b;
+	bool unread;
+
+	if (atomic_load(&o->kind) != TAS_OBJ_CONN || !tas__obj_live(o) ||
+	    atomic_load(&o->refs) > 2 || /* ours, and this number's: otherwise it lives on */
+	    (atomic_fetch_or(&o->flags, TAS_OF_LOOKED) & TAS_OF_LOOKED))
+		return;
+	unread = tas__rx_avail(tas__block(o));
+	if (!unread && tas__obj_near(o) && !tas__settled(o->ss)) /* this process may have sent what is not there yet */
+		return;
+	if (!unread && !(atomic_load(&o->flags) & TAS_OF_SHARED)) {
+		tas__app_or(o, TAS_ALL_READ);
+	} else if (unread) { /* another holder had said so at its close */
+		do {
+			b = tas__block(o);
+			atomic_fetch_and(&b->a.shut, ~(uint32_t)TAS_ALL_READ);
+		} while (tas__moved(b));
+	}
+}
+
 void tas__before_close(struct tas_obj *o, int fd)
 {
 	struct linger l = {0, 0};
@@ -32,6 +55,7 @@ void tas__before_close(struct tas_obj *o, int fd)
 	/* Linux: a call in progress holds the socket beyond its last number, of which the kernel will speak */
 	if ((atomic_load(&o->flags) & TAS_OF_WATCHED_TOO) && atomic_load(&o->refs) > 2 && tas__numbers(o) == 1)
 		tas__watch_not(o);
+	tas__note_unread(o);
 	if (!tas__opt_touched_linger(o) || atomic_load(&o->kind) != TAS_OBJ_CONN || !tas__obj_live(o))
 		return;
 	if (atomic_load(&o->refs) > 2) /* ours, and this number's: otherwise it lives on */

@@ -142,6 +142,20 @@ static bool hints_done(struct tas_session *ss, const uint32_t from[TAS_CORES_MAX
 	return true;
 }
 
+static void rounds(struct tas_session *ss, uint32_t from[TAS_CORES_MAX])
+{
+	for (int i = 0; i < TAS_CORES_MAX; i++)
+		from[i] = atomic_load_explicit(&ss->r->core[i].busy, memory_order_acquire);
+}
+
+bool tas__settled(struct tas_session *ss)
+{
+	uint32_t from[TAS_CORES_MAX];
+
+	rounds(ss, from);
+	return hints_done(ss, from);
+}
+
 /* Yields at first; on a loaded machine the service may need its whole turn, and more, before it comes to us: then naps,
  * so as not to be what it waits for.  A service that does nothing for a second (stopped, traced) is not waited for again
  * until it has moved. */
@@ -153,8 +167,7 @@ bool tas__settle(struct tas_session *ss)
 
 	if (!tas__alive(ss))
 		return false;
-	for (int i = 0; i < TAS_CORES_MAX; i++)
-		from[i] = atomic_load_explicit(&ss->r->core[i].busy, memory_order_acquire);
+	rounds(ss, from);
 	if (hints_done(ss, from))
 		return true; /* perhaps since a moment ago: the caller looked before that */
 	if (atomic_load_explicit(&ss->stuck, memory_order_relaxed) == stuck_mark(from))

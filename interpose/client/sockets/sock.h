@@ -27,6 +27,7 @@ enum {
 	TAS_OF_CONNECTED = 1u << 3, /* connect() has reported success */
 	TAS_OF_DEAD_TOLD = 1u << 4, /* ECONNRESET for the service's death was reported */
 	TAS_OF_ERRQUEUE = 1u << 10, /* may have something on its error queue */
+	TAS_OF_LOOKED = 1u << 12, /* is being closed, and whether something was unread has been said */
 	TAS_OF_ASYNC = 1u << 9, /* has an owner to be told by signals (async.c) */
 	TAS_OF_ANNOUNCED = 1u << 5, /* the service knows the backing object (listen, connect, watch) */
 	TAS_OF_MARKED = 1u << 8, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
@@ -256,6 +257,8 @@ static inline bool tas__obj_near(struct tas_obj *o)
  * socket says "would block", wait until the service has acted on what this process did.  True: look once more.
  */
 bool tas__settle(struct tas_session *ss);
+/* Has the service acted on all that, without waiting for it? */
+bool tas__settled(struct tas_session *ss);
 /* Stream state as recv and poll see it. */
 static inline uint64_t tas__rx_avail(const struct tas_block *b)
 {
@@ -380,6 +383,8 @@ bool tas__opt_device(const struct tas_obj *o, int fd); /* bound to a device: TAS
 /* ---- close.c ---- */
 /* Whoever drops number fd of connection o says first what close has to do (SO_LINGER). */
 void tas__before_close(struct tas_obj *o, int fd);
+/* Tells the service whether something is unread; only the first call at a close looks. */
+void tas__note_unread(struct tas_obj *o);
 
 /* ---- epoll*.c ---- */
 struct tas_ep;
