@@ -172,34 +172,102 @@ ta.run(main())
     )
 
 
-def test_no_signal_is_lost_while_a_call_spins_before_it_sleeps(service: Running) -> None:
-    service.script(
-        PAIR
-        + """
-import signal, threading
+SIGNALS_IN_TIME = """
+import signal, sys, threading, time
+from tas_sockets import select
 class Hit(Exception): pass
 def handler(*_): raise Hit
-signal.signal(signal.SIGUSR1, handler)
-main, go, ROUNDS = threading.get_ident(), threading.Semaphore(0), 300
-def helper():
-    for i in range(ROUNDS):
-        go.acquire()
-        a.send(b"x")
-        for _ in range(i % 60 * 20): pass
-        signal.pthread_kill(main, signal.SIGUSR1)
-t = threading.Thread(target=helper); t.start()
-hits = 0
-for i in range(ROUNDS):
+ours = sys.argv[1] == "ours"
+(signal.signal if ours else signal.signal.__wrapped__)(signal.SIGALRM, handler)
+rounds, lost, ended, over = 0, 0, 0, threading.Event()
+def watch():
+    global ended
+    seen = -1
+    while not over.wait(0.3):
+        if rounds == seen and not ended:
+            ended = 1
+            a.send(b"y")
+        seen = rounds
+t = threading.Thread(target=watch, daemon=True); t.start()
+while lost < 20 and rounds < 1000:
+    if ended: c.recv(100, socket.MSG_DONTWAIT) if select.select([c], [], [], 0)[0] else 0
+    ended = 0
+    a.send(b"x"); c.recv(1)  # what has had news a moment ago spins before it sleeps
+    rounds += 1
     try:
-        go.release()
-        while True: c.recv(1)
+        signal.setitimer(signal.ITIMER_REAL, (1 + rounds % 50) * 1e-6)
+        c.recv(1)
+        time.sleep(20)
     except Hit:
-        hits += 1
-assert hits == ROUNDS
-t.join()
+        pass
+    lost += ended
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+over.set(); t.join()
+print("many" if lost * 30 > rounds else "few")
 """
-        + END
-    )
+
+
+@pytest.mark.parametrize(("handler", "expected"), [("ours", "few"), ("the interpreter's alone", "many")])
+def test_hardly_a_signal_is_lost_while_a_call_spins_before_it_sleeps(service: Running, handler: str, expected: str) -> None:
+    """With the library's handler before the interpreter's; without it one in ten is, so this test would see it.
+
+    Few: one in some thousands comes between the interpreter's last look and the call, as with the standard module.
+    """
+    p = service.run("-X", "dev", "-W", "error", "-c", PAIR + SIGNALS_IN_TIME + END, handler, timeout=200)
+    assert (p.returncode, p.stdout) == (0, f"{expected}\n"), p.stderr
+
+
+CLOSED_AFTER_THE_HANDSHAKE = """
+import collections, sys
+if sys.argv[1] == "tas": import tas_sockets; tas_sockets.install()
+import socket, ssl
+server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+server.load_cert_chain(sys.argv[2])
+client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+def step(s):
+    try:
+        s.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+seen = collections.Counter()
+for i in range(100):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        c = socket.create_connection(listener.getsockname())
+        a, _ = listener.accept()
+    for s in (a, c): s.setblocking(False)
+    a = server.wrap_socket(a, server_side=True, do_handshake_on_connect=False)
+    c = client.wrap_socket(c, do_handshake_on_connect=False)
+    while not step(c):
+        step(a)  # the last message is the client's: the tickets are not sent yet
+    if i % 2: c.close()
+    try:
+        while not step(a): pass
+        c.close()
+        a.setblocking(True)
+        outcome = a.recv(10)
+    except OSError as e:
+        outcome = type(e).__name__
+    a.close()
+    seen["tickets " + ("late" if i % 2 else "unread"), outcome] += 1
+print(sorted(map(str, seen.items())))
+"""
+
+
+def test_a_tls_client_that_closes_after_the_handshake_is_seen_as_on_linux(service: Running, tmp_path: Path) -> None:
+    """Session tickets that come before its close make that a reset; later ones, the end of the stream."""
+    certificate = tmp_path / "certificate.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=x", "-keyout"]
+    subprocess.run([*made, str(certificate), "-out", f"{certificate}.crt"], check=True, capture_output=True, timeout=60)
+    certificate.write_text(certificate.read_text() + Path(f"{certificate}.crt").read_text())
+    before = service.counters().get("conn_local", 0)
+    said = []
+    for which in ("std", "tas"):
+        p = service.run("-c", CLOSED_AFTER_THE_HANDSHAKE, which, str(certificate))
+        assert p.returncode == 0, p.stderr
+        said.append(p.stdout)
+    assert said[0] == said[1]
+    assert service.counters()["conn_local"] - before >= 100
 
 
 def test_ctrl_c_ends_an_event_loop(service: Running) -> None:

@@ -120,6 +120,21 @@ static bool once_more(struct call *c, Py_ssize_t *r)
 	return false;
 }
 
+/*
+ * Before a call that may wait.  The interpreter looks for signals between two instructions; one that comes after that and before
+ * the wait has begun would be slept over.  So: count, look, and ask without the lock whether the count still stands.
+ */
+static bool none_pending(uint32_t *count)
+{
+	*count = atomic_load_explicit(&tas__sigs.intr, memory_order_relaxed);
+	return PyErr_CheckSignals() == 0;
+}
+
+static bool since(uint32_t count)
+{
+	return atomic_load_explicit(&tas__sigs.intr, memory_order_relaxed) != count;
+}
+
 static PyObject *failed(Py_ssize_t r)
 {
 	if (PyErr_Occurred())
@@ -184,9 +199,12 @@ static Py_ssize_t receive(struct call *c, void *buf, Py_ssize_t n)
 	}
 	do {
 		int64_t deadline = deadline_of(c);
+		uint32_t count;
 
+		if (!none_pending(&count))
+			return -EINTR;
 		Py_BEGIN_ALLOW_THREADS
-		r = glue_recv(c->fd, buf, (size_t)n, c->flags, deadline);
+		r = since(count) ? -EINTR : glue_recv(c->fd, buf, (size_t)n, c->flags, deadline);
 		Py_END_ALLOW_THREADS
 	} while (once_more(c, &r));
 	return r;
@@ -283,9 +301,12 @@ static Py_ssize_t transmit(struct call *c, const char *buf, Py_ssize_t n)
 	}
 	do {
 		int64_t deadline = deadline_of(c);
+		uint32_t count;
 
+		if (!none_pending(&count))
+			return -EINTR;
 		Py_BEGIN_ALLOW_THREADS
-		r = glue_send(c->fd, buf, (size_t)n, c->flags, deadline);
+		r = since(count) ? -EINTR : glue_send(c->fd, buf, (size_t)n, c->flags, deadline);
 		Py_END_ALLOW_THREADS
 	} while (once_more(c, &r));
 	return r;
@@ -397,9 +418,12 @@ static Py_ssize_t move_parts(struct call *c, struct parts *p, bool send)
 	}
 	do {
 		int64_t deadline = deadline_of(c);
+		uint32_t count;
 
+		if (!none_pending(&count))
+			return -EINTR;
 		Py_BEGIN_ALLOW_THREADS
-		r = send ? glue_sendmsg(c->fd, &m, c->flags, deadline) : glue_recvmsg(c->fd, &m, c->flags, deadline);
+		r = since(count) ? -EINTR : send ? glue_sendmsg(c->fd, &m, c->flags, deadline) : glue_recvmsg(c->fd, &m, c->flags, deadline);
 		Py_END_ALLOW_THREADS
 	} while (once_more(c, &r));
 	c->flags = m.msg_flags;
@@ -461,6 +485,7 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 {
 	struct epoll_event here[EVENTS_HERE], *ev = here;
 	Py_ssize_t ep, max, ns;
+	uint32_t count;
 	PyObject *list = NULL;
 	int n;
 
@@ -471,10 +496,12 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 			PyErr_SetNone(Refused);
 		return NULL;
 	}
+	if (!none_pending(&count))
+		return NULL;
 	if (max > EVENTS_HERE && !(ev = PyMem_New(struct epoll_event, max)))
 		return PyErr_NoMemory();
 	Py_BEGIN_ALLOW_THREADS
-	n = glue_epoll_wait((int)ep, ev, (int)max, ns);
+	n = since(count) ? -EINTR : glue_epoll_wait((int)ep, ev, (int)max, ns);
 	Py_END_ALLOW_THREADS
 	if (n == -EINTR) {
 		if (PyErr_CheckSignals() == 0)

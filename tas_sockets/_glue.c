@@ -3,7 +3,9 @@
 #include "_glue.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -302,6 +304,36 @@ int glue_close(int fd)
 enum { SIGNALS = 65 };
 
 static void (*_Atomic behind[SIGNALS])(int, siginfo_t *, void *);
+static struct tas_sigs *_Atomic of_main; /* the thread in which Python's handlers run */
+
+static void note_main(void)
+{
+	if (sys0(SYS_gettid) == sys0(SYS_getpid))
+		atomic_store(&of_main, &tas__sigs);
+}
+
+/*
+ * While the main thread holds a lock of the library it blocks signals, and the kernel gives them to another thread: what the main
+ * thread is about to sleep on has to end all the same.
+ */
+static void tell_main(void)
+{
+	struct tas_sigs *s = atomic_load(&of_main);
+	const uint64_t one = 1;
+	int fd;
+
+	if (!s || s == &tas__sigs)
+		return;
+	atomic_fetch_add(&s->any, 1);
+	atomic_fetch_add(&s->intr, 1);
+	atomic_fetch_add(&s->news_any, 1);
+	atomic_fetch_add(&s->news_intr, 1);
+	sys_futex(&s->news_any, FUTEX_WAKE_PRIVATE, 1, NULL);
+	sys_futex(&s->news_intr, FUTEX_WAKE_PRIVATE, 1, NULL);
+	fd = atomic_load(&s->wake);
+	if (fd >= 0)
+		sys_write(fd, &one, sizeof one);
+}
 
 static void counted(int sig, siginfo_t *info, void *context)
 {
@@ -310,6 +342,7 @@ static void counted(int sig, siginfo_t *info, void *context)
 	tas_signal_ran(true); /* PEP 475: whatever it is, the interpreter has to hear of it */
 	if (next)
 		next(sig, info, context); /* of one parameter or of three: the caller's registers hold all of them */
+	tell_main(); /* after the interpreter noted it */
 }
 
 /* Puts our handler before the interpreter's, which has just been installed for sig. */
@@ -317,6 +350,10 @@ void glue_signal(int sig)
 {
 	struct sigaction a;
 
+	if (!atomic_load(&of_main)) {
+		note_main();
+		pthread_atfork(NULL, NULL, note_main); /* whoever forks is the child's main thread */
+	}
 	if (sig <= 0 || sig >= SIGNALS || sigaction(sig, NULL, &a) < 0 || a.sa_handler == SIG_DFL ||
 	    a.sa_handler == SIG_IGN || a.sa_sigaction == counted)
 		return;

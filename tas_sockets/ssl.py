@@ -7,6 +7,8 @@ what it calls its ``_sslobj`` differs.
 
 from __future__ import annotations
 
+import functools
+import socket as std
 import ssl as _std
 import types
 from collections.abc import Callable
@@ -97,6 +99,12 @@ class _Pump:
                         _std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)"
                     ) from None
                 raise SSLWantReadError(_std.SSL_ERROR_WANT_READ, "The operation did not complete (read)") from None
+            except SSLError:
+                raise
+            except OSError:
+                if call == self._tls.read and _broken_is_eof():
+                    raise _eof() from None
+                raise
 
     def _flush_quietly(self) -> None:
         try:
@@ -133,6 +141,10 @@ class _Pump:
             raise TimeoutError("The write operation timed out") from None
         except BlockingIOError:
             raise SSLWantWriteError(_std.SSL_ERROR_WANT_WRITE, "The operation did not complete (write)") from None
+        except OSError:
+            if _broken_is_eof():
+                raise _eof() from None
+            raise
         n, self._taken = self._taken, 0
         return n
 
@@ -145,6 +157,29 @@ class _Pump:
         result = self._tls.verify_client_post_handshake()
         self._flush()
         return result
+
+
+@functools.cache
+def _broken_is_eof() -> bool:
+    """Does this Python's ssl say of a broken connection that it has ended, whatever the error was?
+
+    It does until 3.12.2 or so (gh-115627), in read() and write().
+    """
+    ours, theirs = std.socketpair()
+    theirs.close()
+    with ours:
+        tls = _Context(_std.PROTOCOL_TLS_CLIENT)._wrap_socket(ours, False, "x")  # type: ignore[attr-defined]
+        try:
+            tls.read(1)  # its first message meets EPIPE
+        except _std.SSLEOFError:
+            return True
+        except OSError:
+            return False
+    return False
+
+
+def _eof() -> _std.SSLEOFError:
+    return _std.SSLEOFError(_std.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
 
 
 class SSLSocket(_std.SSLSocket, socket):  # type: ignore[misc]
