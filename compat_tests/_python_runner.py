@@ -5,7 +5,6 @@ usage: _python_runner.py std|tas MODULE…    One JSON line at the end: tests, s
 
 from __future__ import annotations
 
-import fnmatch
 import importlib
 import json
 import re
@@ -13,7 +12,7 @@ import sys
 import unittest
 from collections.abc import Iterator
 
-from _python_exclusions import LEFT_OUT, RACES
+from _python_exclusions import LEFT_OUT
 
 
 def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
@@ -22,16 +21,6 @@ def cases(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:
             yield from cases(t)
         else:
             yield t
-
-
-def at_last(test: str) -> bool:
-    """Does a test that is a race pass in one of four more tries?"""
-    if not any(fnmatch.fnmatch(test, pattern) for pattern in RACES):
-        return False
-    for _ in range(4):
-        if unittest.TextTestRunner(verbosity=2).run(unittest.defaultTestLoader.loadTestsFromName(test)).wasSuccessful():
-            return True
-    return False
 
 
 def main(which: str, names: list[str]) -> None:
@@ -53,7 +42,7 @@ def main(which: str, names: list[str]) -> None:
         total["tests"] += r.testsRun  # type: ignore[operator]
         total["skipped"] += len(r.skipped)  # type: ignore[operator]
         failed = sorted({getattr(t, "test_case", t).id() for t, _ in r.failures + r.errors})
-        total["failed"] += [t for t in failed if not at_last(t)]  # type: ignore[operator]
+        total["failed"] += failed  # type: ignore[operator]
     print("\n" + json.dumps(total))
 
 
