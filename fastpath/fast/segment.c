@@ -2,6 +2,7 @@
 /* Packets to segments and back: the only file of the connection part that touches mbufs. */
 #include <rte_mbuf.h>
 
+#include "abi/tas_extent.h"
 #include "fast/wire.h"
 
 void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta)
@@ -46,6 +47,40 @@ static bool append_payload(struct tas_core *c, struct rte_mbuf *m, struct tas_so
 	return true;
 }
 
+/* The port has copied the bytes or dropped them when tas_net_send_tcp() returns: nobody waits for this count to become zero. */
+static struct rte_mbuf_ext_shared_info lent;
+
+static void nothing_to_free(void *addr, void *opaque)
+{
+	(void)addr, (void)opaque;
+}
+
+/* Payload that stays where the application wrote it, behind m's header. */
+static bool lend_payload(struct tas_core *c, struct rte_mbuf *m, struct tas_sock *s, uint64_t off, uint32_t len)
+{
+	struct rte_mbuf *last = m;
+
+	lent.free_cb = nothing_to_free;
+	while (len) {
+		struct tas_span p = tas__tx_data(s, off, off + len);
+
+		if (!p.len) /* cannot be: ranges were checked when they were written */
+			return false;
+		last->next = tas_net_alloc(c);
+		if (!last->next)
+			return false;
+		last = last->next;
+		m->nb_segs++;
+		rte_mbuf_ext_refcnt_set(&lent, INT16_MAX);
+		rte_pktmbuf_attach_extbuf(last, tas__mem_ptr(s->base.set, p.off), 0, (uint16_t)p.len, &lent);
+		last->data_len = (uint16_t)p.len;
+		m->pkt_len += p.len;
+		off += p.len;
+		len -= p.len;
+	}
+	return true;
+}
+
 bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *seg, uint64_t off, const struct tas_addr *local,
 		       const struct tas_addr *peer)
 {
@@ -61,7 +96,7 @@ bool tas__segment_send(struct tas_core *c, struct tas_sock *s, struct tcp_seg *s
 	hdr = tcp_build(p, seg);
 	rte_pktmbuf_trim(m, (uint16_t)(TCP_HDR_MAX - hdr));
 	if (seg->len) {
-		if (!append_payload(c, m, s, off, seg->len)) {
+		if (!(tas_net_lends(seg->len) ? lend_payload : append_payload)(c, m, s, off, seg->len)) {
 			rte_pktmbuf_free(m);
 			return false;
 		}

@@ -24,6 +24,7 @@ struct tas_net {
 	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
 	bool hw_tx_checksum;    /* the port fills in TCP's; the IPv4 header's as well unless vnet */
 	bool vnet;              /* the kernel's virtio header stands in front of each frame (vnet.c) */
+	bool lends;             /* the port copies while it sends: segments may refer to the streams' memory */
 	uint32_t tso_max;       /* payload that the port cuts into segments; 0: it does not */
 	uint8_t mac[6];
 	uint16_t mtu;

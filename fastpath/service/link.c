@@ -77,6 +77,7 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 
 	n->rx_burst = TAS_RX_BURST;
 	n->vnet = n->driver->vnet;
+	n->lends = n->driver->copies && !tas_config.memif_zero_copy;
 	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (soft ? n->vnet : (info->tx_offload_capa & tx_sums) == tx_sums);
 	n->hw_rx_checksum = soft ? n->vnet : (info->rx_offload_capa & rx_sums) == rx_sums;
 	if (n->hw_tx_checksum && (n->vnet || (info->tx_offload_capa & cuts) == cuts))

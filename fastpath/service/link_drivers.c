@@ -191,11 +191,11 @@ static int pci_prepare(struct tas_eal_device *d)
 
 const struct tas_link_driver tas__link_drivers[] = {
 	[TAS_LINK_TAP] = { "tap", tap_prepare, tap_explain, MTU_JUMBO, .interface = true, .descriptor = TAS_FD_OPENED_BY_QUEUE,
-			   .vnet = true },
+			   .vnet = true, .copies = true },
 	[TAS_LINK_AF_PACKET] = { "af_packet", packet_prepare, say_failed, MTU_JUMBO, .interface = true,
 				 .descriptor = TAS_FD_OPENED_BY_EAL },
 	[TAS_LINK_AF_XDP] = { "af_xdp", xdp_prepare, say_failed, MTU_XDP, .interface = true,
 			      .descriptor = TAS_FD_OPENED_BY_QUEUE },
-	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE },
+	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE, .copies = true },
 	[TAS_LINK_PCI] = { "pci", pci_prepare, say_failed, MTU_JUMBO, .interrupts = true },
 };

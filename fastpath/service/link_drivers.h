@@ -28,6 +28,7 @@ struct tas_link_driver {
 	bool interface;              /* link_name is a network interface */
 	enum tas_link_fd descriptor; /* becomes readable when packets wait: who opened it */
 	bool interrupts;             /* may have receive interrupts */
+	bool copies;                 /* what it is given to send is copied before it returns */
 	bool vnet;                   /* frames with the kernel's virtio header in front */
 };
 

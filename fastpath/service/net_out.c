@@ -11,6 +11,7 @@
 #include "service/edge.h"
 
 enum { ETH_HLEN = 14, TCP_CHECKSUM = 16 };
+enum { LEND_MIN = 4096 }; /* below, another buffer costs as much as the copy */
 
 struct tas_routes tas__routes;
 
@@ -48,12 +49,18 @@ uint32_t tas_net_tso_max(void)
 	return tas_cores[0].net->tso_max;
 }
 
+bool tas_net_lends(uint32_t len)
+{
+	return len >= LEND_MIN && tas_cores[0].net->lends;
+}
+
 static void queue(struct tas_core *c, struct rte_mbuf *m)
 {
 	struct tas_net *n = c->net;
 
 	n->tx[n->n_tx++] = m;
-	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1) /* a long one at once, while it is in the cache */
+	/* a long one at once, while it is in the cache; a lent one, while its memory is there */
+	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1)
 		tas__net_flush(c);
 }
 
@@ -86,9 +93,17 @@ static void to_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct ta
 {
 	const uint8_t *mac = tas__arp_lookup(c->net->arp, next->nexthop, next->src, c->now);
 
-	if (mac)
+	if (mac) {
 		send_ether(c, m, 0x0800, mac);
-	else
+		return;
+	}
+	if (m->nb_segs > 1) { /* may be lent, and has to wait */
+		struct rte_mbuf *copy = rte_pktmbuf_copy(m, c->net->pool, 0, UINT32_MAX);
+
+		rte_pktmbuf_free(m);
+		m = copy;
+	}
+	if (m)
 		tas__arp_wait(c->net->arp, next->nexthop, next->src, m, c->now);
 }
 
@@ -100,6 +115,20 @@ void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst)
 		to_neighbour(c, m, &next);
 	else
 		give_up(c, m);
+}
+
+/* Over a chain, whose pieces may be odd: what begins at an odd byte counts with its bytes swapped (RFC 1071 §2 (B)). */
+static uint16_t sum_chain(const struct rte_mbuf *m, uint64_t sum)
+{
+	bool odd = false;
+
+	for (; m; m = m->next) {
+		uint16_t part = tas__sum_fold(tas__sum(rte_pktmbuf_mtod(m, const uint8_t *), m->data_len, 0));
+
+		sum += odd ? __builtin_bswap16(part) : part;
+		odd ^= m->data_len & 1;
+	}
+	return (uint16_t)~tas__sum_fold(sum);
 }
 
 /* The port wants the pseudo header's sum, folded and not inverted, in the field: DPDK's without the length where it cuts, the
@@ -119,7 +148,7 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 		if (m->tso_segsz)
 			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
 	} else {
-		sum = tas__checksum(tcp, m->data_len, pseudo);
+		sum = m->nb_segs > 1 ? sum_chain(m, pseudo) : tas__checksum(tcp, m->data_len, pseudo);
 	}
 	memcpy(tcp + TCP_CHECKSUM, &sum, 2);
 }
