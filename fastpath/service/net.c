@@ -10,7 +10,7 @@
 
 enum { TX_TRIES = 8, RX_BURSTS = 6 };
 /* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
-enum { WHOLE = 8192, WHOLE_BURST = 1, ROUND_BYTES = 64 * 1024 };
+enum { WHOLE = 8192, WHOLE_BURST = 4, ROUND_BYTES = 256 * 1024 };
 
 int tas__net_routes(void)
 {
