@@ -29,12 +29,17 @@ def service(service: Service, pid: int, log: str) -> str:
         try:
             found = service.ask(what)
             if what == What.STATS:
-                found = {k: {n: v for n, v in d.items() if v} for k, d in found.items()}
+                found = {k: set_only(d) for k, d in found.items()}
             said.append(f"-- service {what.name.lower()}: {json.dumps(found)[:MOST]}")
         except (OSError, ServiceError) as e:
             said.append(f"-- service {what.name.lower()}: {e}")
     said += [f"-- service thread {line}" for line in threads(pid)]
     return "\n".join([*said, *stacks(pid), f"-- service's log:\n{log[-4000:]}"])
+
+
+def set_only(values: Any) -> Any:
+    """Of named numbers, those that are not zero; anything else as it is."""
+    return {n: v for n, v in values.items() if v} if isinstance(values, dict) else values
 
 
 def process(pid: int) -> str:

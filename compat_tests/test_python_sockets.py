@@ -208,7 +208,7 @@ print("many" if lost * 30 > rounds else "few")
 
 
 @pytest.mark.parametrize(("handler", "expected"), [("ours", "few"), ("the interpreter's alone", "many")])
-def test_hardly_a_signal_is_lost_while_a_call_spins_before_it_sleeps(service: Running, handler: str, expected: str) -> None:
+def test_hardly_a_signal_is_lost_while_a_call_spins_first(service: Running, handler: str, expected: str) -> None:
     """With the library's handler before the interpreter's; without it one in ten is, so this test would see it.
 
     Few: one in some thousands comes between the interpreter's last look and the call, as with the standard module.

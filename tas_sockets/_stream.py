@@ -70,10 +70,10 @@ class Stream(std.socket):
 
     def settimeout(self, value: float | None, /) -> None:
         """As the standard method: seconds, None to block, 0 not to."""
-        if self._ours and (value is None or type(value) is float) and value == self.timeout:
-            # as it is (ssl.SSLSocket.do_handshake): the descriptor's flag, without giving up the interpreter's lock
-            if fast.mode(number_of(self), value is not None) == 0:
-                return
+        same = self._ours and (value is None or type(value) is float) and value == self.timeout
+        # as it is (ssl.SSLSocket.do_handshake): the descriptor's flag, without giving up the interpreter's lock
+        if same and fast.mode(number_of(self), value is not None) == 0:
+            return
         super().settimeout(value)
         if self._ours:
             self._note_timeout()

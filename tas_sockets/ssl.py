@@ -113,7 +113,7 @@ class _Pump:
             return
 
     def do_handshake(self) -> None:
-        """OpenSSL, too, does not mind a client that is gone before its session tickets: what it has sent can be read."""
+        """As OpenSSL does, mind no client that is gone before its session tickets: what it has sent can be read."""
         try:
             self._run("handshake", self._tls.do_handshake)
         except (BrokenPipeError, ConnectionResetError):

@@ -3,9 +3,9 @@
  * The main loop of core 0: packets, hints and timers in rounds; descriptors now and then; sleep when there is nothing.
  *
  * One epoll instance holds everything that can wake the service: control sockets, doorbells, pidfds, signals, and the
- * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 5 µs in idle rounds, and every 2 µs for a
- * millisecond after a request came over a control socket (who asks waits for each answer; a doorbell is none: its process
- * is looked at every round from then on); asleep we wait in it until an event or the next timer.  All of it is
+ * port's descriptor.  While there is work it is asked without waiting every 30 µs, every 5 µs in idle rounds, and every 2 µs
+ * for a millisecond after a request came over a control socket (who asks waits for each answer; a doorbell is none: its
+ * process is looked at every round from then on); asleep we wait in it until an event or the next timer.  All of it is
  * level-triggered: what a round leaves unread wakes the next one, so nothing can be lost between the last look and the sleep.
  *
  * Looking at a tap costs a system call even when it is empty.  While the port has been silent for 50 µs and other work keeps

@@ -295,7 +295,7 @@ UNACTED = """
 import socket, sys
 srv = socket.create_server(("127.0.0.1", 0))
 c = socket.socket()
-c.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 16)
+c.setsockopt(socket.IPPROTO_IP, 21, 16)  # IP_MINTTL
 c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 c.connect(srv.getsockname())
 s, _ = srv.accept()
@@ -315,7 +315,7 @@ def test_options_that_tas_does_not_act_on_are_shown(request: pytest.FixtureReque
         port = int(program.stdout.readline())
         conns = tasctl(service, "conns")
         program.stdin.close()
-    assert [c["unacted"] for c in conns if c["local"].endswith(f":{port}")] == [["IP_TOS"]]
+    assert [c["unacted"] for c in conns if c["local"].endswith(f":{port}")] == [["IP_MINTTL"]]
     assert [c["unacted"] for c in conns if c["peer"].endswith(f":{port}")] == [["TCP_CONGESTION"]]
 
 
