@@ -8,18 +8,56 @@ import random
 import re
 import signal
 import socket
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Proc, until
 
+FASTPATH = Path(__file__).resolve().parent.parent / "fastpath"
 pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="about shared memory and the service")
+
+LAYOUT_C = """
+#include <stddef.h>
+#include <stdio.h>
+#include "abi/tas_abi.h"
+#define SAY(name, at) printf("%s = %zu\\n", name, (size_t)(at))
+int main(void)
+{
+	SAY("REGION_MAIL", offsetof(struct tas_region, core[0].mail));
+	SAY("REGION_DIRTY", offsetof(struct tas_region, core[0].dirty));
+	SAY("REGION_SLEEPING", offsetof(struct tas_region, ws[0].sleeping));
+	SAY("REGION_MAILS", offsetof(struct tas_region, mail));
+	SAY("MAIL_SIZE", sizeof(struct tas_mail));
+	SAY("MAILS", TAS_MAILS);
+	SAY("WS_SIZE", sizeof(struct tas_ws));
+	SAY("WS_MAX", TAS_WS_MAX);
+	SAY("WS_THREADS", TAS_WS_BITMAPS);
+	SAY("BLOCK_A", offsetof(struct tas_block, a));
+	SAY("BLOCK_C", offsetof(struct tas_block, c));
+	SAY("BLOCK_SUBS", offsetof(struct tas_block, c.subs));
+}
+"""
+
+
+def layout() -> str:
+    """Where things lie in what programs share with the service, as lines of Python, from the header itself."""
+    with tempfile.TemporaryDirectory() as d:
+        binary = f"{d}/layout"
+        compiler = ["cc", "-std=gnu11", f"-I{FASTPATH}", "-x", "c", "-", "-o", binary]
+        subprocess.run(compiler, input=LAYOUT_C, text=True, check=True)
+        return subprocess.run([binary], capture_output=True, text=True, check=True).stdout
+
 
 # What every hostile program begins with: system calls past the interposer (which protects the library's descriptors),
 # and addresses in what it shares with the service (fastpath/abi/tas_abi.h).
-RAW = """
+RAW = (
+    layout()
+    + """
 import ctypes, mmap, os, re
 _code = mmap.mmap(-1, 4096, prot=7)
 _code.write(bytes.fromhex("4889f84889f74889d64889ca4d89c24d89c84c8b4c24080f05c3"))
@@ -27,9 +65,6 @@ _raw = ctypes.CFUNCTYPE(ctypes.c_long, *[ctypes.c_long] * 6)(ctypes.addressof(ct
 def syscall(n, a=0, b=0, c=0): return _raw(n, a, b, c, 0, 0)
 U16, U32, U64 = ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 WRITE, CLOSE, MADVISE, FCNTL = 1, 3, 28, 72
-REGION_MAIL, REGION_DIRTY, BLOCK_A, BLOCK_C, BLOCK_SUBS = 256 + 8, 256 + 128, 256, 384, 384 + 24
-REGION_CLAIMS = (256 + 8 * (128 + 128 + 512 + 32768) + 4095) & ~4095
-REGION_MAILS = REGION_CLAIMS + 32768 + 2048 * 128 + 256 * (128 + 512 + 32768)
 def shared(kind):
     lines = open("/proc/self/maps").read().splitlines()
     found = [re.match(r"([0-9a-f]+)-([0-9a-f]+) rw-s .*memfd:tas-" + kind, line) for line in lines]
@@ -43,6 +78,7 @@ def eventfds():
             if os.path.lexists(link % f) and os.readlink(link % f) == "anon_inode:[eventfd]"]
 def write_eventfd(fd, n): syscall(WRITE, fd, ctypes.addressof(U64(n)), 8)
 """
+)
 
 SCRIBBLE = (
     RAW
@@ -99,7 +135,7 @@ def punch():
     for at, end in [*chunks, region]: syscall(MADVISE, at, end - at, 9)  # MADV_REMOVE
 def mail():  # names of backing sockets are small numbers
     for _ in range(20):
-        at = region[0] + REGION_MAILS + 128 * r.randrange(64)
+        at = region[0] + REGION_MAILS + MAIL_SIZE * r.randrange(MAILS)
         for word in range(32): U32.from_address(at + 4 * word).value = nonsense() & 0xffffffff
         U32.from_address(at).value = r.choice((0, 1, 2, 2, 2, 2, 3, 77))
         U32.from_address(at + 8).value = r.randrange(70)
@@ -206,10 +242,8 @@ for fd in eventfds()[1:]:  # the first is the doorbell
     write_eventfd(fd, 2**64 - 2)
 slot = U32.from_address(region + 16).value
 for b in blocks():
-    for k, ws in enumerate((0, 256)): U32.from_address(b + BLOCK_SUBS + 4 * k).value = slot << 16 | ws + 1
-# every word from the claims on that could be `sleeping` of a wait set: they follow the claims, 2,048 times 128 bytes
-claims = region + REGION_CLAIMS
-for i in range(2048): U32.from_address(claims + 32768 + i * 128).value = 1
+    for k, ws in enumerate((0, WS_THREADS)): U32.from_address(b + BLOCK_SUBS + 4 * k).value = slot << 16 | ws + 1
+for i in range(WS_MAX): U32.from_address(region + REGION_SLEEPING + i * WS_SIZE).value = 1
 c.send(b"x")
 print("sent", flush=True)
 time.sleep(2)

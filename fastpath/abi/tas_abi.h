@@ -225,8 +225,8 @@ struct tas_lock_line {
 	_Atomic uint32_t wait_out; /* the same on ev_out */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description, kept by the fcntl and ioctl wrappers */
 	_Atomic uint32_t subs_lost; /* != 0: some subscription did not fit; the service keeps those (TAS_MSG_SUBSCRIBE) */
-	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1 (slot TAS_EP_SLOT: index of an epoll set), with
-	 * TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
+	/* Wait sets to mark and wake at events: 0 free, else process slot << 16 | wait-set index + 1 (slot TAS_EP_SLOT: index of
+	 * an epoll set), with TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];
 	_Atomic uint64_t zerocopy; /* MSG_ZEROCOPY: sends numbered so far; in the upper half those told of on the error queue */
