@@ -66,6 +66,9 @@ static uint8_t *map_chunk(struct tas_session *ss, uint32_t index, _Atomic(uint8_
 		return NULL;
 	if (m.err == 0 && n == 1 && sys_fstat(fd[0], &st) == 0 && st.st_size >= TAS_CHUNK_SIZE)
 		p = tas__shared_map(fd[0], TAS_CHUNK_SIZE);
+	if (m.err == 0 && !p)
+		tas__warn_once("no room to map %d MiB of shared memory (RLIMIT_AS?); using the kernel's TCP",
+			       (int)(TAS_CHUNK_SIZE >> 20));
 	if (n == 1)
 		sys_close(fd[0]);
 	if (p && !atomic_compare_exchange_strong(slot, &expected, p)) {
