@@ -225,6 +225,13 @@ test test-full: test-deps
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q -r f --tb=short -n $(WORKERS) $(if $(filter test,$@),-m 'not full') $(CONFORMANCE)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=$(ASAN_UBSAN) units)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-tsan SAN=thread units)
+#? make guest       the service in a virtual machine (QEMU), on a virtio card that DPDK drives
+.PHONY: guest
+guest: test-deps
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q).ci/deps packages qemu-system-x86 busybox-static
+	$(Q).ci/guest-kernel $(abspath $(O))/guest
+	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q -rs compat_tests/test_guest.py
 lint: test-deps
 	$(Q)$(MAKE) --no-print-directory check-exports
 	$(Q)$(MAKE) --no-print-directory CC=clang O=$(O)-clang all
