@@ -6,6 +6,7 @@ How much exactly is the kernel's bookkeeping; that it is about what was asked fo
 from __future__ import annotations
 
 import struct
+import time
 
 from harness.agent import Agent, inout, sink
 from harness.rig import Pair
@@ -166,3 +167,20 @@ def test_extremes(x: Pair) -> None:
     x.p.send(pfd, b"world")
     x.s.until(fd, IN)
     x.s.recv(fd, 10)
+
+
+@scenario(peers=("local",), cases=[1, 400, 513, 5000, 16384, 60000])
+def test_a_write_after_idleness(x: Pair) -> None:
+    """Memory may be given back while nothing moves: what is written then is taken, and comes, as a whole."""
+    fd, pfd = _connected(x, 0, 0, active=True)
+    for n in (100, 20000):  # it has been used
+        x.s.do("send", fd, sink(n), n, NOSIGNAL, text=f"{n} bytes")
+        x.p.do("recv", pfd, sink(n), n, 0x100, quiet=True)
+    time.sleep(3.5)
+    for a, n in ((x.s, fd), (x.p, pfd)):
+        a.do("poll", inout(struct.pack("=ihh", n, IN | OUT, 0)), 1, 0)
+        a.do("ioctl", n, 0x5411, inout(bytes(4)), text="unsent bytes")
+    for (a, one), (b, other) in (((x.s, fd), (x.p, pfd)), ((x.p, pfd), (x.s, fd))):
+        a.do("send", one, sink(x.case), x.case, DONTWAIT | NOSIGNAL, text=f"{x.case} bytes")
+        b.until(other, IN)
+        b.do("recv", other, sink(x.case), x.case, 0, text="as a whole")

@@ -84,7 +84,10 @@ bool tas__sock_hint(struct tas_sock *s)
 	else
 		tas__local_hint(s, changed);
 	b = tas__sock(id, 0); /* the hint may have ended it */
-	return b && tas__of(b) == s;
+	if (!b || tas__of(b) != s)
+		return false;
+	tas__tx_stays(s);
+	return true;
 }
 
 static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
@@ -215,6 +218,7 @@ unsigned tas_core_poll(struct tas_core *c)
 	}
 	tas__timers_run(c, &work);
 	work += output_run(c->stack);
+	tas__slack_run(c);
 	tas__wakes_run(c);
 	if (c->index == 0 && tas__bridges_due()) {
 		work++;
@@ -226,7 +230,9 @@ unsigned tas_core_poll(struct tas_core *c)
 
 uint64_t tas_core_deadline(const struct tas_core *c)
 {
-	return tas__timer_next(c);
+	uint64_t timer = tas__timer_next(c), slack = tas__slack_next(c);
+
+	return timer < slack ? timer : slack;
 }
 
 bool tas_core_sleep_begin(struct tas_core *c)

@@ -41,6 +41,7 @@ int tas__socks_init(void)
 			return -ENOMEM;
 		}
 		k->out_tail = &k->out_head;
+		k->slack.tail = &k->slack.head;
 		tas_cores[i].stack = k;
 	}
 	return 0;
@@ -175,6 +176,7 @@ void tas__sock_free(struct tas_sock *s)
 	tas__timer_del(s);
 	tas__output_forget(s);
 	tas__wake_forget(s);
+	tas__slack_del(s);
 	tas__port_del(s);
 	tas__flow_del(s);
 	tas__sock_unplace(s);

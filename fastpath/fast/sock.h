@@ -26,6 +26,11 @@ struct tas_stack {
 		struct tas_sock **at;
 		uint32_t n, room;
 	} timers;
+	struct { /* sockets with rings that they may not need (slack.c) */
+		struct tas_sock *head, **tail;
+		uint32_t n, pass; /* on the list; of them still to be looked at in this pass */
+		uint64_t at;	  /* when to look */
+	} slack;
 	uint32_t n_time_wait, n_embryos;
 };
 
@@ -52,6 +57,8 @@ struct tas_sock {
 	bool out_queued;
 	uint8_t wake_due;                         /* TAS_WAKE_*: to be told at the end of this batch */
 	struct tas_sock *wake_next;
+	struct tas_sock *slack_next, **slack_pprev; /* may have rings that it does not need; NULL pprev: not */
+	uint64_t slack_mark;                        /* progress at the last look */
 	bool reuse;     /* SO_REUSEADDR at bind, inherited by accept */
 	bool reuseport;
 	uint32_t heap_at;  /* position in the timer heap + 1; 0: none */
@@ -182,6 +189,17 @@ int tas__app_read(struct tas_sock *s);
 /* Urgent data ends at stream offset end: for the reader.  Before the bytes are published. */
 void tas__rx_urgent(struct tas_sock *s, uint64_t end);
 void tas__streams_free(struct tas_sock *s);
+/* An idle connection gives its rings back, but for a small one to write to.  False: something is in them, or in use. */
+bool tas__rx_give(struct tas_sock *s);
+bool tas__tx_give(struct tas_sock *s);
+void tas__tx_stays(struct tas_sock *s); /* what was written could not go on at once */
+
+/* ---- memory of idle connections: slack.c ---- */
+void tas__slack_add(struct tas_sock *s); /* it got a ring */
+void tas__slack_del(struct tas_sock *s);
+void tas__slack_run(struct tas_core *c);
+extern uint64_t tas__slack_pass_ns;
+uint64_t tas__slack_next(const struct tas_core *c); /* when it has to run; UINT64_MAX: never */
 
 /* ---- listeners and the accept queue: listen.c ---- */
 struct tas_sock *tas__listener_find(const struct tas_addr *dst, uint64_t netns, bool link, uint32_t hash);

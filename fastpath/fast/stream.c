@@ -3,7 +3,7 @@
  * Stream memory: extents of both directions as the service trusts them (docs/internals.md, "Counters").
  *
  * Receive: no memory until the first byte, then a small ring, then (in the other slot) one that holds all that is offered.  An
- * idle ring begins again at its first byte, so that small messages stay in the same cache lines.
+ * empty ring begins again at its first byte, so that small messages stay in the same cache lines; idle connections have none (slack.c).
  * Transmit: the service offers rings, the writer answers from which offset it uses them.  Shared words are read once and
  * range-checked here; everything else works on the private copies.
  */
@@ -13,7 +13,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_BUSY = 1 << 20, RCV_FIRST = 65536, RCV_MIN = 1024 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_LEAST = 512, TX_BUSY = 1 << 20, RCV_FIRST = 65536, RCV_MIN = 1024 };
 static const uint64_t stall_ns = 5 * 1000 * 1000;
 
 static uint32_t pow2_up(uint64_t n)
@@ -41,6 +41,7 @@ static int ring_new(struct tas_sock *s, struct tas_ring *r, struct tas_extent *e
 		s->ext_gen = 1;
 	*r = (struct tas_ring){ .base = base, .off = off, .len = len, .gen = s->ext_gen };
 	publish(e, r);
+	tas__slack_add(s);
 	return 0;
 }
 
@@ -156,12 +157,28 @@ void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32
 	}
 }
 
+/* A reader that holds lock_rx finds something to read, or does not look at the ring: none is needed here. */
+bool tas__rx_give(struct tas_sock *s)
+{
+	uint64_t consumed = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
+
+	if (consumed != s->delivered || (s->base.kind == TAS_K_LINK && tcp_rx_high(&s->u.tcp) != s->delivered))
+		return false;
+	s->consumed = consumed;
+	for (int i = 0; i < TAS_EXT_SLOTS; i++)
+		ring_drop(s, &s->rx[i], &s->base.b->x.rx[i]);
+	return true;
+}
+
 /* ---- transmit ---- */
+static uint32_t tx_first_len(void)
+{
+	return pow2_up(TX_FIRST < tas_config.tcp_txbuf_len ? TX_FIRST : tas_config.tcp_txbuf_len);
+}
+
 int tas__tx_first(struct tas_sock *s)
 {
-	uint32_t len = TX_FIRST < tas_config.tcp_txbuf_len ? TX_FIRST : tas_config.tcp_txbuf_len;
-
-	return ring_new(s, &s->tx[0], &s->base.b->x.tx[0], pow2_up(len), 0);
+	return ring_new(s, &s->tx[0], &s->base.b->x.tx[0], tx_first_len(), 0);
 }
 
 /* The largest ring for a writer whose bytes move on: more than the path holds only takes caches. */
@@ -204,6 +221,7 @@ static bool tx_replace(struct tas_sock *s, uint32_t len)
 	}
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
 		ring_drop(s, &s->tx[i], &x->tx[i]);
+	tas__slack_add(s);
 	if (!++s->ext_gen)
 		s->ext_gen = 1;
 	r.gen = s->ext_gen;
@@ -242,19 +260,61 @@ void tas__tx_stalled(struct tas_sock *s)
 	tas__timer_set(s, s->stall_at);
 }
 
-/* All that was written to the largest ring has gone: Linux keeps no memory for that either.  The next write gets a small one. */
-static void tx_shrink(struct tas_sock *s)
+/* All that was written has gone, and nobody writes now: the next write gets a ring of this length. */
+static bool tx_anew(struct tas_sock *s, uint32_t len)
 {
 	struct tas_block *b = s->base.b;
+	unsigned cur = s->tx_cur;
+	bool done = false;
 
-	if (s->tx[s->tx_cur].len <= tx_busy_len(s) || s->base.closed || !tas__block_lock(&b->c.lock_tx))
-		return;
-	if (atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked && !s->tx[!s->tx_cur].gen &&
-	    ring_new(s, &s->tx[!s->tx_cur], &b->x.tx[!s->tx_cur], TX_FIRST, 0) == 0) {
-		ring_drop(s, &s->tx[s->tx_cur], &b->x.tx[s->tx_cur]);
-		s->tx_cur = !s->tx_cur;
+	if (s->base.closed || s->tx[!cur].gen || !tas__block_lock(&b->c.lock_tx))
+		return false;
+	if (atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked &&
+	    ring_new(s, &s->tx[!cur], &b->x.tx[!cur], len, 0) == 0) {
+		ring_drop(s, &s->tx[cur], &b->x.tx[cur]);
+		s->tx_cur = (uint8_t)!cur;
+		done = true;
 	}
 	tas__block_unlock(&b->c.lock_tx);
+	return done;
+}
+
+/* Linux keeps no memory for what has gone from the largest buffer either. */
+static void tx_shrink(struct tas_sock *s)
+{
+	if (s->tx[s->tx_cur].len > tx_busy_len(s))
+		tx_anew(s, TX_FIRST);
+}
+
+bool tas__tx_give(struct tas_sock *s)
+{
+	if (s->tx[s->tx_cur].gen && s->tx[s->tx_cur].len <= TX_LEAST && !s->tx[!s->tx_cur].gen)
+		return true;
+	return s->acked == s->written && tx_anew(s, TX_LEAST);
+}
+
+/*
+ * A ring that was made small while the connection was idle becomes one as at the beginning before anybody sees how small it is: for
+ * a message that does not fit (want), and when what was written stays in it.  A writer that has the lock hints when it is done.
+ */
+static bool tx_first_again(struct tas_sock *s, uint32_t want)
+{
+	struct tas_block *b = s->base.b;
+	const struct tas_ring *cur = &s->tx[s->tx_cur];
+	bool done;
+
+	if (!cur->gen || cur->len > TX_LEAST || s->tx[!s->tx_cur].gen || !tas__block_lock(&b->c.lock_tx))
+		return false;
+	done = atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->written &&
+	       tx_replace(s, want > tx_first_len() ? pow2_up(want) : tx_first_len());
+	tas__block_unlock(&b->c.lock_tx);
+	return done;
+}
+
+void tas__tx_stays(struct tas_sock *s)
+{
+	if (s->tx[s->tx_cur].len <= TX_LEAST && s->written - s->acked > TX_LEAST / 2)
+		tx_first_again(s, 0);
 }
 
 /* The writer found no room and would like a larger ring: offer one if a slot and memory are there. */
@@ -264,7 +324,15 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 	unsigned slot = !s->tx_cur;
 	uint32_t len;
 
-	if (!cur->active || s->base.closed)
+	if (s->base.closed)
+		return;
+	if (s->sndbuf_seen && want > s->sndbuf_seen)
+		want = s->sndbuf_seen;
+	if (cur->len <= TX_LEAST && tx_first_again(s, want < tx_busy_len(s) ? want : tx_busy_len(s))) {
+		tas__wake_soon(s, TAS_WAKE_OUT);
+		return;
+	}
+	if (!cur->active)
 		return;
 	if (!s->stall_at && cur->len < tx_most(s)) {
 		s->stall_acked = s->acked;
@@ -273,8 +341,6 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 	}
 	if (s->tx[slot].gen)
 		return;
-	if (s->sndbuf_seen && want > s->sndbuf_seen)
-		want = s->sndbuf_seen;
 	len = pow2_up(want > tx_busy_len(s) ? tx_busy_len(s) : want);
 	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;

@@ -60,6 +60,18 @@ void tas__timer_set(struct tas_sock *s, uint64_t when)
 	timer = when;
 }
 
+void tas__slack_add(struct tas_sock *s)
+{
+	(void)s;
+}
+
+static uint64_t rx_high; /* of a connection over the link */
+uint64_t tcp_rx_high(const struct tcp_conn *c)
+{
+	(void)c;
+	return rx_high;
+}
+
 static bool writer_has_lock;
 bool tas__block_lock(_Atomic uint32_t *word)
 {
@@ -225,6 +237,106 @@ static void a_writer_whose_reader_stalls_gets_the_largest_ring(void **state)
 	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
 }
 
+/* All that was written so far has gone, the connection is idle. */
+static uint64_t gone_idle(uint64_t end)
+{
+	wrote(end);
+	assert_true(tas__app_read(&sock) >= 0);
+	tas__tx_acked(&sock, end);
+	assert_true(tas__tx_give(&sock));
+	return end;
+}
+
+static void an_idle_writer_keeps_a_small_ring(void **state)
+{
+	uint64_t end;
+
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	answer(0, 0);
+	wrote(100);
+	assert_true(tas__app_read(&sock) > 0);
+	assert_false(tas__tx_give(&sock)); /* not acknowledged */
+	tas__tx_acked(&sock, 100);
+	wrote(110);
+	assert_false(tas__tx_give(&sock)); /* written, the hint is on its way */
+	assert_true(tas__app_read(&sock) > 0);
+	tas__tx_acked(&sock, 110);
+	writer_has_lock = true;
+	assert_false(tas__tx_give(&sock));
+	writer_has_lock = false;
+	end = gone_idle(120);
+	assert_int_equal(sock.tx[1].len, 512);
+	assert_int_equal(sock.tx[0].gen, 0);
+	assert_int_equal(atomic_load(&block.x.tx[0].gen), 0);
+	answer(1, end); /* a small message fits */
+	fill(1, end, end, end + 512);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	bytes_are_there(end, end + 512);
+	end = gone_idle(end + 512);
+	assert_int_equal(sock.tx[1].len, 512);
+}
+
+static void a_message_that_does_not_fit_gets_a_ring_first(void **state)
+{
+	uint64_t end;
+	unsigned cur;
+
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	answer(0, 0);
+	end = gone_idle(100);
+	woken = 0;
+	atomic_store(&block.a.tx_want, 4096); /* before the small ring was even answered */
+	assert_int_equal(tas__app_read(&sock), 0);
+	cur = sock.tx_cur;
+	assert_int_equal(sock.tx[cur].len, 16384);
+	assert_true(sock.tx[cur].active);
+	assert_true(woken & TAS_WAKE_OUT);
+	assert_int_equal(atomic_load(&block.a.tx_base[cur].gen), atomic_load(&block.x.tx[cur].gen));
+	assert_int_equal(atomic_load(&block.a.tx_base[cur].base), end);
+	fill(cur, end, end, end + 16384);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	bytes_are_there(end, end + 16384);
+	/* without memory, or when a limit is set: what there is, or that */
+	end = gone_idle(end + 16384);
+	full = true;
+	atomic_store(&block.a.tx_want, 4096);
+	assert_int_equal(tas__app_read(&sock), 0);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 512);
+	full = false;
+	atomic_store(&block.a.tx_want, 1 << 18);
+	assert_int_equal(tas__app_read(&sock), 0);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 1 << 18);
+}
+
+static void what_stays_in_a_small_ring_moves_to_a_larger_one(void **state)
+{
+	uint64_t end;
+
+	(void)state;
+	assert_int_equal(tas__tx_first(&sock), 0);
+	answer(0, 0);
+	end = gone_idle(100);
+	answer(sock.tx_cur, end);
+	fill(sock.tx_cur, end, end, end + 200);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	tas__tx_stays(&sock);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 512); /* room enough */
+	fill(sock.tx_cur, end, end + 200, end + 400);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	writer_has_lock = true;
+	tas__tx_stays(&sock);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 512);
+	writer_has_lock = false;
+	tas__tx_stays(&sock);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 16384);
+	bytes_are_there(end, end + 400);
+	fill(sock.tx_cur, end, end + 400, end + 10000);
+	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
+	bytes_are_there(end, end + 10000);
+}
+
 static void an_offer_answered_while_counters_are_read_waits_for_its_bytes(void **state)
 {
 	(void)state;
@@ -294,6 +406,40 @@ static void consume(uint64_t *c, uint64_t n)
 	atomic_store(&block.a.rx_consumed, *c);
 }
 
+static void deliver(uint32_t n)
+{
+	uint8_t buf[1000];
+
+	for (uint32_t i = 0; i < n; i++)
+		buf[i] = byte_at(sock.delivered + i);
+	assert_true(tas__rx_reserve(&sock, sock.delivered, n, sock.delivered));
+	tas__rx_write(&sock, sock.delivered, buf, n);
+	sock.delivered += n;
+	atomic_store(&block.s.rx_delivered, sock.delivered);
+}
+
+static void an_idle_reader_has_no_ring(void **state)
+{
+	uint64_t c = 0;
+
+	(void)state;
+	deliver(1000);
+	consume(&c, 999);
+	assert_false(tas__rx_give(&sock)); /* a byte is unread */
+	consume(&c, 1);
+	sock.base.kind = TAS_K_LINK;
+	rx_high = 1100; /* bytes from beyond a gap */
+	assert_false(tas__rx_give(&sock));
+	rx_high = 1000;
+	assert_true(tas__rx_give(&sock));
+	assert_int_equal(atomic_load(&block.x.rx[0].gen) + atomic_load(&block.x.rx[1].gen), 0);
+	deliver(500);
+	consume(&c, 500);
+	atomic_store(&block.a.rx_consumed, c + 1); /* nonsense is the next hint's */
+	assert_false(tas__rx_give(&sock));
+	assert_int_equal(tas__app_read(&sock), -EPROTO);
+}
+
 /* Arrivals of random length, now and then out of order, and a reader that takes random amounts: rings are made, outgrown,
  * rebased and dropped on the way. */
 static void whatever_arrives_is_read_back(void **state)
@@ -323,6 +469,8 @@ static void whatever_arrives_is_read_back(void **state)
 				buf[i] = byte_at(sock.delivered + i);
 			uint32_t first = ahead ? ahead : n;
 
+			if (!ahead && rand_r(&r) % 4 == 0)
+				tas__rx_give(&sock);
 			if (n && tas__rx_reserve(&sock, sock.delivered, first, ahead ? sock.delivered + n : sock.delivered)) {
 				tas__rx_write(&sock, sock.delivered, buf, first);
 				sock.delivered += n;
@@ -344,6 +492,10 @@ int main(void)
 		cmocka_unit_test_setup(writers_begin_where_they_say, fresh),
 		cmocka_unit_test_setup(a_larger_ring_is_offered_to_a_writer_without_room, fresh),
 		cmocka_unit_test_setup(a_writer_whose_reader_stalls_gets_the_largest_ring, fresh),
+		cmocka_unit_test_setup(an_idle_writer_keeps_a_small_ring, fresh),
+		cmocka_unit_test_setup(a_message_that_does_not_fit_gets_a_ring_first, fresh),
+		cmocka_unit_test_setup(what_stays_in_a_small_ring_moves_to_a_larger_one, fresh),
+		cmocka_unit_test_setup(an_idle_reader_has_no_ring, fresh),
 		cmocka_unit_test_setup(an_offer_answered_while_counters_are_read_waits_for_its_bytes, fresh),
 		cmocka_unit_test_setup(senseless_counters_are_refused, fresh),
 		cmocka_unit_test_setup(without_memory_received_bytes_are_refused_and_nothing_changes, fresh),

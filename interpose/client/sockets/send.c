@@ -12,6 +12,7 @@
 enum {
 	PIECE = 128 << 10, /* bytes copied between two hints: the service works on the first while we copy the next */
 	WANT_MAX = 1 << 20,
+	RING_FIRST = 16384, /* of a connection that is not idle */
 	CONTROL_MOST = 1024, /* control data that the kernel has room for in any case */
 };
 
@@ -165,6 +166,12 @@ static uint32_t want_of(const struct tas_block *b, uint32_t len, size_t left)
 	return want;
 }
 
+/* Which ring it is, for grow_asked. */
+static uint32_t ring_mark(const struct tas_block *b, int slot)
+{
+	return ~atomic_load_explicit(&b->x.tx[slot].gen, memory_order_relaxed);
+}
+
 /*
  * May the service still have a larger ring for us?  Linux takes what a non-blocking writer has as long as the buffer
  * may grow; so one that was refused waits until the service has answered, once for each size of the ring.
@@ -173,16 +180,18 @@ static bool may_grow(struct tas_obj *o)
 {
 	struct tas_block *b = tas__block(o);
 	uint64_t base = 0;
-	uint32_t len = 0;
+	uint32_t len = 0, mark;
+	int cur = current_extent(b, &base, &len);
 
-	if (current_extent(b, &base, &len) < 0)
+	if (cur < 0)
 		return true;
-	if (len >= WANT_MAX || (limit_of(b) && len >= limit_of(b)) || atomic_load_explicit(&o->grow_asked, memory_order_relaxed) == len)
+	mark = ring_mark(b, cur);
+	if (len >= WANT_MAX || (limit_of(b) && len >= limit_of(b)) || atomic_load_explicit(&o->grow_asked, memory_order_relaxed) == mark)
 		return false;
 	/* both slots taken: the old ring is not empty yet, and the service cannot offer another */
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
 		if (!atomic_load_explicit(&b->x.tx[i].gen, memory_order_acquire)) {
-			atomic_store_explicit(&o->grow_asked, len, memory_order_relaxed);
+			atomic_store_explicit(&o->grow_asked, mark, memory_order_relaxed);
 			return true;
 		}
 	return offered_extent(b, &len) >= 0;
@@ -203,8 +212,23 @@ static void more_follows(struct tas_block *b, bool more, uint64_t from)
 	}
 }
 
-/* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof), -errno. */
-static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof)
+/*
+ * The ring of an idle connection is small.  What is written at once arrives at once, as on Linux, so a message that does not fit waits
+ * for a larger one: asked for once for each ring, there may be no memory for it.
+ */
+static bool too_small(struct tas_obj *o, const struct tas_block *b, int slot, uint32_t len)
+{
+	uint32_t limit = limit_of(b), mark;
+
+	if (slot < 0 || len >= RING_FIRST || (limit && len >= limit))
+		return false;
+	mark = ring_mark(b, slot);
+	return atomic_exchange_explicit(&o->grow_asked, mark, memory_order_relaxed) != mark;
+}
+
+/* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof; or not enough for now, and
+ * the service was asked for more: *wait), -errno. */
+static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof, bool *wait)
 {
 	struct tas_block *b;
 	uint64_t base = 0, written, acked, from, at;
@@ -223,6 +247,9 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 	else if (i < 0 || written - from >= len)
 		max = 0;
 	max = (size_t)within_limit(b, max, written - acked, &len_limited);
+	*wait = max < left && too_small(o, b, i, len);
+	if (*wait)
+		max = 0;
 	while ((size_t)done < max) {
 		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base,
 						    len, at, at + (max - (size_t)done));
@@ -273,7 +300,7 @@ static int broken(struct tas_obj *o, int flags)
 ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags)
 {
 	struct tas_block *b = tas__block(o);
-	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false;
+	bool nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o), asked = false, eof = false, settled = false, wait;
 	struct tas_wait w = {.sig = tas__sig_mark()};
 	size_t sent = 0;
 
@@ -284,6 +311,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		uint32_t state = atomic_load_explicit(&b->s.state, memory_order_acquire);
 		ssize_t r = 0;
 
+		wait = false;
 		if ((shut & TAS_SHUT_WR) || (f & (TAS_F_TX_EOF | TAS_F_RESET)) || !tas__obj_live(o))
 			return sent ? (ssize_t)sent : broken(o, flags);
 		if ((f & TAS_F_ERROR) && tas__obj_error(o, false)) /* the connection goes on after it */
@@ -291,7 +319,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
 			if (sent == n)
 				return (ssize_t)sent;
-			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, flags, &eof);
+			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, flags, &eof, &wait);
 			if (r < 0)
 				return sent ? (ssize_t)sent : r;
 			if (eof)
@@ -302,6 +330,10 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 			asked = settled = false;
 			if (sent == n)
 				return (ssize_t)sent;
+			continue;
+		}
+		if (wait) {
+			tas__settle(o->ss);
 			continue;
 		}
 		atomic_store_explicit(&o->no_space, true, memory_order_relaxed);

@@ -49,7 +49,7 @@ struct tas_obj {
 	_Atomic uint32_t number; /* of the shared memory that b lies in; 0: this process's own set */
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
-	_Atomic uint32_t grow_asked; /* length of the ring for which a larger one was asked for and waited for */
+	_Atomic uint32_t grow_asked; /* ring (~gen) for which a larger one was asked for and waited for */
 	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
 	_Atomic uint32_t flags_known, flags_on;
 	/* flags that are set in the backing socket, left by its last user, though the program has not set them */

@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fast/sock.h"
 #include "lowlevel/low.h"
 #include "service/edge.h"
 #include "slow/epset.h"
@@ -103,6 +104,7 @@ int inprocess_start(void)
 		tas_cores[i].index = i;
 		tas_cores[i].net = &nets[i];
 	}
+	tas__slack_pass_ns = 200 * 1000; /* idle connections meet those that write */
 	tas__map_hook = same_mapping;
 	if (pipe(ready) || pthread_create(&thread, NULL, run, NULL))
 		return -1;
@@ -125,4 +127,17 @@ void inprocess_stop(void)
 __attribute__((no_sanitize("thread"))) uint64_t inprocess_counter(int which)
 {
 	return *(volatile uint64_t *)&tas_cores[0].counters[which];
+}
+
+__attribute__((no_sanitize("thread"))) uint64_t inprocess_memory(void)
+{
+	uint64_t used = 0;
+
+	for (uint32_t i = 0; i < TAS_PROC_MAX; i++) {
+		const struct tas_set *s = tas__procs[i] ? tas__procs[i]->set : NULL;
+
+		for (uint32_t k = 0; s && k < s->n_chunks; k++)
+			used += *(volatile uint32_t *)&s->chunk[k]->used;
+	}
+	return used;
 }

@@ -9,4 +9,6 @@ int inprocess_start(void);              /* 0, or -1 */
 void inprocess_stop(void);
 uint64_t inprocess_counter(int which); /* enum tas_counter; a look that may be stale */
 
+uint64_t inprocess_memory(void);        /* shared memory of sockets in use, likewise */
+
 #endif

@@ -285,6 +285,62 @@ static void threads_share_a_connection_without_losing_a_byte(void **state)
 	assert_int_equal(tas_close(l), 0);
 }
 
+/* ---- idle connections ---- */
+enum { IDLE_PAIRS = 50 };
+
+/* Memory that is in use once nothing changes any more. */
+static uint64_t memory_at_rest(void)
+{
+	const struct timespec nap = { 0, 20 * 1000 * 1000 };
+	uint64_t was = 0, now = inprocess_memory();
+
+	for (int same = 0, i = 0; same < 15 && i < 500; i++) {
+		nanosleep(&nap, NULL);
+		was = now;
+		now = inprocess_memory();
+		same = now == was ? same + 1 : 0;
+	}
+	return now;
+}
+
+/* What is written at once arrives at once: the ring of an idle connection is not seen. */
+static void whole_messages(int from, int to, size_t n)
+{
+	static uint8_t out[60000], in[sizeof out];
+
+	memset(out, (int)n, sizeof out);
+	assert_int_equal(tas_sendto(from, out, n, MSG_DONTWAIT, NULL, 0), n);
+	assert_int_equal(tas_recvfrom(to, in, sizeof in, 0, NULL, NULL), n);
+	assert_memory_equal(in, out, n);
+}
+
+static void idle_connections_hold_a_kilobyte(void **state)
+{
+	static const size_t len[] = { 1, 64, 512, 513, 600, 4096, 5000, 16384, 30000, 60000 };
+	int l = listener(18005), c[IDLE_PAIRS], s[IDLE_PAIRS];
+	uint64_t before = memory_at_rest();
+
+	(void)state;
+	for (int i = 0; i < IDLE_PAIRS; i++) {
+		c[i] = dial(18005);
+		s[i] = tas_accept4(l, NULL, NULL, 0);
+		assert_true(c[i] >= 0 && s[i] >= 0);
+	}
+	for (unsigned round = 0; round < sizeof len / sizeof *len; round++) {
+		for (int i = 0; i < IDLE_PAIRS; i++) {
+			whole_messages(c[i], s[i], len[round]);
+			whole_messages(s[i], c[i], len[round]);
+		}
+		assert_in_range(memory_at_rest() - before, 1, 2 * IDLE_PAIRS * 1024);
+	}
+	for (int i = 0; i < IDLE_PAIRS; i++) {
+		assert_int_equal(tas_close(c[i]), 0);
+		assert_int_equal(tas_close(s[i]), 0);
+	}
+	assert_int_equal(tas_close(l), 0);
+	assert_in_range(memory_at_rest(), 0, before);
+}
+
 static int start(void **state)
 {
 	(void)state;
@@ -308,6 +364,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bulk_data_arrives_intact_and_ends_with_the_shutdown),
 		cmocka_unit_test(an_edge_triggered_server_serves_all),
 		cmocka_unit_test(threads_share_a_connection_without_losing_a_byte),
+		cmocka_unit_test(idle_connections_hold_a_kilobyte),
 	};
 
 	(void)argc;
