@@ -29,18 +29,32 @@ def settle(x: Pair, fd: int, events: int) -> object:
         x.s.poll((fd, events & ~IN), timeout=20)
     else:
         x.s.until(fd, events)
-    return x.s.poll(timeout=2)  # poll looks at the bytes themselves, sets hear of them a moment later
+    return x.s.poll(timeout=5)  # poll looks at the bytes themselves, sets hear of them a moment later
+
+
+def waiting(x: Pair, fd: int) -> int:
+    return int.from_bytes(x.s.do("ioctl", fd, 0x541B, inout(bytes(4)), quiet=True).out[0], "little")  # FIONREAD
+
+
+def arrived(x: Pair, fd: int, n: int) -> None:
+    """Until there are n bytes to read: for who is readable anyway."""
+    for _ in range(1500):
+        if waiting(x, fd) >= n:
+            return
+        x.s.do("poll", inout(b""), 0, 2, quiet=True)
 
 
 def fill(x: Pair, fd: int, pfd: int) -> None:
-    """Writes until no more fits into a buffer that does not grow."""
+    """Writes until no more fits, into buffers that do not grow."""
     x.s.do("setsockopt", fd, 1, 7, struct.pack("=i", 32768), 4, quiet=True)
-    for _ in range(5000):  # on a busy machine each makes little room
+    x.p.do("setsockopt", pfd, 1, 8, struct.pack("=i", 65536), 4, quiet=True)
+    refused = 0
+    while refused < 2:
         if x.s.do("send", fd, sink(1 << 16), 1 << 16, 0x4040, quiet=True).ret > 0:
+            refused = 0  # on a busy machine each makes little room
             continue
-        # the last pieces may still be on their way into the peer's buffer
-        if x.s.do("poll", _pollfd(fd, OUT), 1, 250, quiet=True).ret == 0:  # longer than a probe of the window takes
-            return
+        # the last pieces may still be on their way into the peer's buffer: longer than the first probes of the window take
+        refused = refused + 1 if x.s.do("poll", _pollfd(fd, OUT), 1, 350, quiet=True).ret == 0 else 0
 
 
 def _pollfd(fd: int, events: int) -> bytes:
@@ -56,8 +70,8 @@ def drain(x: Pair, fd: int, pfd: int) -> None:
 
 
 ACTIONS: dict[str, Action] = {
-    "data": lambda x, fd, pfd: (x.p.send(pfd, b"abcd"), settle(x, fd, IN)),
-    "more": lambda x, fd, pfd: (x.p.send(pfd, b"efgh"), x.s.poll((fd, 0), timeout=15)),
+    "data": lambda x, fd, pfd: (x.p.send(pfd, b"abcd"), arrived(x, fd, 4), settle(x, fd, IN)),
+    "more": lambda x, fd, pfd: (arrived(x, fd, waiting(x, fd) + x.p.send(pfd, b"efgh").ret), x.s.poll((fd, 0), timeout=15)),
     "read_some": lambda x, fd, pfd: x.s.recv(fd, 2),
     "read_all": lambda x, fd, pfd: x.s.recv(fd, 100),
     "peek": lambda x, fd, pfd: x.s.recv(fd, 100, 2),

@@ -358,14 +358,14 @@ static void op_splice(struct slot *s) /* from to len */
 	result(s, splice((int)s->arg[0], NULL, (int)s->arg[1], NULL, size_of(s->arg[2]), SPLICE_F_NONBLOCK));
 }
 
-/* Writes until the socket has refused for a while: rings grow, the other end takes some. */
+/* Writes until the socket has refused for a while: the other end takes some, and a ring grows once nothing has moved for 5 ms. */
 static void op_fill(struct slot *s)
 {
 	int refused = 0, rounds = 0;
 	ssize_t n = 0;
 
 	memset(data, 'f', DATA_MAX);
-	while (refused < 8 && rounds++ < 4000) {
+	while (refused < 40 && rounds++ < 4000) {
 		n = send((int)s->arg[0], data, DATA_MAX, MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (n < 0 && errno != EAGAIN)
 			break;
