@@ -36,12 +36,13 @@ def waiting(x: Pair, fd: int) -> int:
     return int.from_bytes(x.s.do("ioctl", fd, 0x541B, inout(bytes(4)), quiet=True).out[0], "little")  # FIONREAD
 
 
-def arrived(x: Pair, fd: int, n: int) -> None:
+def arrived(x: Pair, fd: int, n: int) -> bool:
     """Until there are n bytes to read: for who is readable anyway."""
     for _ in range(1500):
         if waiting(x, fd) >= n:
-            return
+            return True
         x.s.do("poll", inout(b""), 0, 2, quiet=True)
+    return False
 
 
 def fill(x: Pair, fd: int, pfd: int) -> None:
@@ -71,7 +72,10 @@ def drain(x: Pair, fd: int, pfd: int) -> None:
 
 ACTIONS: dict[str, Action] = {
     "data": lambda x, fd, pfd: (x.p.send(pfd, b"abcd"), arrived(x, fd, 4), settle(x, fd, IN)),
-    "more": lambda x, fd, pfd: (arrived(x, fd, waiting(x, fd) + x.p.send(pfd, b"efgh").ret), x.s.poll((fd, 0), timeout=15)),
+    "more": lambda x, fd, pfd: (
+        arrived(x, fd, waiting(x, fd) + x.p.send(pfd, b"efgh").ret),
+        x.s.poll((fd, 0), timeout=15),
+    ),
     "read_some": lambda x, fd, pfd: x.s.recv(fd, 2),
     "read_all": lambda x, fd, pfd: x.s.recv(fd, 100),
     "peek": lambda x, fd, pfd: x.s.recv(fd, 100, 2),

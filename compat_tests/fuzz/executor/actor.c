@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "fuzz.h"
+#include "ops.h"
 
 struct shared *shared;
 static const char *shm_path;

@@ -47,7 +47,7 @@ static void run(const struct program *p, bool looks)
 	bool met = true;
 
 	begin_program(p);
-	steps_begin(strchr(p->name, '!') ? 50 : strchr(p->name, '+') ? 1500 : 120, slow);
+	steps_begin(strchr(p->name, '!') ? 50 : strchr(p->name, '+') ? MUCH_MS : 120, slow);
 	printf("trace %s\n", p->name);
 	for (int i = 0; i < p->n_steps && met; i++) {
 		met = run_step(&p->step[i], i, i < p->n_expect ? p->expect[i] : NULL, looks, line);

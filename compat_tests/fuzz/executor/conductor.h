@@ -4,7 +4,7 @@
 
 #include "program.h"
 
-enum { PROGRAMS_PER_PROCESS = 48, RESULT_MS = 3000, STUCK_MS = 20000 };
+enum { PROGRAMS_PER_PROCESS = 48, RESULT_MS = 3000, STUCK_MS = 20000, MUCH_MS = 1500 /* patience of programs marked + */ };
 enum outcome { DONE, ASLEEP, LOST, AGAIN /* after exec */ };
 
 extern struct config {

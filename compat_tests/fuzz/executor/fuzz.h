@@ -84,12 +84,4 @@ int actor_main(int slot, const char *shm);
 void futex_wait(_Atomic uint32_t *word, uint32_t value, long ns);
 void futex_wake(_Atomic uint32_t *word);
 
-void op_thread(struct slot *s);
-void op_fork(struct slot *s);
-void op_exec(struct slot *s);
-void op_exit(struct slot *s);
-void op_handler(struct slot *s);
-void op_reset(struct slot *s);
-void op_look(struct slot *s);
-
 #endif

@@ -374,7 +374,9 @@ bool run_step(const struct step *s, int index, const char *expect, bool looks, c
 		}
 		if (!expect || !strcmp(line, expect)) {
 			barrier(2);
-			if (!looks && expect) /* nothing else says that all has come */
+			if (expect && settle_ms >= MUCH_MS) /* what no look shows comes as well: the acknowledgement of a FIN */
+				usleep(10000), barrier(2);
+			else if (!looks && expect) /* nothing else says that all has come */
 				usleep(400), barrier(2);
 			return true;
 		}
