@@ -150,7 +150,7 @@ void tas__pool_lend(struct tas_kept *k, struct tas_obj *o)
 /* Nobody but the caller knows o any more, and what it did to its backing socket can be undone. */
 static bool is_spent(const struct tas_obj *o)
 {
-	const uint32_t harmless = TAS_OF_BOUND | TAS_OF_CONNECTED | TAS_OF_ANNOUNCED;
+	const uint32_t harmless = TAS_OF_BOUND | TAS_OF_CONNECTED | TAS_OF_ANNOUNCED | TAS_OF_LOOKED;
 
 	return atomic_load(&o->kind) == TAS_OBJ_CONN && atomic_load(&o->refs) == 1 &&
 	       !(atomic_load(&o->flags) & ~harmless) && tas__opts_can_undo(o) && atomic_load(&o->blocks) >= 0;
