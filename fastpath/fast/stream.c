@@ -264,17 +264,12 @@ void tas__tx_stalled(struct tas_sock *s)
 static bool tx_anew(struct tas_sock *s, uint32_t len)
 {
 	struct tas_block *b = s->base.b;
-	unsigned cur = s->tx_cur;
-	bool done = false;
+	bool done;
 
-	if (s->base.closed || s->tx[!cur].gen || !tas__block_lock(&b->c.lock_tx))
+	if (s->base.closed || !tas__block_lock(&b->c.lock_tx))
 		return false;
-	if (atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked &&
-	    ring_new(s, &s->tx[!cur], &b->x.tx[!cur], len, 0) == 0) {
-		ring_drop(s, &s->tx[cur], &b->x.tx[cur]);
-		s->tx_cur = (uint8_t)!cur;
-		done = true;
-	}
+	done = s->acked == s->written && atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked &&
+	       tx_replace(s, len);
 	tas__block_unlock(&b->c.lock_tx);
 	return done;
 }
@@ -288,9 +283,7 @@ static void tx_shrink(struct tas_sock *s)
 
 bool tas__tx_give(struct tas_sock *s)
 {
-	if (s->tx[s->tx_cur].gen && s->tx[s->tx_cur].len <= TX_LEAST && !s->tx[!s->tx_cur].gen)
-		return true;
-	return s->acked == s->written && tx_anew(s, TX_LEAST);
+	return s->tx[0].len + s->tx[1].len <= TX_LEAST || tx_anew(s, TX_LEAST);
 }
 
 /*
@@ -300,10 +293,10 @@ bool tas__tx_give(struct tas_sock *s)
 static bool tx_first_again(struct tas_sock *s, uint32_t want)
 {
 	struct tas_block *b = s->base.b;
-	const struct tas_ring *cur = &s->tx[s->tx_cur];
+	uint32_t len = s->tx[0].len + s->tx[1].len;
 	bool done;
 
-	if (!cur->gen || cur->len > TX_LEAST || s->tx[!s->tx_cur].gen || !tas__block_lock(&b->c.lock_tx))
+	if (!len || len >= tx_first_len() || !tas__block_lock(&b->c.lock_tx))
 		return false;
 	done = atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->written &&
 	       tx_replace(s, want > tx_first_len() ? pow2_up(want) : tx_first_len());
@@ -313,7 +306,7 @@ static bool tx_first_again(struct tas_sock *s, uint32_t want)
 
 void tas__tx_stays(struct tas_sock *s)
 {
-	if (s->tx[s->tx_cur].len <= TX_LEAST && s->written - s->acked > TX_LEAST / 2)
+	if (s->written - s->acked > TX_LEAST / 2)
 		tx_first_again(s, 0);
 }
 
@@ -328,7 +321,7 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 		return;
 	if (s->sndbuf_seen && want > s->sndbuf_seen)
 		want = s->sndbuf_seen;
-	if (cur->len <= TX_LEAST && tx_first_again(s, want < tx_busy_len(s) ? want : tx_busy_len(s))) {
+	if (want > cur->len && tx_first_again(s, want < tx_busy_len(s) ? want : tx_busy_len(s))) {
 		tas__wake_soon(s, TAS_WAKE_OUT);
 		return;
 	}
@@ -342,7 +335,7 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 	if (s->tx[slot].gen)
 		return;
 	len = pow2_up(want > tx_busy_len(s) ? tx_busy_len(s) : want);
-	if (len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
+	if (want <= cur->len || len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
 	tas__wake_soon(s, TAS_WAKE_OUT);
 }
