@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import pytest
 from _lab import KERNEL_ONLY, TAS_ADDR, until
-from harness.agent import Step, Trace
 from harness.rig import SUBJECTS, Pair, Rig
 from harness.suite import Conformance, Divergence, Scenario, differences, ident, scenario_of, side_by_side
+from harness.trace import Step, Trace
 from harness.wire import inet
 
 IN, OUT = 0x1, 0x4

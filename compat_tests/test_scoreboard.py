@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from harness import pages, report
-from harness.agent import Step, Trace
 from harness.pagecheck import check, schema_faults
 from harness.suite import divergences, side_by_side
+from harness.trace import Step, Trace
 
 
 def traces(value: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 
-from harness.agent import NULL, WILD, Agent, Mem, group, inout, out
+from harness.agent import Agent
+from harness.memory import NULL, WILD, Mem, group, inout, out
 from harness.rig import Pair
 from harness.states import IN, OUT
 from harness.suite import scenario

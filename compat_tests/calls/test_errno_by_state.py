@@ -6,10 +6,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from harness.agent import NULL, WILD, Agent, Mem, address, group, guarded, inout, out, see_received
+from harness.agent import Agent
+from harness.memory import NULL, WILD, Mem, address, group, guarded, inout, out
 from harness.rig import Pair
 from harness.states import ALL, LINK_STATES, OUT, STATES
 from harness.suite import scenario
+from harness.trace import see_received
 
 Case = Callable[[Agent, int, Pair], object]
 DONTWAIT, PEEK, TRUNC, WAITALL, OOB, ERRQUEUE, NOSIGNAL = 0x40, 0x2, 0x20, 0x100, 0x1, 0x2000, 0x4000

@@ -6,7 +6,8 @@ from __future__ import annotations
 import socket
 import struct
 
-from harness.agent import Agent, address, inout, out
+from harness.agent import Agent
+from harness.memory import address, inout, out
 from harness.rig import Pair
 from harness.states import IN
 from harness.suite import scenario

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import NULL, WILD, Mem, Result, address, group, inout, out, pattern
+from harness.memory import NULL, WILD, Mem, address, group, inout, out, pattern
 from harness.rig import Pair
 from harness.states import IN, RDHUP
 from harness.suite import scenario
+from harness.trace import Result
 
 PRELOAD = ["preload"]
 DONTWAIT, PEEK, WAITALL, WAITFORONE, TRUNC, NOSIGNAL, MORE = 0x40, 0x2, 0x100, 0x10000, 0x20, 0x4000, 0x8000

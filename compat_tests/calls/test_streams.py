@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import Agent, Mem, Result, inout, out
+from harness.agent import Agent
+from harness.memory import Mem, inout, out
 from harness.rig import Pair
 from harness.states import IN, RDHUP
 from harness.suite import scenario
+from harness.trace import Result
 
 PRELOAD = ["preload"]
 DONTWAIT = 0x40
@@ -321,6 +323,6 @@ def test_calls_that_libc_builds_of_others(x: Pair) -> None:
 
 
 def addressed(ip: str, port: int) -> tuple[bytes, int]:
-    from harness.agent import address
+    from harness.memory import address
 
     return address(ip, port), 16

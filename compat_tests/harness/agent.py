@@ -1,8 +1,4 @@
-"""An agent as the harness sees it: calls go out as lines, results come back and are noted in a trace.
-
-Two runs of a scenario are equal when their traces are: a step is who did what and what it gave, as text in which only the
-choices of the system that nobody may rely on (port numbers, addresses in memory) have been replaced by names.
-"""
+"""An agent as the harness sees it: calls go out as lines, results come back and are noted in a trace."""
 
 # ruff: noqa: E501  (tables of cases, one a line)
 from __future__ import annotations
@@ -16,9 +12,11 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from .memory import Mem, address, group, inout, out, parse_address, show
+from .trace import Result, Trace, bits, parse, see_received
 
 # Functions of libc that return a long.
 LONGS = frozenset(
@@ -46,11 +44,6 @@ LONGS = frozenset(
         "fgets",
     ]
 )
-EPOLL_BITS = {
-    0x1: "IN", 0x2: "PRI", 0x4: "OUT", 0x8: "ERR", 0x10: "HUP", 0x20: "NVAL", 0x40: "RDNORM", 0x80: "RDBAND",
-    0x100: "WRNORM", 0x200: "WRBAND", 0x2000: "RDHUP", 1 << 28: "EXCLUSIVE", 1 << 29: "WAKEUP", 1 << 30: "ONESHOT",
-    1 << 31: "ET",
-}  # fmt: skip
 HANG = 8.0
 
 
@@ -65,163 +58,12 @@ def _first(path: Path) -> str:
         return f"({e.strerror})"
 
 
-def bits(mask: int) -> str:
-    """Event mask in names."""
-    return (
-        "|".join([n for b, n in EPOLL_BITS.items() if mask & b] + ([hex(mask >> 14 << 14)] if mask & 0xFFFC000 else []))
-        or "0"
-    )
-
-
 class AgentLost(Exception):
     """The agent ended or does not answer."""
 
 
 class Unsupported(Exception):
     """The subject has no such call; says why."""
-
-
-# ---- arguments that are not numbers or bytes ----
-@dataclass
-class Mem:
-    """Memory of the agent: ``token`` as agent.c describes it, ``text`` for the trace."""
-
-    token: str
-    text: str
-
-
-def out(n: int) -> Mem:
-    return Mem(f"o{n}", f"room {n}")
-
-
-def sink(n: int) -> Mem:
-    return Mem(f"z{n}", f"room {n}")
-
-
-def inout(data: bytes) -> Mem:
-    return Mem(f"B{data.hex()}", short(data))
-
-
-def pattern(n: int, seed: int = 0) -> Mem:
-    return Mem(f"p{n},{seed}", f"pattern {n}")
-
-
-def guarded(data: bytes) -> Mem:
-    return Mem(f"g{data.hex()}", f"{short(data)} before a hole")
-
-
-def wild(address: int = 1) -> Mem:
-    return Mem(f"i{address}", "NULL" if not address else "wild")
-
-
-NULL, WILD = wild(0), wild(1)
-
-
-def group(*fields: int | bytes | Mem | tuple[str, int], returned: bool = False, text: str = "") -> Mem:
-    """A structure: numbers are 8 bytes, ("d", n) four, ("w", n) two."""
-    tokens = []
-    for f in fields:
-        if isinstance(f, int):
-            tokens.append(f"q{f}")
-        elif isinstance(f, tuple):
-            tokens.append(f"{f[0]}{f[1]}")
-        elif isinstance(f, bytes):
-            tokens.append(f"x{f.hex()}")
-        else:
-            tokens.append(f.token.replace("i", "q", 1) if f.token.startswith("i") else f.token)
-    a, b = "{}" if returned else "[]"
-    return Mem(" ".join([a, *tokens, b]), text or "{" + ", ".join(_show(f) for f in fields) + "}")
-
-
-def short(data: bytes) -> str:
-    return repr(data) if len(data) <= 40 else f"{data[:16]!r}...{len(data)}:{sum(data) & 0xFFFF:04x}"
-
-
-def _show(arg: object) -> str:
-    if isinstance(arg, Mem):
-        return arg.text
-    if isinstance(arg, tuple):
-        return str(arg[1])
-    return short(arg) if isinstance(arg, bytes) else str(arg)
-
-
-def address(ip: str, port: int) -> bytes:
-    """struct sockaddr_in or sockaddr_in6."""
-    if ":" in ip:
-        return (
-            struct.pack("=H", socket.AF_INET6)
-            + struct.pack("!HI", port, 0)
-            + socket.inet_pton(socket.AF_INET6, ip)
-            + bytes(4)
-        )
-    return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(ip) + bytes(8)
-
-
-def parse_address(raw: bytes) -> tuple[str, int]:
-    """IP and port; other families as ("family N", 0)."""
-    family = int.from_bytes(raw[:2], "little") if len(raw) >= 2 else -1
-    if family == socket.AF_INET and len(raw) >= 8:
-        return socket.inet_ntoa(raw[4:8]), int.from_bytes(raw[2:4], "big")
-    if family == socket.AF_INET6 and len(raw) >= 24:
-        return socket.inet_ntop(socket.AF_INET6, raw[8:24]), int.from_bytes(raw[2:4], "big")
-    return f"family {family} {raw.hex()}", 0
-
-
-@dataclass
-class Result:
-    """What a call gave; ``blocked`` if it has not returned."""
-
-    ret: int = 0
-    err: int = 0
-    out: list[bytes] = field(default_factory=list)
-    state: str = ""
-
-    @property
-    def blocked(self) -> bool:
-        return self.state == "blocked"
-
-    def __str__(self) -> str:
-        if self.state:
-            return self.state
-        return f"{self.ret} {errno.errorcode.get(self.err, self.err)}" if self.ret == -1 else str(self.ret)
-
-    def full(self) -> str:
-        """With what came back in memory."""
-        return " ".join([str(self), *(short(o) for o in self.out)])
-
-
-def _parse(line: str) -> Result:
-    if not line.startswith("r "):
-        return Result(state=line)
-    _, ret, err, *outs = line.split(" ")
-    return Result(int(ret), int(err), [bytes.fromhex(o[1:]) for o in outs])
-
-
-@dataclass
-class Step:
-    who: str
-    call: str
-    result: str
-
-    def __str__(self) -> str:
-        return f"{self.who}: {self.call} = {self.result}"
-
-
-class Trace:
-    """Steps of one run, and the names of its ports."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.ports: dict[int, str] = {}
-        self.dump = ""  # what everybody did when something hung
-
-    def port(self, number: int) -> str:
-        if number < 1024:
-            return str(number)
-        return self.ports.setdefault(number, f"port{len(self.ports) + 1}")
-
-    def note(self, who: str, call: str, result: str) -> None:
-        self.steps.append(Step(who, call, result))
 
 
 class Agent:
@@ -341,14 +183,14 @@ class Agent:
         """Makes a call; ``see`` says what of its result is compared (default: all), ``text`` how it reads in the trace."""
         tokens = [a.token if isinstance(a, Mem) else f"b{a.hex()}" if isinstance(a, bytes) else f"i{a}" for a in args]
         request = " ".join([name, "l" if name in LONGS else "i", *tokens])
-        shown = f"{name}({', '.join(_show(a) for a in args) if text is None else text})"
+        shown = f"{name}({', '.join(show(a) for a in args) if text is None else text})"
         if thread is not None:
             self._note(f"thread {thread}: {shown}", self.ask(f"t {thread} {request}"))
             self._see = getattr(self, "_see", {})
             self._see[thread] = see
             return Result(state="started")
         try:
-            result = _parse(self.ask(f"c {request}"))
+            result = parse(self.ask(f"c {request}"))
         except AgentLost as e:
             self._note(shown, str(e))
             raise
@@ -360,7 +202,7 @@ class Agent:
         self.trace.note(self.name, call, result)
 
     def _thread_result(self, thread: int, line: str, what: str) -> Result:
-        result = _parse(line)
+        result = parse(line)
         see = self._see.get(thread)
         self._note(f"{what} {thread}", see(result) if see and not result.state else result.full())
         return result
@@ -594,21 +436,3 @@ class Agent:
             self.popen.wait()
         with contextlib.suppress(FileNotFoundError):
             self.path.unlink()
-
-
-def see_received(r: Result) -> str:
-    """Return value and the bytes that it counts, and whether memory behind them was left alone."""
-    if r.ret < 0 or not r.out:
-        return str(r)
-    tail = r.out[0][r.ret :]
-    return f"{r} {short(r.out[0][: r.ret])}{'' if tail == bytes([0xA5]) * len(tail) else ' and wrote behind'}"
-
-
-def see_sign(r: Result) -> str:
-    """Only whether it moved something: how much is the system's choice."""
-    return "some" if r.ret > 0 else str(r)
-
-
-def steps(trace: Trace) -> Iterator[tuple[str, str, str]]:
-    for s in trace.steps:
-        yield s.who, s.call, s.result

@@ -31,8 +31,9 @@ from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, ROOT, TAS_ADDR, Lab, Netns, Serv
 
 from tas_sockets._control import ServiceError
 
-from .agent import Agent, AgentLost, Trace, Unsupported
+from .agent import Agent, AgentLost, Unsupported
 from .health import Rest
+from .trace import Trace
 from .wire import SIMPLE, WIRE_ADDR, Flow, Options, Wire
 
 AGENT = BUILD / "tests" / "agent"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
-from .agent import address
+from .memory import address
 from .rig import Pair
 
 IN, PRI, OUT, ERR, HUP, RDHUP, ALL = 0x1, 0x2, 0x4, 0x8, 0x10, 0x2000, 0x3FFF

@@ -15,8 +15,9 @@ from typing import Any, overload
 import pytest
 from _lab import KERNEL_ONLY, ROOT
 
-from .agent import Step, Trace, Unsupported
+from .agent import Unsupported
 from .rig import PEERS, SUBJECTS, Pair, Rig
+from .trace import Step, Trace
 
 DIVERGENCES = Path(__file__).resolve().parent.parent / "divergences.toml"
 Scenario = Callable[[Pair], object]

@@ -18,7 +18,7 @@ from typing import Any
 
 from _lab import TAS_ADDR, Netns
 
-from .agent import Trace
+from .trace import Trace
 
 l2: Any = importlib.import_module("scapy.layers.l2")
 inet: Any = importlib.import_module("scapy.layers.inet")

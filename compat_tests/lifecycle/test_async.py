@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import NULL, Agent, Result, inout, out, sink
+from harness.agent import Agent
+from harness.memory import NULL, inout, out, sink
 from harness.rig import Pair
 from harness.states import IN, NOWHERE, OUT, RDHUP, RESET_LINGER
 from harness.suite import scenario
+from harness.trace import Result
 
 SIGURG, SIGIO, RT, USR1 = 23, 29, 40, 10
 SETFL, GETFL, SETOWN, GETOWN, SETSIG, GETSIG, SETOWN_EX, GETOWN_EX = 4, 3, 8, 9, 10, 11, 15, 16

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.agent import NULL, Mem, group, inout, out, pattern, see_sign, sink
+from harness.memory import NULL, Mem, group, inout, out, pattern, sink
 from harness.rig import Pair
 from harness.states import IN, NOWHERE, OUT, RDHUP
 from harness.suite import scenario
+from harness.trace import see_sign
 
 WAITALL, USR1 = 0x100, 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import out, sink
+from harness.memory import out, sink
 from harness.rig import Pair
 from harness.states import ALL, HUP, IN, RDHUP
 from harness.suite import scenario

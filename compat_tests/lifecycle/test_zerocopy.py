@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import Result, group, inout, out, sink
+from harness.memory import group, inout, out, sink
 from harness.rig import Pair
 from harness.states import ALL, IN, OUT
 from harness.suite import scenario
+from harness.trace import Result
 
 ZEROCOPY, ERRQUEUE, SO_ZEROCOPY, DONTWAIT = 0x4000000, 0x2000, 60, 0x40
 ET = 1 << 31

@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 import time
 
-from harness.agent import Agent, inout, sink
+from harness.agent import Agent
+from harness.memory import inout, sink
 from harness.rig import Pair
 from harness.states import IN, OUT
 from harness.suite import scenario

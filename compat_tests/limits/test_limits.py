@@ -6,10 +6,12 @@ import itertools
 import struct
 import time
 
-from harness.agent import NULL, Agent, group, inout, out, pattern, see_sign
+from harness.agent import Agent
+from harness.memory import NULL, group, inout, out, pattern
 from harness.rig import Pair
 from harness.states import ALL, IN, OUT
 from harness.suite import scenario
+from harness.trace import see_sign
 
 NOFILE, NOSIGNAL, DONTWAIT = 7, 0x4000, 0x40
 _ranges = itertools.count(20000, 10)

@@ -7,10 +7,11 @@ import struct
 import time
 from collections.abc import Callable
 
-from harness.agent import NULL, WILD, Result, address, inout, out, parse_address, pattern, sink
+from harness.memory import NULL, WILD, address, inout, out, parse_address, pattern, sink
 from harness.rig import Pair
 from harness.states import IN
 from harness.suite import scenario
+from harness.trace import Result
 
 SOL_SOCKET, IP, TCP, V6 = 1, 0, 6, 41
 INET6 = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 
-from harness.agent import NULL, WILD, out
+from harness.memory import NULL, WILD, out
 from harness.rig import Pair
 from harness.states import ALL, IN, OUT, RDHUP
 from harness.suite import scenario

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 
-from harness.agent import NULL, Agent, out
+from harness.agent import Agent
+from harness.memory import NULL, out
 from harness.rig import Pair
 from harness.states import ALL, HUP, IN, OUT, RDHUP
 from harness.suite import scenario

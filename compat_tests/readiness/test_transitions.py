@@ -10,10 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from harness.agent import inout, out, see_sign, sink
+from harness.memory import inout, out, sink
 from harness.rig import Pair
 from harness.states import ALL, HUP, IN, NOWHERE, OUT, RDHUP, RESET_LINGER
 from harness.suite import scenario
+from harness.trace import see_sign
 
 ET, ONESHOT, EXCLUSIVE = 1 << 31, 1 << 30, 1 << 28
 ADD, DEL, MOD = 1, 2, 3

@@ -6,10 +6,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from harness.agent import Trace, sink
+from harness.memory import sink
 from harness.rig import Pair
 from harness.states import IN
 from harness.suite import wired
+from harness.trace import Trace
 from harness.wire import FULL, SACK, SIMPLE, TIMES, Flow, inet, packet_raw, raw_header
 
 DONTWAIT, OOB = 0x40, 0x1
