@@ -110,16 +110,15 @@
 	SAME(__select, select) \
 	OWN(int, pselect, (int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec *timeout, const sigset_t *mask), \
 	    (n, r, w, e, timeout, mask), wait.c) \
-	OWN(int, epoll_create, (int size), (size), wait.c) \
-	OWN(int, epoll_create1, (int flags), (flags), wait.c) \
-	OWN(int, epoll_ctl, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev), wait.c) \
-	FD(int, epoll_wait, (int fd, struct epoll_event *ev, int max, int ms), (fd, ev, max, ms), \
-	   CP(tas__epoll_pwait(fd, ev, max, ms, NULL))) \
+	OWN(int, epoll_create, (int size), (size), epoll.c) \
+	OWN(int, epoll_create1, (int flags), (flags), epoll.c) \
+	OWN(int, epoll_ctl, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev), epoll.c) \
+	OWN(int, epoll_wait, (int ep, struct epoll_event *ev, int max, int ms), (ep, ev, max, ms), epoll.c) \
 	OWN(int, epoll_pwait, (int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask), \
-	    (ep, ev, max, ms, mask), wait.c) \
+	    (ep, ev, max, ms, mask), epoll.c) \
 	OWN(int, epoll_pwait2, \
 	    (int ep, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask), \
-	    (ep, ev, max, timeout, mask), wait.c) \
+	    (ep, ev, max, timeout, mask), epoll.c) \
 	/* signals */ \
 	OWN(int, sigaction, (int sig, const struct sigaction *new, struct sigaction *old), (sig, new, old), signals.c) \
 	SAME(__sigaction, sigaction) \

@@ -114,6 +114,15 @@ void tas__cancel_leave(void);
 
 ssize_t tas__preadv2(int fd, const struct iovec *iov, int n, off64_t off, int flags);
 ssize_t tas__pwritev2(int fd, const struct iovec *iov, int n, off64_t off, int flags);
+static inline const struct timespec *tas__from_ms(int ms, struct timespec *ts)
+{
+	if (ms < 0)
+		return NULL;
+	ts->tv_sec = ms / 1000;
+	ts->tv_nsec = ms % 1000 * 1000000L;
+	return ts;
+}
+
 int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask);
 
 /* Is fd (looked up if need be) a socket that is or may become one of TAS? */

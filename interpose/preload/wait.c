@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * poll, select, epoll.  A call whose descriptors are all the kernel's is libc's; one other descriptor sends the whole
+ * poll and select.  A call whose descriptors are all the kernel's is libc's; one other descriptor sends the whole
  * call to the client library.  The scan costs a few instructions per descriptor.
  */
 #include <limits.h>
@@ -20,22 +20,13 @@ static bool poll_is_kernel(const struct pollfd *fds, nfds_t n)
 	return true;
 }
 
-static const struct timespec *from_ms(int ms, struct timespec *ts)
-{
-	if (ms < 0)
-		return NULL;
-	ts->tv_sec = ms / 1000;
-	ts->tv_nsec = ms % 1000 * 1000000L;
-	return ts;
-}
-
 static __attribute__((noinline)) int slow_poll(struct pollfd *fds, nfds_t n, int ms)
 {
 	struct timespec ts;
 
 	if (tas__passive())
 		return tas__real.poll(fds, n, ms);
-	return (int)tas__result(CP(tas_ppoll(fds, n, from_ms(ms, &ts), NULL)));
+	return (int)tas__result(CP(tas_ppoll(fds, n, tas__from_ms(ms, &ts), NULL)));
 }
 
 int tas__w_poll(struct pollfd *fds, nfds_t n, int ms)
@@ -176,56 +167,4 @@ int tas__w_pselect(int n, fd_set *r, fd_set *w, fd_set *e, const struct timespec
 	if (likely(!mask || tas__raw_mode == TAS_RAW_OFF) && likely(quickly_kernel(n, r, w, e)))
 		return tas__real.pselect(n, r, w, e, timeout, mask);
 	return slow_pselect(n, r, w, e, timeout, mask);
-}
-
-int tas__w_epoll_create(int size)
-{
-	if (unlikely(!tas__ready))
-		tas__start();
-	if (tas__passive() || size <= 0)
-		return tas__real.epoll_create(size);
-	return (int)tas__result(tas_epoll_create1(0));
-}
-
-int tas__w_epoll_create1(int flags)
-{
-	if (unlikely(!tas__ready))
-		tas__start();
-	if (tas__passive())
-		return tas__real.epoll_create1(flags);
-	return (int)tas__result(tas_epoll_create1(flags));
-}
-
-int tas__w_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
-{
-	if (likely(tas__kernel(ep) && tas__kernel(fd)) || tas__passive())
-		return tas__real.epoll_ctl(ep, op, fd, ev);
-	return (int)tas__result(tas_epoll_ctl(ep, op, fd, ev));
-}
-
-int tas__epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask)
-{
-	struct timespec ts;
-
-	return tas_epoll_pwait2(ep, ev, max, from_ms(ms, &ts), mask);
-}
-
-int tas__w_epoll_pwait(int ep, struct epoll_event *ev, int max, int ms, const sigset_t *mask)
-{
-	sigset_t room;
-
-	mask = tas__mask(mask, &room);
-	if (likely(tas__kernel(ep)) || tas__passive())
-		return tas__real.epoll_pwait(ep, ev, max, ms, mask);
-	return (int)tas__result(CP(tas__epoll_pwait(ep, ev, max, ms, mask)));
-}
-
-int tas__w_epoll_pwait2(int ep, struct epoll_event *ev, int max, const struct timespec *timeout, const sigset_t *mask)
-{
-	sigset_t room;
-
-	mask = tas__mask(mask, &room);
-	if (likely(tas__kernel(ep)) || tas__passive())
-		return tas__real.epoll_pwait2(ep, ev, max, timeout, mask);
-	return (int)tas__result(CP(tas_epoll_pwait2(ep, ev, max, timeout, mask)));
 }

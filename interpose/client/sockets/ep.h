@@ -163,6 +163,8 @@ int tas__ep_khalf(struct tas_ep *ep, const struct tas_member *m, int op, uint32_
 void tas__ep_announce(struct tas_ep *ep, bool event);
 /* An item was put on the ready list: somebody waits for this set and should look again. */
 void tas__ep_wake(struct tas_ep *ep);
+/* Takes no lock before: which of n events that the kernel's set epfd gave are the program's; ep had no member of TAS before. */
+int tas__ep_programs(struct tas_ep *ep, int epfd, struct epoll_event *ev, int n);
 
 static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event *ev)
 {

@@ -526,11 +526,26 @@ static uint32_t n_items(struct tas_ep *ep)
 	return h ? atomic_load_explicit(&h->n_items, memory_order_relaxed) : 0;
 }
 
+/* Ours out of *n events of the kernel's.  False: what rang is of a service that has gone. */
+static bool without_bell(struct tas_ep *ep, struct epoll_event *ev, int *n)
+{
+	uint64_t sig = tas__ep_lock(ep);
+	bool has = ep->p.m;
+
+	if (has) {
+		ep->p.m->head.stamp++;
+		*n = sort_kernel(ep, ev, *n);
+		if (!*n && !n_items(ep))
+			tas__ep_drain(ep); /* only our own bell */
+	}
+	tas__ep_unlock(ep, sig);
+	return has;
+}
+
 /* No TAS member: the kernel alone, unless the first one comes while we sleep (then 0, early). */
 static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, uint64_t end, const sigset_t *mask)
 {
 	struct timespec ts;
-	uint64_t sig;
 	bool bell;
 	int r;
 
@@ -540,21 +555,20 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 		atomic_fetch_add(&ep->raw_waiters, 1);
 		r = n_items(ep) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
 		atomic_fetch_sub(&ep->raw_waiters, 1);
-		bell = r > 0 && rang(ep, ev, r);
-		if (!bell)
-			break;
-		sig = tas__ep_lock(ep);
-		if (ep->p.m) {
-			ep->p.m->head.stamp++;
-			r = sort_kernel(ep, ev, r);
-			if (!r && !n_items(ep))
-				tas__ep_drain(ep); /* only our own bell */
-		} else {
-			bell = false; /* of a service that has gone */
-		}
-		tas__ep_unlock(ep, sig);
+		bell = r > 0 && rang(ep, ev, r) && without_bell(ep, ev, &r);
 	} while (bell && !r && !n_items(ep));
 	return r;
+}
+
+int tas__ep_programs(struct tas_ep *ep, int epfd, struct epoll_event *ev, int n)
+{
+	struct tas_ep *now = tas__ep_get(epfd);
+
+	if (now && now == ep && rang(ep, ev, n))
+		without_bell(ep, ev, &n);
+	if (now)
+		tas__ep_put(now);
+	return n;
 }
 
 static bool bad_time(const struct timespec *t)

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Epoll sets that several processes have, as on Linux: holders that are killed at any instruction hurt nobody; a set survives exec
- * and goes to strangers in a message; an event is for one of those who wait; thousands of sets sleep without looking around.
+ * and goes to strangers in a message; an event is for one of those who wait; thousands of sets sleep without looking around; who
+ * sleeps in a set that knows nothing of TAS hears of its first member that does.
  */
 #include "say.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -343,6 +345,66 @@ static void many_sets(void)
 	}
 }
 
+/* ---- the first socket joins a set in which a thread sleeps ---- */
+struct sleep {
+	int ep, way, ms, n;
+	unsigned data;
+	long took;
+};
+
+static void *sleeps(void *arg)
+{
+	struct sleep *s = arg;
+	struct timespec begin, end, limit = {s->ms / 1000, s->ms % 1000 * 1000000l};
+	struct epoll_event ev = {0};
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	if (s->way == 0)
+		s->n = epoll_wait(s->ep, &ev, 1, s->ms);
+	else if (s->way == 1)
+		s->n = epoll_pwait(s->ep, &ev, 1, s->ms, NULL);
+	else
+		s->n = epoll_pwait2(s->ep, &ev, 1, s->ms < 0 ? NULL : &limit, NULL);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	s->data = ev.data.u32;
+	s->took = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
+	return NULL;
+}
+
+/* A member that is ready, that is not, that is not beside one of the kernel's that becomes ready; and a thread cancelled before. */
+static void joined_asleep(int way, int ms, unsigned events, bool kernel, bool cancelled)
+{
+	struct sleep s = {.ep = epoll_create1(0), .way = way, .ms = ms};
+	int near, far, pp[2];
+	void *result;
+	pthread_t t;
+
+	pair(&near, &far);
+	if (s.ep < 0 || pipe(pp) < 0)
+		exit(1);
+	ctl(s.ep, EPOLL_CTL_ADD, pp[0], EPOLLIN, 1);
+	pthread_create(&t, NULL, sleeps, &s);
+	usleep(300000);
+	if (cancelled) {
+		pthread_cancel(t);
+		pthread_join(t, &result);
+		printf("cancelled: %d\n", result == PTHREAD_CANCELED);
+		pthread_create(&t, NULL, sleeps, &s);
+		usleep(100000);
+	}
+	SAY(ctl(s.ep, EPOLL_CTL_ADD, far, events, 2));
+	if (kernel)
+		SAY(write(pp[1], "x", 1));
+	pthread_join(t, NULL);
+	printf("way %d: %d of %u, %s\n", way, s.n, s.n ? s.data : 0,
+	       s.n ? s.took < 2000 ? "soon" : "late" : s.took < ms - 2 ? "early" : s.took < ms + 280 ? "in time" : "late");
+	close(s.ep);
+	close(near);
+	close(far);
+	close(pp[0]);
+	close(pp[1]);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1)
@@ -354,5 +416,12 @@ int main(int argc, char **argv)
 	herd(EPOLLONESHOT);
 	herd(0);
 	many_sets();
+	for (int way = 0; way < 3; way++) {
+		joined_asleep(way, -1, EPOLLOUT, false, false);
+		joined_asleep(way, 5000, EPOLLOUT, false, false);
+		joined_asleep(way, 500, EPOLLIN, false, false);
+		joined_asleep(way, -1, EPOLLIN, true, false);
+		joined_asleep(way, -1, EPOLLOUT, false, true);
+	}
 	return 0;
 }

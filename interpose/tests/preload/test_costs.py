@@ -39,7 +39,7 @@ CALLS = (
     *("read", "write", "readv", "writev", "preadv2", "pwritev2", "send", "recv", "sendto", "recvfrom", "sendmsg"),
     *("recvmsg", "sendmmsg", "recvmmsg", "sendfile", "splice", "accept", "accept4", "connect", "bind", "listen"),
     *("shutdown", "getsockname", "getpeername", "getsockopt", "setsockopt", "fcntl", "ioctl", "dup2", "dup3"),
-    *("poll", "ppoll", "select", "pselect"),
+    *("poll", "ppoll", "select", "pselect", "epoll_ctl"),
 )
 
 
@@ -55,6 +55,14 @@ def test_a_call_on_a_kernel_descriptor_costs_at_most_forty_instructions_more(cal
 @pytest.mark.parametrize("call", ["poll64", "ppoll64", "select33", "pselect33"])
 def test_waiting_costs_at_most_forty_instructions_more_per_descriptor(call: str) -> None:
     assert extra(call) / int(call[-2:]) <= 40
+
+
+@needs_valgrind
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("call", "most"), [("epoll_wait", 100), ("epoll_pwait", 100), ("epoll_wait_ms", 120)])
+def test_waiting_for_a_set_that_has_no_member_of_tas_costs_little(call: str, most: int) -> None:
+    """More than forty: who sleeps says so, since the set may get such a member at any moment."""
+    assert extra(call) <= most
 
 
 OTHERS = {
