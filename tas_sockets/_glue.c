@@ -205,6 +205,17 @@ ssize_t glue_sendmsg(int fd, const struct msghdr *m, int flags, int64_t deadline
 	}
 }
 
+/* With an address; a connection looks at it only with MSG_FASTOPEN. */
+ssize_t glue_sendmsg_to(int fd, const struct msghdr *m, int flags, const struct glue_addr *to, int64_t deadline)
+{
+	struct sockaddr_storage ss;
+	struct msghdr named = *m;
+
+	named.msg_name = &ss;
+	named.msg_namelen = addr_out(to, &ss);
+	return glue_sendmsg(fd, &named, flags, deadline);
+}
+
 ssize_t glue_sendfile(int fd, int in, int64_t off, size_t n, int64_t deadline)
 {
 	off64_t at = off;

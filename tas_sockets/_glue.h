@@ -27,6 +27,7 @@ int glue_look(int fd);
 ssize_t glue_sendto(int fd, const char *buf, size_t n, int flags, const struct glue_addr *to, int64_t deadline);
 ssize_t glue_recvmsg(int fd, struct msghdr *m, int flags, int64_t deadline);
 ssize_t glue_sendmsg(int fd, const struct msghdr *m, int flags, int64_t deadline);
+ssize_t glue_sendmsg_to(int fd, const struct msghdr *m, int flags, const struct glue_addr *to, int64_t deadline);
 ssize_t glue_sendfile(int fd, int in, int64_t off, size_t n, int64_t deadline);
 int glue_accept(int fd, struct glue_addr *from, int64_t deadline);
 int glue_bind(int fd, const struct glue_addr *a);

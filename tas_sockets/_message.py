@@ -100,15 +100,17 @@ class Messages(Stream):
         except (TypeError, ValueError, BufferError, struct.error):
             return super().sendmsg(buffers, ancdata, flags, address)
         m, keep = _message(parts)
-        if address is not None:
-            keep.append(_address.parse(address, self._family, "sendmsg"))  # a stream socket does not look at it
+        to = None if address is None else _address.parse(address, self._family, "sendmsg")
         sys.audit("socket.sendmsg", self, address)
         if control:
             keep.append(new("char[]", control))
             m.msg_control, m.msg_controllen = keep[-1], len(control)
         deadline = self._deadline()
         while True:
-            r = lib.glue_sendmsg(number_of(self), m, flags, deadline)
+            if to is None:
+                r = lib.glue_sendmsg(number_of(self), m, flags, deadline)
+            else:
+                r = lib.glue_sendmsg_to(number_of(self), m, flags, to, deadline)
             if r >= 0:
                 return r
             if r != -EINTR:

@@ -202,7 +202,7 @@ def scenario(
         for peer in peers:
             for i, value in zip(ids, values, strict=True):
                 marks = [] if (subject, peer) in QUICK_WAYS or i in chosen else [pytest.mark.full]
-                name = "-".join(filter(None, [i, way_id(subject, peer)]))
+                name = "-".join(filter(None, [i.replace(" ", "_"), way_id(subject, peer)]))
                 params.append(pytest.param(subject, peer, value, id=name, marks=marks))
 
     def test(request: pytest.FixtureRequest, conformance: Conformance, subject: str, peer: str, case: Any) -> None:
