@@ -229,6 +229,16 @@ def test_splice_waits(x: Pair) -> None:
     s.wait(1)
 
 
+def loaded(x: Pair) -> tuple[int, int, int, int]:
+    """A connection and a pipe, each with something to read."""
+    fd, pfd = x.connected()
+    r, w = pipe(x.s)
+    x.p.send(pfd, b"data")
+    x.s.until(fd, IN)
+    x.s.do("write", w, b"pipe", 4)
+    return fd, pfd, r, w
+
+
 @scenario(
     subjects=PRELOAD,
     cases=[
@@ -247,12 +257,8 @@ def test_splice_waits(x: Pair) -> None:
     ],
 )
 def test_splice_errors(x: Pair) -> None:
-    fd, pfd = x.connected()
     s = x.s
-    r, w = pipe(s)
-    x.p.send(pfd, b"data")
-    s.until(fd, IN)
-    s.do("write", w, b"pipe", 4)
+    fd, pfd, r, w = loaded(x)
     if x.case == "offset in":
         s.do("splice", fd, at(0), w, NULL, 4, 0)
         s.do("splice", r, at(0), fd, NULL, 4, 0)
@@ -325,12 +331,8 @@ def test_splice_errors(x: Pair) -> None:
     ],
 )
 def test_what_no_socket_takes(x: Pair) -> None:
-    fd, pfd = x.connected()
     s = x.s
-    r, w = pipe(s)
-    x.p.send(pfd, b"data")
-    s.until(fd, IN)
-    s.do("write", w, b"pipe", 4)
+    fd, pfd, r, w = loaded(x)
     if x.case == "tee":
         s.do("tee", r, fd, 4, 0)
         s.do("tee", fd, w, 4, 0)
