@@ -490,10 +490,16 @@ static bool rx_read(struct tas_sock *s, int *changed)
 	return true;
 }
 
+/* Linux: the urgent byte before, if it is what the program would read next, is left out for ever, whether MSG_OOB has taken it or not. */
 void tas__rx_urgent(struct tas_sock *s, uint64_t end)
 {
-	if (end <= atomic_load_explicit(&s->base.b->s.rx_urg, memory_order_relaxed))
+	struct tas_app_line *a = &s->base.b->a;
+	uint64_t before = atomic_load_explicit(&s->base.b->s.rx_urg, memory_order_relaxed);
+
+	if (end <= before)
 		return;
+	if (before && before <= s->delivered && atomic_load_explicit(&a->rx_consumed, memory_order_acquire) + 1 == before)
+		atomic_store_explicit(&a->urg_read, before, memory_order_relaxed);
 	atomic_store_explicit(&s->base.b->s.rx_urg, end, memory_order_release);
 	tas__sock_flags(s, TAS_F_URG);
 }

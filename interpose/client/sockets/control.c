@@ -127,7 +127,7 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 	case FIONREAD: /* = SIOCINQ */
 		if (!tas__rx_avail(b) && tas__obj_near(o))
 			tas__settle(o->ss);
-		a = atomic_load(&b->a.rx_consumed);
+		a = tas__rx_from(b);
 		w = tas__urg_inline(b) ? UINT64_MAX : tas__urg_mark(b);
 		return give_int(arg, w < atomic_load(&b->s.rx_delivered) ? w - a : tas__rx_avail(b));
 	case TIOCOUTQ: /* = SIOCOUTQ */
@@ -138,7 +138,7 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 	case SIOCATMARK:
 		if (tas__urg_mark(b) == UINT64_MAX && tas__obj_near(o))
 			tas__settle(o->ss);
-		return give_int(arg, tas__urg_mark(b) == atomic_load(&b->a.rx_consumed));
+		return give_int(arg, tas__urg_mark(b) == tas__rx_from(b));
 	default:
 		return sys_ioctl(fd, request, arg);
 	}

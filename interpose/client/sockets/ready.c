@@ -63,7 +63,7 @@ uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
 	lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	if (!lowat)
 		lowat = 1;
-	if (tas__urg_mark(b) == atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed) && !tas__urg_inline(b))
+	if (tas__urg_mark(b) == tas__rx_from(b) && !tas__urg_inline(b))
 		lowat++; /* the urgent byte is nothing to read */
 	if (tas__urg_there(b))
 		r |= EPOLLPRI;

@@ -134,7 +134,8 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 		return -EAGAIN;
 	if (r < 0)
 		return 0; /* the service is dead, perhaps with the lock's owner: the caller will see it */
-	from = at = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+	from = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+	at = tas__rx_from(b);
 	end = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
 	avail = end > at ? end - at : 0;
 	if (avail && max && !s->discard &&

@@ -259,11 +259,27 @@ static inline bool tas__obj_near(struct tas_obj *o)
 bool tas__settle(struct tas_session *ss);
 /* Has the service acted on all that, without waiting for it? */
 bool tas__settled(struct tas_session *ss);
-/* Stream state as recv and poll see it. */
+static inline bool tas__urg_inline(const struct tas_block *b)
+{
+	return atomic_load_explicit(&b->a.opts, memory_order_relaxed) & TAS_O_OOBINLINE;
+}
+/*
+ * Stream state as recv and poll see it.  Where reading goes on: Linux leaves an urgent byte out for ever if it is next when
+ * another one comes, taken by MSG_OOB or not (the service notes the latter in urg_read).
+ */
+static inline uint64_t tas__rx_from(const struct tas_block *b)
+{
+	uint64_t c = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+	uint64_t u = atomic_load_explicit(&b->s.rx_urg, memory_order_acquire);
+
+	if (__builtin_expect(u > c + 1, 0) && atomic_load_explicit(&b->a.urg_read, memory_order_relaxed) == c + 1 && !tas__urg_inline(b))
+		c++;
+	return c;
+}
 static inline uint64_t tas__rx_avail(const struct tas_block *b)
 {
 	uint64_t d = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
-	uint64_t c = atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed);
+	uint64_t c = tas__rx_from(b);
 
 	return d > c ? d - c : 0;
 }
@@ -273,10 +289,6 @@ static inline uint64_t tas__urg_mark(const struct tas_block *b)
 	uint64_t u = atomic_load_explicit(&b->s.rx_urg, memory_order_acquire);
 
 	return u && u > atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed) ? u - 1 : UINT64_MAX;
-}
-static inline bool tas__urg_inline(const struct tas_block *b)
-{
-	return atomic_load_explicit(&b->a.opts, memory_order_relaxed) & TAS_O_OOBINLINE;
 }
 /* Can MSG_OOB take it? */
 static inline bool tas__urg_there(const struct tas_block *b)
