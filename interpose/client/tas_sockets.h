@@ -102,6 +102,13 @@ TAS_PUBLIC int tas_epoll_pwait2(int ep, struct epoll_event *ev, int max, const s
 TAS_PUBLIC void tas_note_close(int fd);
 /* Number fd may now be anything (received, made by a call we do not know). */
 TAS_PUBLIC void tas_note_unknown(int fd);
+/* The set of number ep if the kernel, asked alone, knows all of it: no member of TAS has been in it, and no other process can have
+ * put one in.  It may change at any time, so events that the kernel gave go through tas_epoll_programs(): how many of n remain. */
+struct tas_ep;
+TAS_PUBLIC struct tas_ep *tas_epoll_kernels_own(int ep);
+TAS_PUBLIC int tas_epoll_programs(struct tas_ep *set, int ep, struct epoll_event *ev, int n);
+/* True: another kernel member is no news for the set. */
+TAS_PUBLIC bool tas_epoll_has_kernel(int ep);
 /* fork is handled by pthread_atfork.  These are what its handlers do, for processes made without them (clone, _Fork). */
 TAS_PUBLIC void tas_fork_prepare(void);
 TAS_PUBLIC void tas_fork_parent(void);

@@ -163,8 +163,10 @@ int tas__ep_khalf(struct tas_ep *ep, const struct tas_member *m, int op, uint32_
 void tas__ep_announce(struct tas_ep *ep, bool event);
 /* An item was put on the ready list: somebody waits for this set and should look again. */
 void tas__ep_wake(struct tas_ep *ep);
-/* Takes no lock before: which of n events that the kernel's set epfd gave are the program's; ep had no member of TAS before. */
-int tas__ep_programs(struct tas_ep *ep, int epfd, struct epoll_event *ev, int n);
+/* Takes the lock.  Ours out of *n events of the kernel's; false: what rang is of a service that has gone. */
+bool tas__ep_sort(struct tas_ep *ep, struct epoll_event *ev, int *n);
+/* A bell among events of the kernel's: there is a member of TAS, or was. */
+bool tas__ep_rang(struct tas_ep *ep, const struct epoll_event *ev, int n);
 
 static inline int tas__epoll_ctl_raw(int ep, int op, int fd, struct epoll_event *ev)
 {

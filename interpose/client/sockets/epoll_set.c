@@ -89,7 +89,7 @@ struct tas_ep *tas__ep_new(int fd)
 	ep->p = (struct tas_ep_part){.efd = -1};
 	atomic_store(&ep->m, NULL);
 	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
-	/* raw_waiters stays: whoever slept in the set that was here before takes himself out */
+	atomic_store(&ep->raw_waiters, 0);
 	atomic_store(&ep->refs, 1);
 	return ep;
 }

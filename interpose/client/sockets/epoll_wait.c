@@ -506,8 +506,7 @@ static __attribute__((noinline)) int wait_nowhere(struct tas_ep *ep, int epfd, u
 	return -EFAULT;
 }
 
-/* A bell among events of the kernel's: there is a member of TAS, or was. */
-static bool rang(struct tas_ep *ep, const struct epoll_event *ev, int n)
+bool tas__ep_rang(struct tas_ep *ep, const struct epoll_event *ev, int n)
 {
 	for (int k = 0; k < n; k++) {
 		if (!tas__is_wake(ev[k].data.u64) && !tas__is_half(ev[k].data.u64))
@@ -526,8 +525,7 @@ static uint32_t n_items(struct tas_ep *ep)
 	return h ? atomic_load_explicit(&h->n_items, memory_order_relaxed) : 0;
 }
 
-/* Ours out of *n events of the kernel's.  False: what rang is of a service that has gone. */
-static bool without_bell(struct tas_ep *ep, struct epoll_event *ev, int *n)
+bool tas__ep_sort(struct tas_ep *ep, struct epoll_event *ev, int *n)
 {
 	uint64_t sig = tas__ep_lock(ep);
 	bool has = ep->p.m;
@@ -555,20 +553,9 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 		atomic_fetch_add(&ep->raw_waiters, 1);
 		r = n_items(ep) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
 		atomic_fetch_sub(&ep->raw_waiters, 1);
-		bell = r > 0 && rang(ep, ev, r) && without_bell(ep, ev, &r);
+		bell = r > 0 && tas__ep_rang(ep, ev, r) && tas__ep_sort(ep, ev, &r);
 	} while (bell && !r && !n_items(ep));
 	return r;
-}
-
-int tas__ep_programs(struct tas_ep *ep, int epfd, struct epoll_event *ev, int n)
-{
-	struct tas_ep *now = tas__ep_get(epfd);
-
-	if (now && now == ep && rang(ep, ev, n))
-		without_bell(ep, ev, &n);
-	if (now)
-		tas__ep_put(now);
-	return n;
 }
 
 static bool bad_time(const struct timespec *t)
