@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from _lab import BUILD, Proc
 from .stacks import Stack
 
 Measure = Callable[[Stack], dict[str, Any]]
+REST = 4.0  # seconds; who has done nothing for one or two is idle
 PER_PROCESS = 18_000  # connections from one address to one port: the ephemeral ports are 28,000
 
 
@@ -51,6 +53,7 @@ def each(count: int, what: str) -> Measure:
     def run(s: Stack) -> dict[str, Any]:
         before = {"kernel": _kernel_bytes(), "shared": _shared_bytes(s)}
         with _idle(s, count):
+            time.sleep(REST)
             after = {"kernel": _kernel_bytes(), "shared": _shared_bytes(s)}
         figures = {key: (after[key] - before[key]) / (2 * count) for key in before}
         return {"value": figures[what], **figures}
@@ -63,6 +66,7 @@ def beside(count: int, active: int) -> Measure:
 
     def run(s: Stack) -> dict[str, Any]:
         with _idle(s, count) as ports:
+            time.sleep(REST)
             out = s.client(
                 BUILD / "rpcclient", "--json", "-c", str(active), "-T", "0.7", "-w", "0.2", s.addr, ports[0]
             ).json(60)

@@ -10,6 +10,7 @@
 enum {
 	POLL_IDLE_NS = 1000 * 1000,
 	HINTS_MAX = 128,
+	AHEAD = 2,
 	HINT_ROUNDS = 64,
 	OUTPUT_PER_SOCKET = 32, /* segments */
 	OUTPUT_PER_ROUND = 64,
@@ -105,6 +106,21 @@ static void hint(struct tas_core *c, struct tas_proc *p, uint32_t id)
 		tas__sock_unclaimed(b);
 }
 
+/* ahead: hints between two stages of fetching what they touch; 0: it is in the cache. */
+static void hints(struct tas_core *c, struct tas_proc *p, const uint32_t *id, uint32_t n, uint32_t ahead)
+{
+	for (uint32_t i = 0; i < n + ahead * TAS_AHEAD; i++) {
+		for (unsigned stage = 0; ahead && stage < TAS_AHEAD; stage++) {
+			uint32_t at = i - ahead * stage; /* wraps */
+
+			if (at < n)
+				tas__sock_ahead(id[at], stage);
+		}
+		if (i >= ahead * TAS_AHEAD)
+			hint(c, p, id[i - ahead * TAS_AHEAD]);
+	}
+}
+
 static unsigned drain(struct tas_core *c, struct tas_proc *p)
 {
 	struct tas_core_hints *h = &p->region->core[c->index];
@@ -116,8 +132,7 @@ static unsigned drain(struct tas_core *c, struct tas_proc *p)
 	atomic_store_explicit(&h->busy, round | 1, memory_order_seq_cst);
 	n = tas_bitmap_drain(&h->dirty, id, HINTS_MAX);
 
-	for (uint32_t i = 0; i < n; i++)
-		hint(c, p, id[i]);
+	hints(c, p, id, n, tas__socks_cold() ? AHEAD : 0);
 	p->hints += n;
 	if (n)
 		p->lane[c->index].hinted = c->now;

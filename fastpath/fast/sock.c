@@ -13,7 +13,7 @@
 #include "abi/tas_epoll.h"
 #include "fast/sock.h"
 
-enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17 };
+enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17, COLD = 1024 /* sockets: some 2 KB each */ };
 
 static struct tas_sock *table[TAS_SOCK_MAX];
 static uint32_t generation; /* one for all ids: a block that is another socket's by now never has the same */
@@ -188,6 +188,64 @@ struct tas_sock_base *tas__sock(uint32_t id, uint32_t gen)
 	struct tas_sock *s = id < TAS_SOCK_MAX ? table[id] : NULL;
 
 	return s && (!gen || s->base.gen == gen) ? &s->base : NULL;
+}
+
+/* ---- with very many sockets nothing is in the cache: what hints will touch is asked for ahead ---- */
+static void fetch(const void *from, size_t len)
+{
+	for (size_t at = 0; at < len; at += 64)
+		__builtin_prefetch((const char *)from + at, 1);
+}
+
+static void fetch_private(const struct tas_sock *s)
+{
+	fetch(s, 1);
+	fetch(&s->core, offsetof(struct tas_sock, u) + 64 - offsetof(struct tas_sock, core));
+}
+
+bool tas__socks_cold(void)
+{
+	return n_placed > COLD;
+}
+
+void tas__sock_ahead(uint32_t id, unsigned stage)
+{
+	const struct tas_sock *s, *peer;
+
+	if (id >= TAS_SOCK_MAX)
+		return;
+	if (!stage) {
+		__builtin_prefetch(&table[id]);
+		return;
+	}
+	s = table[id];
+	if (!s || s->base.kind == TAS_K_LISTENER)
+		return;
+	peer = s->base.kind == TAS_K_LOCAL ? s->u.local.peer : NULL;
+	switch (stage) {
+	case 1:
+		fetch_private(s);
+		break;
+	case 2:
+		fetch(&s->base.b->s, 64);
+		fetch(&s->base.b->a, 128);
+		__builtin_prefetch(&s->base.b->c);
+		if (peer)
+			fetch_private(peer);
+		break;
+	case 3:
+		if (s->tx[s->tx_cur].gen)
+			__builtin_prefetch(tas__mem_ptr(s->base.set, s->tx[s->tx_cur].off));
+		if (!peer || !peer->base.b)
+			break;
+		fetch(&peer->base.b->s, 128);
+		fetch(&peer->base.b->x, 64);
+		__builtin_prefetch(&peer->base.b->a);
+		__builtin_prefetch(&peer->base.b->c);
+		if (peer->rx[peer->rx_cur].gen)
+			fetch(tas__mem_ptr(peer->base.set, peer->rx[peer->rx_cur].off), 1);
+		break;
+	}
 }
 
 struct tas_sock_base *tas__sock_by_cookie(uint64_t cookie)

@@ -144,6 +144,10 @@ struct tas_sock *tas__sock_new(struct tas_core *c, enum tas_sock_kind kind); /* 
 int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family);
 void tas__sock_unplace(struct tas_sock *s); /* frees id, block, extents, watch; idempotent */
 void tas__sock_free(struct tas_sock *s);
+/* A hint of id is to come: fetches what it will touch into the cache.  Each stage needs what the one before has brought. */
+enum { TAS_AHEAD = 4 };
+bool tas__socks_cold(void); /* so many that it is worth it */
+void tas__sock_ahead(uint32_t id, unsigned stage);
 void tas__port_add(struct tas_sock *s); /* by base.local.port */
 void tas__port_del(struct tas_sock *s);
 struct tas_sock *tas__port_first(uint16_t port); /* host order */
