@@ -209,7 +209,8 @@ void tas__local_close(struct tas_sock *s, bool abort_it)
 		tas__sock_free(s);
 		return;
 	}
-	bool unread = peer->written != peer->acked || s->delivered != s->consumed; /* sent to us, after the close */
+	bool over = s->rx_eof && peer->rx_eof;
+	bool unread = !over && (peer->written != peer->acked || s->delivered != s->consumed); /* sent to us, after the close */
 
 	if (peer->base.closed && (unread || s->written != s->acked)) { /* whatever either has for the other is for nobody */
 		reset(peer);
