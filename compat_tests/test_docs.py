@@ -32,3 +32,16 @@ def test_the_page_of_limits_shows_every_kind_of_divergence() -> None:
     kinds = set(re.findall(r'^kind = "(\w+)"', (ROOT / "compat_tests" / "divergences.toml").read_text(), re.M))
     shown = set(re.findall(r":::\{divergences\} (\w+)", (DOCS / "limits.md").read_text()))
     assert kinds <= shown
+
+
+def test_what_shows_the_interposers_behaviour_exists() -> None:
+    rows = (DOCS / "interposer.md").read_text().partition("## What shows it\n")[2].partition("\n## ")[0]
+    programs = set(re.findall(r"`preload/(\w+)`", rows)) - {"NAME"}
+    tests = set(re.findall(r"`(\w+)::(\w+)`", rows)) - {("FILE", "NAME")}
+    assert len(programs) >= 10
+    assert len(tests) >= 60
+    for program in programs:
+        assert (ROOT / "interpose" / "tests" / "preload" / f"{program}.c").exists(), program
+    files = {p.stem: p for top in ("compat_tests", "interpose/tests") for p in (ROOT / top).rglob("test_*.py")}
+    for file, name in tests:
+        assert re.search(rf"^def test_{name}\(", files[file].read_text(), re.M), f"{file}::{name}"

@@ -481,3 +481,20 @@ def test_pidfd_getfd_takes_what_the_service_knows_by_descriptor(tas: Lab, what: 
                 assert got(far, 2) == b"xy"
                 b("s.close()")
                 assert closed(far) == "eof"
+
+
+def test_an_accepted_connection_taken_with_pidfd_getfd_gives_an_error_and_its_owner_goes_on(tas: Lab) -> None:
+    """Its descriptor was made for the program alone: nobody else can tell which connection it is."""
+    a, b = Puppet(tas), Puppet(tas)
+    with accepted(tas, a) as far:
+        fetch = "(lambda pid, n: __import__('ctypes').CDLL(None).syscall(438, os.pidfd_open(pid), n, 0))"
+        b(f"s = sock({fetch}({a('os.getpid()')}, {a('c.fileno()')}))")
+        assert b("s.recv(5)") == "ENOTCONN"
+        assert b("s.send(b'x')") == "EPIPE"
+        b("s.close()")
+        far.sendall(b"ours")
+        assert a("got(c, 4)") == b"ours"
+        a("c.sendall(b'still')")
+        assert got(far, 5) == b"still"
+        a("c.close()")
+        assert closed(far) == "eof"

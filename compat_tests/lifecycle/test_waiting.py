@@ -110,6 +110,25 @@ def test_signal_while_waiting(x: Pair) -> None:
     x.s.wait(1)
 
 
+@scenario(cases=["recv", "poll"])
+def test_another_takes_the_number_and_a_signal_wakes(x: Pair) -> None:
+    """As the JDK closes a socket that threads sleep on."""
+    fd, pfd = x.connected()
+    event = x.s.do("eventfd", 0, 0).ret
+    x.s.handler(USR1, 0)
+    WAITS[x.case](x.s, fd)
+    x.s.blocked(1)
+    x.s.do("dup2", event, fd)
+    x.s.blocked(1)
+    x.p.poll((pfd, RDHUP))
+    x.s.kill(1, USR1)
+    x.s.wait(1)
+    x.s.signals()
+    x.p.until(pfd, RDHUP)
+    x.s.do("write", fd, b"\1" + bytes(7), 8)
+    x.s.close(fd)
+
+
 @scenario(cases=list(WAITS))
 def test_cancel_while_waiting(x: Pair) -> None:
     fd, pfd = x.connected()
