@@ -90,6 +90,14 @@ struct call {
 	int64_t ns, deadline; /* deadline 0: not known yet */
 };
 
+/* False, with Refused where nothing else was raised. */
+static bool refuse(void)
+{
+	if (!PyErr_Occurred())
+		PyErr_SetNone(Refused);
+	return false;
+}
+
 static bool begin(struct call *c, PyObject *const *a, PyObject *flags)
 {
 	Py_ssize_t ns, f;
@@ -187,13 +195,16 @@ static bool fits(int fd, uint64_t n)
 	return yes;
 }
 
-/* ---- receive ---- */
-static Py_ssize_t receive(struct call *c, void *buf, Py_ssize_t n)
+/* ---- moving ---- */
+typedef Py_ssize_t moving(int fd, void *what, size_t n, int flags, int64_t deadline);
+
+/* at_once: it need not wait, and is short: tried with the interpreter's lock held. */
+static Py_ssize_t move(struct call *c, moving *f, void *what, Py_ssize_t n, bool at_once)
 {
 	Py_ssize_t r;
 
-	if (n <= SHORT && there(c->fd, c->flags)) {
-		r = glue_recv(c->fd, buf, (size_t)n, MSG_DONTWAIT, -1);
+	if (at_once) {
+		r = f(c->fd, what, (size_t)n, c->flags | MSG_DONTWAIT, -1);
 		if (r != -EAGAIN)
 			return r;
 	}
@@ -204,10 +215,16 @@ static Py_ssize_t receive(struct call *c, void *buf, Py_ssize_t n)
 		if (!none_pending(&count))
 			return -EINTR;
 		Py_BEGIN_ALLOW_THREADS
-		r = since(count) ? -EINTR : glue_recv(c->fd, buf, (size_t)n, c->flags, deadline);
+		r = since(count) ? -EINTR : f(c->fd, what, (size_t)n, c->flags, deadline);
 		Py_END_ALLOW_THREADS
 	} while (once_more(c, &r));
 	return r;
+}
+
+/* ---- receive ---- */
+static Py_ssize_t receive(struct call *c, void *buf, Py_ssize_t n)
+{
+	return move(c, glue_recv, buf, n, n <= SHORT && there(c->fd, c->flags));
 }
 
 /* Into a bytes object of n bytes, which may become shorter. */
@@ -238,11 +255,8 @@ static PyObject *fast_recv(PyObject *module, PyObject *const *a, Py_ssize_t n_ar
 	void *buf;
 
 	(void)module;
-	if (n_args != 4 || !as_number(a[2], 0, PY_SSIZE_T_MAX, &n) || !begin(&c, a, a[3])) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	if (n_args != 4 || !as_number(a[2], 0, PY_SSIZE_T_MAX, &n) || !begin(&c, a, a[3]))
+		return refuse(), NULL;
 	if (!n)
 		return PyBytes_FromStringAndSize(NULL, 0);
 	avail = there(c.fd, c.flags);
@@ -270,11 +284,8 @@ static PyObject *fast_recv_into(PyObject *module, PyObject *const *a, Py_ssize_t
 	Py_buffer b;
 
 	(void)module;
-	if (n_args != 5 || !as_number(a[3], 0, PY_SSIZE_T_MAX, &n) || !begin(&c, a, a[4])) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	if (n_args != 5 || !as_number(a[3], 0, PY_SSIZE_T_MAX, &n) || !begin(&c, a, a[4]))
+		return refuse(), NULL;
 	if (!as_buffer(a[2], &b, PyBUF_WRITABLE))
 		return NULL;
 	if (n > b.len) {
@@ -290,26 +301,14 @@ static PyObject *fast_recv_into(PyObject *module, PyObject *const *a, Py_ssize_t
 }
 
 /* ---- send ---- */
-static Py_ssize_t transmit(struct call *c, const char *buf, Py_ssize_t n)
+static Py_ssize_t out(int fd, void *what, size_t n, int flags, int64_t deadline)
 {
-	Py_ssize_t r;
+	return glue_send(fd, what, n, flags, deadline);
+}
 
-	if (n && n <= SHORT && fits(c->fd, (uint64_t)n)) {
-		r = glue_send(c->fd, buf, (size_t)n, c->flags | MSG_DONTWAIT, -1);
-		if (r != -EAGAIN)
-			return r;
-	}
-	do {
-		int64_t deadline = deadline_of(c);
-		uint32_t count;
-
-		if (!none_pending(&count))
-			return -EINTR;
-		Py_BEGIN_ALLOW_THREADS
-		r = since(count) ? -EINTR : glue_send(c->fd, buf, (size_t)n, c->flags, deadline);
-		Py_END_ALLOW_THREADS
-	} while (once_more(c, &r));
-	return r;
+static Py_ssize_t transmit(struct call *c, char *buf, Py_ssize_t n)
+{
+	return move(c, out, buf, n, n && n <= SHORT && fits(c->fd, (uint64_t)n));
 }
 
 /* send(self, ns, data, flags) */
@@ -320,11 +319,8 @@ static PyObject *fast_send(PyObject *module, PyObject *const *a, Py_ssize_t n_ar
 	Py_ssize_t r;
 
 	(void)module;
-	if (n_args != 4 || !begin(&c, a, a[3])) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	if (n_args != 4 || !begin(&c, a, a[3]))
+		return refuse(), NULL;
 	if (!as_buffer(a[2], &b, PyBUF_SIMPLE))
 		return NULL;
 	r = transmit(&c, b.buf, b.len);
@@ -340,15 +336,12 @@ static PyObject *fast_sendall(PyObject *module, PyObject *const *a, Py_ssize_t n
 	Py_buffer b;
 
 	(void)module;
-	if (n_args != 4 || !begin(&c, a, a[3])) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	if (n_args != 4 || !begin(&c, a, a[3]))
+		return refuse(), NULL;
 	if (!as_buffer(a[2], &b, PyBUF_SIMPLE))
 		return NULL;
 	do { /* an empty one is sent, too: it tells whether the connection is there */
-		r = transmit(&c, (const char *)b.buf + sent, b.len - sent);
+		r = transmit(&c, (char *)b.buf + sent, b.len - sent);
 		if (r < 0)
 			break;
 		sent += r;
@@ -401,31 +394,27 @@ static bool parts_take(struct parts *p, PyObject *seq, int how)
 	return true;
 fail:
 	parts_release(p);
-	if (!PyErr_Occurred())
-		PyErr_SetNone(Refused);
-	return false;
+	return refuse();
+}
+
+static Py_ssize_t out_parts(int fd, void *what, size_t n, int flags, int64_t deadline)
+{
+	(void)n;
+	return glue_sendmsg(fd, what, flags, deadline);
+}
+
+static Py_ssize_t in_parts(int fd, void *what, size_t n, int flags, int64_t deadline)
+{
+	(void)n;
+	return glue_recvmsg(fd, what, flags, deadline);
 }
 
 static Py_ssize_t move_parts(struct call *c, struct parts *p, bool send)
 {
 	struct msghdr m = {.msg_iov = p->iov, .msg_iovlen = (size_t)p->n};
-	Py_ssize_t r;
+	bool now = p->sum && p->sum <= SHORT && (send ? fits(c->fd, p->sum) : there(c->fd, c->flags) > 0);
+	Py_ssize_t r = move(c, send ? out_parts : in_parts, &m, 0, now);
 
-	if (p->sum && p->sum <= SHORT && (send ? fits(c->fd, p->sum) : there(c->fd, c->flags))) {
-		r = (send ? glue_sendmsg(c->fd, &m, c->flags | MSG_DONTWAIT, -1) : glue_recvmsg(c->fd, &m, MSG_DONTWAIT, -1));
-		if (r != -EAGAIN)
-			return r;
-	}
-	do {
-		int64_t deadline = deadline_of(c);
-		uint32_t count;
-
-		if (!none_pending(&count))
-			return -EINTR;
-		Py_BEGIN_ALLOW_THREADS
-		r = since(count) ? -EINTR : send ? glue_sendmsg(c->fd, &m, c->flags, deadline) : glue_recvmsg(c->fd, &m, c->flags, deadline);
-		Py_END_ALLOW_THREADS
-	} while (once_more(c, &r));
 	c->flags = m.msg_flags;
 	return r;
 }
@@ -436,11 +425,8 @@ static bool with_parts(PyObject *const *a, Py_ssize_t n_args, bool send, struct 
 	PyObject *seq;
 	struct parts p;
 
-	if (n_args != 4 || !begin(c, a, a[3])) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return false;
-	}
+	if (n_args != 4 || !begin(c, a, a[3]))
+		return refuse();
 	seq = PySequence_Fast(a[2], "");
 	if (!seq || PySequence_Fast_GET_SIZE(seq) > PARTS_MAX || !parts_take(&p, seq, send ? PyBUF_SIMPLE : PyBUF_WRITABLE)) {
 		if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_TypeError))
@@ -491,11 +477,8 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 
 	(void)module;
 	if (n_args != 3 || !as_number(a[0], INT_MIN, INT_MAX, &ep) || !as_number(a[1], 1, INT_MAX, &max) ||
-	    !as_number(a[2], PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &ns)) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	    !as_number(a[2], PY_SSIZE_T_MIN, PY_SSIZE_T_MAX, &ns))
+		return refuse(), NULL;
 	if (!none_pending(&count))
 		return NULL;
 	if (max > EVENTS_HERE && !(ev = PyMem_New(struct epoll_event, max)))
@@ -556,11 +539,8 @@ static PyObject *fast_mode(PyObject *module, PyObject *const *a, Py_ssize_t n_ar
 	int on;
 
 	(void)module;
-	if (n_args != 2 || !as_number(a[0], INT_MIN, INT_MAX, &fd) || !as_number(a[1], 0, 1, &how)) {
-		if (!PyErr_Occurred())
-			PyErr_SetNone(Refused);
-		return NULL;
-	}
+	if (n_args != 2 || !as_number(a[0], INT_MIN, INT_MAX, &fd) || !as_number(a[1], 0, 1, &how))
+		return refuse(), NULL;
 	on = (int)how;
 	return PyLong_FromLong(tas_ioctl((int)fd, FIONBIO, &on));
 }
