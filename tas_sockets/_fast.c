@@ -2,17 +2,18 @@
 /*
  * tas_sockets._fast: the calls that a program makes most, as one C function each.
  *
- * cffi gives up the interpreter's lock (GIL) around every call.  That is right for a call that may wait; but in a program
- * with several busy threads whoever gives the lock up waits for it afterwards, up to a switch interval.  So these
- * functions look first: when a short message is there to be taken, or fits into the ring, they move it with the lock
- * held, which takes less than a microsecond.  Anything else, copies of more than SHORT bytes included, happens without it.
+ * cffi gives up the interpreter's lock (GIL) around every call.  That is right for a call that may wait; but in a
+ * program with several busy threads whoever gives the lock up waits for it afterwards, up to a switch interval.  So
+ * these functions look first: when a short message is there to be taken, or fits into the ring, they move it with the
+ * lock held, which takes less than a microsecond.  Anything else, copies of more than SHORT bytes included, happens
+ * without it.
  *
- * recv() makes the bytes object in the size that it will have.  When nothing is there it waits with a scratch buffer, taken
- * for that call only: other threads, and signal handlers between two waits, receive as well.
+ * recv() makes the bytes object in the size that it will have.  When nothing is there it waits with a scratch buffer,
+ * taken for that call only: other threads, and signal handlers between two waits, receive as well.
  *
- * The first argument is the socket object, for its number may change while a signal's handlers run, or a mere number; the
- * second its timeout in nanoseconds, -1: none.  An argument that the standard method would refuse raises Refused, and the caller calls that
- * method for the exact error.
+ * The first argument is the socket object, for its number may change while a signal's handlers run, or a mere number;
+ * the second its timeout in nanoseconds, -1: none.  An argument that the standard method would refuse raises Refused,
+ * and the caller calls that method for the exact error.
  */
 #include <Python.h> /* before all others, as Python asks */
 
@@ -129,8 +130,9 @@ static bool once_more(struct call *c, Py_ssize_t *r)
 }
 
 /*
- * Before a call that may wait.  The interpreter looks for signals between two instructions; one that comes after that and before
- * the wait has begun would be slept over.  So: count, look, and ask without the lock whether the count still stands.
+ * Before a call that may wait.  The interpreter looks for signals between two instructions; one that comes after that
+ * and before the wait has begun would be slept over.  So: count, look, and ask without the lock whether the count
+ * still stands.
  */
 static bool none_pending(uint32_t *count)
 {
@@ -509,8 +511,8 @@ static PyObject *fast_epoll_wait(PyObject *module, PyObject *const *a, Py_ssize_
 
 /* ---- close ---- */
 /*
- * closing(fd): before close() gives up the interpreter's lock.  What another thread of the program sends while it has the lock
- * comes after the close, as on Linux; what this program has sent before is waited for, a moment.
+ * closing(fd): before close() gives up the interpreter's lock.  What another thread of the program sends while it has
+ * the lock comes after the close, as on Linux; what this program has sent before is waited for, a moment.
  */
 static PyObject *fast_closing(PyObject *module, PyObject *arg)
 {
@@ -546,7 +548,7 @@ static PyObject *fast_mode(PyObject *module, PyObject *const *a, Py_ssize_t n_ar
 }
 
 /* ---- numbers ---- */
-/* state(fd): what the table says (enum tas_fd_state); anything that is no number of a descriptor is the kernel's affair. */
+/* state(fd): what the table says (enum tas_fd_state); what is no number of a descriptor is the kernel's affair. */
 static PyObject *fast_state(PyObject *module, PyObject *arg)
 {
 	long fd;
@@ -567,7 +569,9 @@ static PyMethodDef methods[] = {
 	{"state", fast_state, METH_O, NULL}, FAST(mode), {"closing", fast_closing, METH_O, NULL}, {0},
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "tas_sockets._fast", .m_size = -1, .m_methods = methods};
+static struct PyModuleDef definition = {
+	PyModuleDef_HEAD_INIT, .m_name = "tas_sockets._fast", .m_size = -1, .m_methods = methods,
+};
 
 PyMODINIT_FUNC PyInit__fast(void); /* the loader looks it up by name */
 PyMODINIT_FUNC PyInit__fast(void)

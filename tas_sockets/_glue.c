@@ -290,7 +290,7 @@ int glue_getname(int fd, int peer, struct glue_addr *a)
 	return r;
 }
 
-/* close; where this process may hold the other end, that has seen it when the call returns, as over Linux's loopback. */
+/* close; where this process may hold the other end, that has seen it when the call returns, as over loopback. */
 int glue_close(int fd)
 {
 	struct tas_obj *o = tas__state(fd) == TAS_FD_TAS ? tas__conn_get(fd) : NULL;
@@ -324,8 +324,8 @@ static void note_main(void)
 }
 
 /*
- * While the main thread holds a lock of the library it blocks signals, and the kernel gives them to another thread: what the main
- * thread is about to sleep on has to end all the same.
+ * While the main thread holds a lock of the library it blocks signals, and the kernel gives them to another thread:
+ * what the main thread is about to sleep on has to end all the same.
  */
 static void tell_main(void)
 {
