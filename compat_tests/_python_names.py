@@ -90,8 +90,12 @@ NI_IDN SO_BINDTOIFINDEX
 )
 
 
+# added within a version: 3.13.5 of Debian 13 has it, 3.13.0 had not
+PATCHES = _list("CAN_RAW_ERR_FILTER")
+
+
 def expected(version: tuple[int, int]) -> frozenset[str]:
-    """The list of a version, without bluetooth's names."""
+    """The list of a version, without bluetooth's names and those of PATCHES."""
     names = IN_311
     if version >= (3, 12):
         names |= NEW_IN_312
