@@ -7,7 +7,7 @@ from _lab import until
 from recipes import CLIENT, LOCAL, SERVER, Run, _web, recipe
 
 
-def copies(r: Run, nc: str, listen: list[str], send: list[str], receive: list[str]) -> None:
+def copies(r: Run, nc: str, listen: list[str], send: list[str], answer: list[str], receive: list[str]) -> None:
     """A file to the listener, a file from it, an answer after a half close, nobody there."""
     data = r.file("data", _web.data(3_000_000))
     server = r.server("sh", "-c", f"{nc} {' '.join(listen)} 7000 </dev/null >{r.tmp}/in", port=7000)
@@ -15,7 +15,7 @@ def copies(r: Run, nc: str, listen: list[str], send: list[str], receive: list[st
     r.see("server of send", server.wait(20))
     r.see("received", _web.sha((r.tmp / "in").read_bytes()))
 
-    server = r.server("sh", "-c", f"{nc} {' '.join([*send, *listen])} 7001 <{data} >{r.tmp}/question", port=7001)
+    server = r.server("sh", "-c", f"{nc} {' '.join([*answer, *listen])} 7001 <{data} >{r.tmp}/question", port=7001)
     client = r.client("sh", "-c", f"(echo question; sleep 1) | {nc} {' '.join(receive)} {r.addr} 7001 >{r.tmp}/out")
     r.see("answer", [client.wait(20), server.wait(20)])
     r.see("question", (r.tmp / "question").read_text())
@@ -34,7 +34,7 @@ def copies(r: Run, nc: str, listen: list[str], send: list[str], receive: list[st
     debian=("netcat-openbsd",),
 )
 def nc_openbsd(r: Run) -> None:
-    copies(r, "nc.openbsd", ["-l"], ["-N"], ["-N"])
+    copies(r, "nc.openbsd", ["-l"], ["-N"], ["-N"], ["-N"])
     scan = r.client("nc.openbsd", "-z", "-v", "-n", r.addr, "7003-7005")
     r.see("scan", [scan.wait(10), scan.err])
     kept = r.server("nc.openbsd", "-l", "-k", "7006", port=7006)
@@ -52,7 +52,7 @@ def nc_openbsd(r: Run) -> None:
     debian=("netcat-traditional",),
 )
 def nc_traditional(r: Run) -> None:
-    copies(r, "nc.traditional", ["-l", "-p"], ["-q", "0"], ["-q", "3"])
+    copies(r, "nc.traditional", ["-l", "-p"], ["-q", "0"], ["-q", "2"], ["-q", "3"])
     server = r.server("nc.traditional", "-l", "-p", "7007", "-e", "/usr/bin/sort", port=7007)
     lines = "\n".join(str(n * 7919 % 10007) for n in range(10000))
     client = r.client("nc.openbsd", "-N", r.addr, "7007", stdin=lines + "\n")

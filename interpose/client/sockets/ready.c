@@ -255,6 +255,13 @@ static int wait_timed(struct tas_obj *o, struct tas_block *b, _Atomic uint32_t *
 	return r > 0 ? 0 : r;
 }
 
+/* A call that was restarted forgets the signals that it slept through: only those behind its first byte end it. */
+static void restarted(struct tas_wait *w, bool restarts)
+{
+	if (restarts)
+		w->sig.any = atomic_load_explicit(&tas__sigs.any, memory_order_relaxed);
+}
+
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w)
 {
 	struct tas_block *b = tas__block(o);
@@ -271,6 +278,7 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	while (tas__spin(o->ss, &w->spin, atomic_load_explicit(&o->active, memory_order_relaxed))) {
 		if (!unchanged(o, b, ev, seen, shut)) {
 			w->spin = (struct tas_spin){0};
+			restarted(w, restarts);
 			return 0;
 		}
 	}
@@ -284,5 +292,6 @@ int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t sh
 	if (unchanged(o, b, ev, seen, shut))
 		r = tas__park(o->ss, ev, seen, &b->a.shut, shut, news, v);
 	atomic_fetch_sub_explicit(waiters, 1, memory_order_relaxed);
+	restarted(w, restarts);
 	return r;
 }
