@@ -290,18 +290,23 @@ bool tas__tx_give(struct tas_sock *s)
  * A ring that was made small while the connection was idle becomes one as at the beginning before anybody sees how small it is: for
  * a message that does not fit (want), and when what was written stays in it.  A writer that has the lock hints when it is done.
  */
-static bool tx_first_again(struct tas_sock *s, uint32_t want)
+static bool tx_join(struct tas_sock *s, uint32_t len)
 {
 	struct tas_block *b = s->base.b;
-	uint32_t len = s->tx[0].len + s->tx[1].len;
 	bool done;
 
-	if (!len || len >= tx_first_len() || !tas__block_lock(&b->c.lock_tx))
+	if (!tas__block_lock(&b->c.lock_tx))
 		return false;
-	done = atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->written &&
-	       tx_replace(s, want > tx_first_len() ? pow2_up(want) : tx_first_len());
+	done = atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->written && tx_replace(s, len);
 	tas__block_unlock(&b->c.lock_tx);
 	return done;
+}
+
+static bool tx_first_again(struct tas_sock *s, uint32_t want)
+{
+	uint32_t len = s->tx[0].len + s->tx[1].len;
+
+	return len && len < tx_first_len() && tx_join(s, want > tx_first_len() ? pow2_up(want) : tx_first_len());
 }
 
 void tas__tx_stays(struct tas_sock *s)
@@ -332,9 +337,13 @@ static void tx_offer(struct tas_sock *s, uint32_t want)
 		s->stall_at = s->core->now + stall_ns;
 		tas__timer_set(s, s->stall_at);
 	}
-	if (s->tx[slot].gen)
-		return;
 	len = pow2_up(want > tx_busy_len(s) ? tx_busy_len(s) : want);
+	if (s->tx[slot].gen) {
+		/* the reader of a local connection does not read, else the older one would be empty: all in one, as much as Linux takes */
+		if (s->base.kind == TAS_K_LOCAL && len > s->tx[0].len + s->tx[1].len && tx_join(s, len))
+			tas__wake_soon(s, TAS_WAKE_OUT);
+		return;
+	}
 	if (want <= cur->len || len <= cur->len || ring_new(s, &s->tx[slot], &s->base.b->x.tx[slot], len, 0) < 0)
 		return;
 	tas__wake_soon(s, TAS_WAKE_OUT);
