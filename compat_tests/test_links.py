@@ -180,38 +180,6 @@ def test_memif_carries_large_frames(two: tuple[Lab, Lab]) -> None:
     assert "MTU 9000" in two[0].service.log()
 
 
-@pytest.mark.parametrize("ends", [("", ""), ("", "--fp-no-xsumoffload")], ids=["both", "fp-no-xsumoffload"])
-def test_memif_carries_whole_segments(two: tuple[Lab, Lab], ends: tuple[str, str]) -> None:
-    """In far fewer packets than there are MSS; an end that cuts and sums by itself is understood as well."""
-    near, far = two
-    path = near.tmp / "memif.sock"
-    services = [
-        serve(lab, f"memif:{path}{role},whole", addr, *filter(None, [option]))
-        for lab, role, addr, option in zip(two, (",server", ""), (TAS_ADDR, PEER_ADDR), ends, strict=True)
-    ]
-    connect_memif(services[0], services[1])
-    _, port = near.echoserver()
-    before = [s.counters() for s in services]
-    rpc: list[str | Path] = [far.build / "rpcclient", "--json", "--mode=block", "--count=16", "--size=1m"]
-    assert far.tas(*rpc, TAS_ADDR, str(port)).json()["requests"] == 16
-    carried = [{k: v - b[k] for k, v in s.counters().items()} for s, b in zip(services, before, strict=True)]
-    for end, options in zip(carried, ends, strict=True):
-        assert end["bytes_in"] == 16 * MEBIBYTE
-        assert (end["tx_packets"] < 16 * MEBIBYTE / 4000) == (not options)
-        assert end["rx_bad_checksum"] == end["rx_malformed"] == 0
-
-
-def test_memif_ends_that_differ_in_whole_do_not_meet(two: tuple[Lab, Lab]) -> None:
-    near, far = two
-    path = near.tmp / "memif.sock"
-    services = [serve(near, f"memif:{path},server,whole"), serve(far, f"memif:{path}", PEER_ADDR)]
-    time.sleep(1.5)
-    assert not any("other end is there" in s.log() for s in services)
-    services[1].finish(check=False)
-    again = serve(far, f"memif:{path},whole", PEER_ADDR)
-    connect_memif(services[0], again)
-
-
 @pytest.mark.full  # huge pages belong to the whole machine: other services would take some
 def test_memif_without_a_copy_at_its_client(two: tuple[Lab, Lab]) -> None:
     with huge_pages(512) as there:

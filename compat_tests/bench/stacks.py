@@ -137,7 +137,7 @@ def _two_services(stack: contextlib.ExitStack, tmp: Path, kind: str) -> Stack:
         stack.callback(lab.close, check=False)
     if kind == "memif":
         path = near.tmp / "memif.sock"
-        links = [f"--link=memif:{path},server,whole", f"--link=memif:{path},whole"]
+        links = [f"--link=memif:{path},server,mtu=9000", f"--link=memif:{path},mtu=9000"]
     else:
         near.app.ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth1", "netns", far.app.name)
         for lab in labs:

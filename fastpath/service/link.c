@@ -21,7 +21,6 @@ enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500 };
 enum {
 	TSO_MAX = 62264, /* 43 segments of 1,448: with headers below the 65,535 of an IP packet */
 	N_WHOLE = 128,   /* buffers for received segments of any length; none is held beyond its burst */
-	WHOLE_CACHE = 32, /* the last one freed is the next: it is in the processor's cache */
 };
 
 /* MTU of the interface; its IFF_UP flag in *up.  A tap's receive queue is the kernel's transmit queue before it. */
@@ -77,17 +76,17 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 	int r;
 
 	n->rx_burst = TAS_RX_BURST;
-	n->vnet = n->driver->vnet || (tas_config.link == TAS_LINK_MEMIF && tas_config.memif_whole);
+	n->vnet = n->driver->vnet;
 	n->lends = n->driver->copies && !tas_config.memif_zero_copy;
-	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (n->vnet || (!soft && (info->tx_offload_capa & tx_sums) == tx_sums));
-	n->hw_rx_checksum = n->vnet || (!soft && (info->rx_offload_capa & rx_sums) == rx_sums);
+	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (soft ? n->vnet : (info->tx_offload_capa & tx_sums) == tx_sums);
+	n->hw_rx_checksum = soft ? n->vnet : (info->rx_offload_capa & rx_sums) == rx_sums;
 	if (n->hw_tx_checksum && (n->vnet || (info->tx_offload_capa & cuts) == cuts))
 		n->tso_max = TSO_MAX;
 	if (n->tso_max && !n->vnet)
 		conf.txmode.offloads |= cuts;
-	if (n->hw_tx_checksum && !n->vnet)
+	if (n->hw_tx_checksum && !soft)
 		conf.txmode.offloads |= tx_sums;
-	if (n->hw_rx_checksum && !n->vnet)
+	if (n->hw_rx_checksum && !soft)
 		conf.rxmode.offloads |= rx_sums;
 	n->interrupts = n->driver->interrupts && !tas_config.fp_no_ints;
 	conf.intr_conf.rxq = n->interrupts;
@@ -107,7 +106,7 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 					  (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu)), SOCKET_ID_ANY);
 	n->rx_pool = n->pool;
 	if (n->vnet)
-		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, WHOLE_CACHE, 0, UINT16_MAX, SOCKET_ID_ANY);
+		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, 0, 0, UINT16_MAX, SOCKET_ID_ANY);
 	return n->pool && n->rx_pool ? 0 : -ENOMEM;
 }
 

@@ -18,8 +18,7 @@
 #include "service/edge.h"
 #include "service/link_drivers.h"
 
-enum { FRAME_USUAL = 2048, FRAME_JUMBO = 10240, FRAME_WHOLE = 976 * 64, MTU_JUMBO = 9000, MTU_MEMIF = 9200 };
-enum { WHOLE_ID = 0x54415300 };
+enum { FRAME_USUAL = 2048, FRAME_JUMBO = 10240, MTU_JUMBO = 9000, MTU_MEMIF = 9200 };
 enum { MTU_XDP = 1500 /* a chunk of a page takes headroom and frame */ };
 
 unsigned tas__link_frame_room(uint16_t mtu)
@@ -127,15 +126,13 @@ static int memif_free_path(const char *path)
 }
 
 /*
- * Rings of 1,024 (2^10) buffers; of 256 where each takes a whole segment (a size that is no power of two spreads them over the
- * cache).  Ends that differ in "whole" do not meet: theirs are other numbers on the socket.  With zero-copy the buffers of the packets themselves lie in the shared region, so that
+ * Rings of 1,024 (2^10) buffers.  With zero-copy the buffers of the packets themselves lie in the shared region, so that
  * the size of both must be one and memory must be files that the other end can map.
  */
 static int memif_prepare(struct tas_eal_device *d)
 {
 	const char *path = tas_config.link_name;
 	uint16_t mtu = tas_config.link_mtu ? tas_config.link_mtu : TAS_MTU_USUAL;
-	unsigned id = tas_config.memif_id ^ (tas_config.memif_whole ? WHOLE_ID : 0);
 	uint8_t m[6];
 	int r = tas_config.memif_server ? memif_free_path(path) : 0;
 
@@ -144,10 +141,9 @@ static int memif_prepare(struct tas_eal_device *d)
 	d->needs_huge = d->single_file = tas_config.memif_zero_copy;
 	tas__link_mac(m, tas_config.memif_server);
 	snprintf(d->arg, sizeof(d->arg),
-		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=%u,socket=%s,socket-abstract=no,zero-copy=%s,"
+		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=10,socket=%s,socket-abstract=no,zero-copy=%s,"
 		 "mac=%02x:%02x:%02x:%02x:%02x:%02x",
-		 tas_config.memif_server ? "server" : "client", id, tas_config.memif_whole ? FRAME_WHOLE : tas__link_frame_room(mtu),
-		 tas_config.memif_whole ? 8 : 10, path,
+		 tas_config.memif_server ? "server" : "client", tas_config.memif_id, tas__link_frame_room(mtu), path,
 		 tas_config.memif_zero_copy ? "yes" : "no", m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }

@@ -29,7 +29,7 @@ struct tas_link_driver {
 	enum tas_link_fd descriptor; /* becomes readable when packets wait: who opened it */
 	bool interrupts;             /* may have receive interrupts */
 	bool copies;                 /* what it is given to send is copied before it returns */
-	bool vnet;                   /* frames with the kernel's virtio header in front, always */
+	bool vnet;                   /* frames with the kernel's virtio header in front */
 };
 
 /* Indexed by enum tas_link_kind; TAS_LINK_NONE is empty. */

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 
 #include "service/edge.h"
-#include "service/link_drivers.h"
 
 enum { TX_TRIES = 8, RX_BURSTS = 6 };
 /* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
@@ -97,7 +96,7 @@ void tas__net_flush(struct tas_core *c)
 	for (k = 0; k < net->n_tx; k++) {
 		len[k] = net->tx[k]->pkt_len;
 		bytes += len[k];
-		if (net->driver->vnet)
+		if (net->vnet)
 			tas__vnet_hide_length(net->tx[k]);
 	}
 	while (net->carrier && sent < net->n_tx && tries < TX_TRIES) {

@@ -95,9 +95,7 @@ static void every_kind_of_link_has_its_own_grammar(void **state)
 	assert_string_equal(c.link_name, "/run/m");
 	assert_true(c.memif_server && !c.memif_zero_copy && c.memif_id == 7 && c.link_mtu == 9000);
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:m,zero-copy");
-	assert_true(!c.memif_server && c.memif_zero_copy && !c.memif_whole && c.memif_id == 0 && c.link_mtu == 0);
-	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:m,server,whole");
-	assert_true(c.memif_server && !c.memif_zero_copy && c.memif_whole);
+	assert_true(!c.memif_server && c.memif_zero_copy && c.memif_id == 0 && c.link_mtu == 0);
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:08:00.1");
 	assert_string_equal(c.link_name, "0000:08:00.1");
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:0001:af:1f.7");
@@ -106,7 +104,6 @@ static void every_kind_of_link_has_its_own_grammar(void **state)
 	refused("mtu=576 to 9200", "--link=memif:/run/m,mtu=100000");
 	refused("mtu=576 to 9200", "--link=memif:/run/m,master");
 	refused("PATH without comma", "--link=memif:,server");
-	refused("not both", "--link=memif:/run/m,whole,zero-copy");
 	refused("client's end", "--link=memif:/run/m,server,zero-copy");
 	refused("as lspci shows it", "--link=pci:eth0");
 	refused("as lspci shows it", "--link=pci:0000:00:20.0");
