@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,41 @@ def test_memif_without_a_copy_at_its_client(two: tuple[Lab, Lab]) -> None:
         check_memif(two, "", ",zero-copy")
         for lab in two:  # before the pages go
             lab.close(check=True)
+
+
+NO_HUGE_C = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/mman.h>
+void *mmap(void *at, size_t len, int prot, int flags, int fd, off_t off)
+{
+	if (flags & MAP_HUGETLB) { errno = ENOMEM; return MAP_FAILED; }
+	return ((void *(*)(void *, size_t, int, int, int, off_t))dlsym(RTLD_NEXT, "mmap"))(at, len, prot, flags, fd, off);
+}
+int memfd_create(const char *name, unsigned flags)
+{
+	if (flags & MFD_HUGETLB) { errno = ENOMEM; return -1; }
+	return ((int (*)(const char *, unsigned))dlsym(RTLD_NEXT, "memfd_create"))(name, flags);
+}
+"""
+
+
+@pytest.mark.full
+def test_huge_pages_that_others_were_quicker_to_take(lab: Lab) -> None:
+    """They seem to be free when the service looks, and are not when DPDK wants them: it starts without."""
+    shim = lab.tmp / "nohuge.so"
+    compiler = ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(shim), "-ldl"]
+    subprocess.run(compiler, input=NO_HUGE_C, text=True, check=True)
+    with huge_pages(512) as there:
+        if not there:
+            pytest.skip("no huge pages to be had")
+        service = Service(lab, via=("env", f"LD_PRELOAD={shim}"))
+        assert "beginning again without" in service.log()
+        with service.carried(conn_passive=1):
+            _, port = lab.echoserver()
+            assert lab.rpc(port, "-n", "100")["requests"] == 100
+        lab.close(check=True)
 
 
 def test_an_idle_memif_costs_next_to_nothing(two: tuple[Lab, Lab]) -> None:

@@ -22,7 +22,7 @@
 
 enum { ARGS = TAS_EAL_ARGS_MAX + 16, ORDINARY_MB = 96, HUGE_MB = 64 };
 
-static bool running;
+static bool running, lacked_huge;
 static char runtime_dir[256];
 
 /* Free huge pages of all sizes, MiB. */
@@ -150,6 +150,7 @@ int tas__eal_init(const struct tas_eal_device *d)
 		snprintf(runtime_dir, sizeof(runtime_dir), "%s", rte_eal_get_runtime_dir() ? rte_eal_get_runtime_dir() : "");
 		if (strstr(runtime_dir, "/tas-"))
 			remove_dir(runtime_dir);
+		lacked_huge = huge && !d->needs_huge;
 		return rte_errno > 0 ? -rte_errno : -EIO;
 	}
 	running = true;
@@ -159,6 +160,11 @@ int tas__eal_init(const struct tas_eal_device *d)
 		tas_info("no free huge pages: packets lie in ordinary memory");
 	remove_leftovers();
 	return 0;
+}
+
+bool tas__eal_lacked_huge(void)
+{
+	return lacked_huge;
 }
 
 void tas__eal_exit(bool cleanup)

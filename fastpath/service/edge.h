@@ -49,6 +49,9 @@ struct tas_net {
 /* ---- eal.c ---- */
 /* Start EAL with one device; 0 or -errno, the reason printed. */
 int tas__eal_init(const struct tas_eal_device *d);
+/* It failed with huge pages that seemed to be free: another process was quicker, or we may not have them.  EAL starts once per
+ * process, so the caller begins again without them. */
+bool tas__eal_lacked_huge(void);
 void tas__eal_exit(bool cleanup); /* cleanup: devices as well */
 
 /* ---- link.c ---- */

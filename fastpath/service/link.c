@@ -251,7 +251,8 @@ int tas__link_open(struct tas_net *n)
 		r = open_port(n, &before);
 	if (!r)
 		return 0;
-	n->driver->explain(-r);
+	if (!tas__eal_lacked_huge())
+		n->driver->explain(-r);
 	tas__link_close(n);
 	return r;
 }

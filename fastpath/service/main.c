@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -143,6 +144,20 @@ close_link:
 	return r;
 }
 
+/* Returns if that fails. */
+static void begin_again_without_huge_pages(int argc, char **argv)
+{
+	char **args = calloc((size_t)argc + 2, sizeof(*args));
+
+	if (!args)
+		return;
+	memcpy(args, argv, (size_t)argc * sizeof(*args));
+	args[argc] = (char *)"--fp-no-hugepages";
+	tas_warn("DPDK could not start with huge pages: beginning again without");
+	execv("/proc/self/exe", args);
+	free(args);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned i;
@@ -162,5 +177,10 @@ int main(int argc, char **argv)
 		tas_cores[i].index = i;
 		tas_cores[i].net = &nets[i];
 	}
-	return tas__net_routes() || serve(&tas_cores[0]) ? 1 : 0;
+	r = tas__net_routes();
+	if (!r)
+		r = serve(&tas_cores[0]);
+	if (r && tas__eal_lacked_huge())
+		begin_again_without_huge_pages(argc, argv);
+	return r ? 1 : 0;
 }
