@@ -354,10 +354,12 @@ void tas__ep_wake(struct tas_ep *ep)
 	struct tas_ep_head *h = &ep->p.m->head;
 
 	/* threads that sleep in the kernel alone, because there was no member of TAS: this process's are counted */
-	if (atomic_load(&ep->raw_waiters) || (ep->shared && atomic_load(&h->n_items) == 1))
+	if (atomic_load(&ep->raw_waiters) || (ep->shared && atomic_load(&h->n_items) == 1)) {
+		atomic_store(&h->rung, 1); /* so who looks from outside and finds nothing silences it */
 		tas__ep_ring(ep);
-	else if (atomic_load(&h->sleepers) || atomic_load(&h->exposed))
+	} else if (atomic_load(&h->sleepers) || atomic_load(&h->exposed)) {
 		tas__ep_announce(ep, true);
+	}
 }
 
 /* ---- sets in sets ---- */
