@@ -86,6 +86,7 @@ def test_flags(x: Pair) -> None:
     s.ready(ep)
     x.p.close(pfd)
     s.until(fd, RDHUP)
+    s.poll((fd, 0), timeout=10)  # poll may see it before the set is told
     s.ready(ep)
     s.shutdown(fd, 1)
     s.until(fd, 0, 50)

@@ -11,7 +11,7 @@
 #include "sockets/sock.h"
 #include "tas.h"
 
-enum { CHOICES = 32, OPT_IP_FREEBIND = 15, OPT_IPV6_FREEBIND = 78 };
+enum { IS_LISTENING = 1, CHOICES = 32, OPT_IP_FREEBIND = 15, OPT_IPV6_FREEBIND = 78 };
 
 struct tas_session *tas__service(int *err)
 {
@@ -299,6 +299,7 @@ static void note_family(struct tas_obj *o, int fd)
 		tas__opt_touch_v6only(o);
 }
 
+/* IS_LISTENING: a process of another memory set that has this socket, too, was quicker; now it is known here as well. */
 static int listen_plain(struct tas_obj *o, int fd, int backlog)
 {
 	struct tas_msg_sock sock;
@@ -315,6 +316,10 @@ static int listen_plain(struct tas_obj *o, int fd, int backlog)
 		atomic_fetch_or(&o->flags, TAS_OF_MARKED); /* it may have an address now */
 		if (r == 0)
 			r = tas__listener_register(o, fd, ss, &sock);
+	}
+	if (r == -EACCES && tas__plain_recheck(fd)) {
+		tas__session_put(ss);
+		return IS_LISTENING;
 	}
 	if (ss && r < 0 && r != -EADDRINUSE) {
 		tas__log("listen on %d: the service says %d; listening in the kernel only", fd, r);
@@ -371,6 +376,10 @@ int tas_listen(int fd, int backlog)
 	switch (atomic_load(&o->kind)) {
 	case TAS_OBJ_PLAIN:
 		r = listen_plain(o, fd, backlog);
+		if (r == IS_LISTENING) {
+			tas__obj_put(o);
+			return tas_listen(fd, backlog);
+		}
 		break;
 	case TAS_OBJ_CONN:
 		r = -EINVAL;

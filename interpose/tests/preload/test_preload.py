@@ -8,6 +8,7 @@ are equal.  TAS_BUILD names the build folder.
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import os
@@ -84,7 +85,8 @@ def test_program_prints_what_it_prints_on_the_kernel(program: str, mode: str, re
     path = str(BUILD / "tests" / "preload" / program)
     kernel = run([path])
     assert kernel[0] == 0
-    assert run([path], environment(mode, request)) == kernel
+    ours = run([path], environment(mode, request))
+    assert ours == kernel, "\n".join(difflib.unified_diff(kernel[1].splitlines(), ours[1].splitlines(), lineterm=""))
 
 
 def names_at_addresses(library: str) -> dict[str, set[str]]:
