@@ -134,6 +134,28 @@ def test_a_listener_is_passed_with_its_queue(tas: Lab) -> None:
         far.close()
 
 
+def test_two_programs_listen_on_a_socket_that_a_third_bound(tas: Lab) -> None:
+    """As Node's cluster: whoever goes, the others accept what comes."""
+    a, b, c = Puppet(tas), Puppet(tas), Puppet(tas)
+    a("l = socket.socket(); l.bind(('0.0.0.0', 0)); port = l.getsockname()[1]")
+    port = a("port")
+    for program in (b, c):
+        a(f"give({program.path!r}, [l])")
+        program("m = sock(take()[0])")  # neither listens: they cannot know of each other's
+    for program in (b, c):
+        program("m.listen(16)")
+    b("m.close()")
+    assert tas.service
+    with tas.service.carried(conn_passive=1), tas.peer.connect(TAS_ADDR, port) as far:
+        far.sendall(b"for c")
+        assert c("got(m.accept()[0], 5)") == b"for c"
+    c.quit()
+    a("l.listen(16)")
+    with tas.service.carried(conn_passive=1), tas.peer.connect(TAS_ADDR, port) as far:
+        far.sendall(b"for a")
+        assert a("got(l.accept()[0], 5)") == b"for a"
+
+
 class Local(Puppet):
     """A puppet for a while."""
 
