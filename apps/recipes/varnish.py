@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from recipes import LOCAL, SERVER, Run, recipe
 from recipes import _web as web
 from recipes.proxies import ORIGIN
@@ -44,7 +46,10 @@ def varnish(r: Run) -> None:
     body = r.file("upload", web.data(3_000_000))
     r.see("upload", web.curl(r, "--data-binary", f"@{body}", f"{base}/digest"))
     r.see("kept", web.curl(r, "-w", " %{http_code} %{num_connects}\n", f"{base}/slow?[1-3]", "-o", "/dev/null"))
-    r.see("cut", web.curl(r, "-o", "/dev/null", "-w", "%{http_code} %{size_download}", f"{base}/cut"))
+    cut = web.curl(r, "-o", "/dev/null", "-w", "%{http_code} ", f"{base}/cut")
+    r.see(
+        "cut", re.sub(r"with \d+ bytes", "with some bytes", cut)
+    )  # whether the first four got through depends on timing
     r.see("load", web.wrk(r, f"{base}/kept", seconds=1, connections=50))
     r.see("load, closing", web.wrk(r, f"{base}/kept", seconds=1, connections=16, close=True))
     r.see("ended", manager.end(20))
