@@ -91,7 +91,8 @@ def test_a_tap_carries_segments(lab: Lab, whole: bool) -> None:
     }
     assert carried["bytes_in"] == 16 * MEBIBYTE
     assert 16 * MEBIBYTE <= carried["bytes_out"] < 17 * MEBIBYTE  # what is sent again included
-    assert carried["rx_packets"] < 16 * MEBIBYTE / 4000
+    # what came in, and the kernel's acknowledgements: of few large segments or, one for every other, of small ones
+    assert carried["rx_packets"] < 16 * MEBIBYTE / 4000 + (0 if whole else 16 * MEBIBYTE / (2 * 1448))
     assert (carried["tx_packets"] < 16 * MEBIBYTE / 4000) == whole
     assert carried["rx_bad_checksum"] == 0
 
