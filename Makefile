@@ -221,7 +221,7 @@ demo: deps
 ASAN_UBSAN := address,undefined
 test test-full: test-deps
 	$(Q)$(MAKE) --no-print-directory all units check-exports preload-programs conformance-agent $(O)/python-extension
-	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q $(if $(filter test,$@),-m 'not full') $(CONFORMANCE:%=--ignore=%)
+	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q --reruns 1 $(if $(filter test,$@),-m 'not full') $(CONFORMANCE:%=--ignore=%)
 	$(Q)TAS_BUILD=$(abspath $(O)) .venv/bin/python -m pytest -q -r f --tb=short -n $(WORKERS) $(if $(filter test,$@),-m 'not full') $(CONFORMANCE)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-asan SAN=$(ASAN_UBSAN) units)
 	$(Q)$(if $(filter test-full,$@),$(MAKE) --no-print-directory O=$(O)-tsan SAN=thread units)

@@ -125,6 +125,17 @@ def test_a_hang_is_caught_with_everybodys_stacks(conformance: Conformance, subje
     assert not differences(oracle, after)
 
 
+@pytest.mark.parametrize(("runs", "alone"), [("aaaa", True), ("abba", False), ("aaabbb", False)])
+def test_a_second_look_forgives_only_what_does_not_come_again(conformance: Conformance, runs: str, alone: bool) -> None:
+    """Each run of the scenario, on TAS and on the kernel in turn, gives the next letter."""
+    given = iter(runs)
+
+    def gives(x: Pair) -> None:
+        x.s.trace.note("subject", "gives", next(given))
+
+    assert conformance.passes_alone(gives, "local", None, "preload") is alone
+
+
 def test_a_descriptor_that_stays_is_told(conformance: Conformance) -> None:
     def keep(x: Pair) -> None:
         x.s.do("dup2", 0, 300)

@@ -52,6 +52,7 @@ def board(tmp_path: Path) -> Path:
     names = [f"many[case{i}-" for i in range(pages.PER_PAGE + 5)]
     records = [record("plain", *way, outcome) for way, outcome in zip(ways, report.OUTCOMES, strict=False)]
     records += [record("other", *way, "skip") for way in ways]
+    records += [record("shaky", "preload", "link", "unsteady"), record("shaky", "preload", "local", "differ")]
     records += [record("all", "preload", "link", "pass"), record("all", "python", "link", "listed")]
     for name in names:
         made = record("many", "preload", "link", "pass")
@@ -60,10 +61,21 @@ def board(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_few_unsteady_runs_are_told_and_more_fail() -> None:
+    some = [record(f"run{i}", "preload", "link", "pass") for i in range(2 * report.UNSTEADY_MOST)]
+    shaky = [record(f"shaky{i}", "preload", "link", "unsteady") for i in range(3)]
+    assert not report.too_unsteady([*some, *shaky[:2]])
+    assert report.too_unsteady([*some[:100], *shaky[:2]])
+    assert report.too_unsteady([*some, *shaky])
+    said = "\n".join(report.summary([*some, *shaky]))
+    assert "unsteady: calls/streams/shaky2[link]\n  linux   < subject: recv" in said
+    assert "differs:" not in said
+
+
 def test_pages_of_a_run_are_whole(board: Path) -> None:
     faults, said = check(board)
     assert not faults
-    assert int(said.split()[0]) == 1 + 4 + 5
+    assert int(said.split()[0]) == 1 + 4 + 6
     assert len(list(board.glob("calls-families-many-*.html"))) == 2
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import lists
 
 ROOT = Path(__file__).resolve().parent.parent
+OUTCOMES = ("pass", "unsteady", "listed", "differ", "skip")
 RESULT = Path(os.environ.get("TAS_CONFORMANCE", ROOT / "build" / "conformance" / "result.json"))
 
 project = "TAS sockets"
@@ -113,41 +114,33 @@ class Scoreboard(SphinxDirective):
         return getattr(self, f"show_{self.arguments[0]}")(json.loads(RESULT.read_text()))
 
     def show_totals(self, r: dict[str, Any]) -> list[nodes.Node]:
-        rows = [
-            [name, *(f"{s['total'].get(o, 0):,}" for o in ("pass", "listed", "differ", "skip"))]
-            for name, s in r["subjects"].items()
-        ]
+        rows = [[name, *(f"{s['total'].get(o, 0):,}" for o in OUTCOMES)] for name, s in r["subjects"].items()]
         kinds = Counter(d["kind"] for d in r["divergences"])
         said = f"{r['scenarios_written']:,} scenarios, {len(r['scenarios']):,} runs against {r['oracle']}"
         said += f", {r['finished']}; divergences: " + ", ".join(f"{n} {k}" for k, n in sorted(kinds.items())) + "."
-        return [nodes.paragraph("", said), table(["subject", "pass", "listed", "differ", "skip"], rows)]
+        return [nodes.paragraph("", said), table(["subject", *OUTCOMES], rows)]
 
     def show_areas(self, r: dict[str, Any]) -> list[nodes.Node]:
         rows = []
         for subject, s in r["subjects"].items():
             for area, peers in s["areas"].items():
                 for peer, c in peers.items():
-                    counts = [str(c.get(o, "")) for o in ("pass", "listed", "differ", "skip")]
+                    counts = [str(c.get(o, "")) for o in OUTCOMES]
                     rows.append([area, subject, peer, *counts])
         rows.sort(key=lambda row: (row[0] == "all", row))
-        return [table(["area", "subject", "peer", "pass", "listed", "differ", "skip"], rows)]
+        return [table(["area", "subject", "peer", *OUTCOMES], rows)]
 
     def show_skips(self, r: dict[str, Any]) -> list[nodes.Node]:
         rows = [[s, why, str(n)] for s, found in r["subjects"].items() for why, n in found["skipped"].items()]
         return [table(["subject", "why a scenario has no meaning there", "runs"], rows)] if rows else []
 
     def show_calls(self, r: dict[str, Any]) -> list[nodes.Node]:
-        rows = [
-            [c["call"], c["interposed"], *(str(c[o] or "") for o in ("pass", "listed", "differ"))] for c in r["calls"]
-        ]
-        return [table(["call", "interposed", "pass", "listed", "differ"], rows, frozenset([0]))]
+        rows = [[c["call"], c["interposed"], *(str(c[o] or "") for o in OUTCOMES[:-1])] for c in r["calls"]]
+        return [table(["call", "interposed", *OUTCOMES[:-1]], rows, frozenset([0]))]
 
     def show_options(self, r: dict[str, Any]) -> list[nodes.Node]:
-        rows = [
-            [c["option"], str(c["level"]), *(str(c[o] or "") for o in ("pass", "listed", "differ"))]
-            for c in r["options"]
-        ]
-        return [table(["option", "level", "pass", "listed", "differ"], rows, frozenset([0]))]
+        rows = [[c["option"], str(c["level"]), *(str(c[o] or "") for o in OUTCOMES[:-1])] for c in r["options"]]
+        return [table(["option", "level", *OUTCOMES[:-1]], rows, frozenset([0]))]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 from _lab import ROOT
 
 CALLS_H = ROOT / "interpose" / "preload" / "calls.h"
-OUTCOMES = ("pass", "listed", "differ")
+OUTCOMES = ("pass", "unsteady", "listed", "differ")
 # A step of the subject: unmarked (the same on both), or the subject's own side of a difference.
 _STEP = re.compile(r"^ *(?:\S+ +> )?subject(?:-child)?: (?:thread \d+: )?(\w+)\(([^=]*)", re.M)
 _LEVELS = {1: "SOL_SOCKET", 0: "IPPROTO_IP", 6: "IPPROTO_TCP", 41: "IPPROTO_IPV6"}

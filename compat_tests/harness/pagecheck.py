@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 # As report.OUTCOMES; what that imports is not there where only the documentation is made.
-OUTCOMES = ("pass", "listed", "differ", "skip")
+OUTCOMES = ("pass", "unsteady", "listed", "differ", "skip")
 SCHEMA = Path(__file__).with_name("result.schema.json")
 VOID = frozenset(["base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"])
 # Elements whose end may be left out.

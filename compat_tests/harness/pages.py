@@ -42,8 +42,8 @@ def write(folder: Path, records: list[Record]) -> None:
 STYLE = """body{font:15px/1.4 system-ui,sans-serif;margin:2em auto;padding:0 1em;max-width:110em}table{border-collapse:collapse}
 td,th{padding:.15em .5em;text-align:left;border-bottom:1px solid #ddd;vertical-align:top}td.n{text-align:right}
 td code{font-size:12px;overflow-wrap:anywhere}pre{background:#f6f6f6;padding:.6em;overflow-x:auto;font-size:13px}summary{cursor:pointer}
-table.counts{font-size:13px}table.counts td,table.counts th{padding:.1em .35em}table.counts th[colspan],table.counts td:nth-child(4n+2){border-left:1px solid #ddd}
-.pass,a.pass{color:#070}.differ,a.differ{color:#b00;font-weight:bold}.listed,a.listed{color:#a60}.skip,a.skip{color:#777}"""
+table.counts{font-size:13px}table.counts td,table.counts th{padding:.1em .35em}table.counts th[colspan],table.counts td:nth-child(5n+2){border-left:1px solid #ddd}
+.pass,a.pass{color:#070}.differ,a.differ{color:#b00;font-weight:bold}.unsteady,a.unsteady{color:#06a}.listed,a.listed{color:#a60}.skip,a.skip{color:#777}"""
 PER_PAGE = 300  # scenarios
 e = html.escape
 
@@ -127,7 +127,7 @@ def _cells(records: list[Record]) -> dict[str, list[Record]]:
 def _cell_page(runs: list[Record], where: dict[str, str], folder: Path) -> str:
     title = f"{area(runs[0])}: {runs[0]['subject']} against {runs[0]['peer']}"
     parts = []
-    for o in ("differ", "listed", "skip", "pass"):
+    for o in ("differ", "unsteady", "listed", "skip", "pass"):
         rows = "".join(
             f'<tr><td><a class="{o}" href="{where[r["id"]]}#{e(r["id"])}">{e(r["scenario"])}</a><td>{_source(r, folder)}<td>{e(r.get("divergence") or r.get("why", ""))}</tr>'
             for r in runs
@@ -150,7 +150,7 @@ def _counts_cells(a: str, way: tuple[str, str], c: dict[str, int]) -> str:
 
 def _index(records: list[Record], found: dict[str, Any], pages: Pages) -> str:
     ways = _ways(records)
-    head = "<tr><th>area" + "".join(f"<th colspan=4>{s}<br>against {p}" for s, p in ways) + "</tr>"
+    head = "<tr><th>area" + "".join(f"<th colspan={len(OUTCOMES)}>{s}<br>against {p}" for s, p in ways) + "</tr>"
     head += "<tr><th>" + "".join(f"<th>{o}" for _ in ways for o in OUTCOMES) + "</tr>"
     table, rows = counts(records), []
     first_page: dict[str, str] = {}
@@ -184,7 +184,7 @@ def _index(records: list[Record], found: dict[str, Any], pages: Pages) -> str:
         "TAS sockets: conformance",
         f"""<h1>Conformance with Linux sockets</h1>
 <p>{found["scenarios_written"]:,} scenarios in {len(records):,} runs on {e(found["oracle"])} and on TAS, {e(found["finished"])}. Both traces are compared
-step by step. <i>listed</i>: differs, and <code>divergences.toml</code> says why; <i>skip</i>: the subject has no such call.</p>
+step by step. <i>unsteady</i>: differed once, and in two more runs not; <i>listed</i>: differs, and <code>divergences.toml</code> says why; <i>skip</i>: the subject has no such call.</p>
 <table class="counts">{head}{"".join(rows)}</table>
 <h2>Differs and is not listed</h2><ul>{wrong or "<li>nothing"}</ul>
 <h2>Divergences</h2><table><tr><th>scenario<th>subject<th>what differs<th>kind<th>why<th>since</tr>{entries}</table>
@@ -204,11 +204,11 @@ def _patterns(text: str) -> str:
 
 def _matrix(rows: list[dict[str, Any]], keys: tuple[str, ...]) -> str:
     """Rows of ``matrix``: what it is, and in how many runs the subject did it, by outcome."""
-    head = "".join(f"<th>{k}" for k in (*keys, *OUTCOMES[:3]))
+    head = "".join(f"<th>{k}" for k in (*keys, *OUTCOMES[:-1]))
     body = "".join(
         "<tr>"
         + "".join(f"<td>{e(str(r[k]))}" for k in keys)
-        + "".join(f'<td class="n {o}">{r[o] or ""}' for o in OUTCOMES[:3])
+        + "".join(f'<td class="n {o}">{r[o] or ""}' for o in OUTCOMES[:-1])
         + "</tr>"
         for r in rows
     )

@@ -53,7 +53,14 @@ def conformance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conformanc
     made.end()
 
 
+# Tests that failed, and passed when run again (--reruns).
+_failed_once: list[pytest.TestReport] = []
+FAILED_ONCE_MOST = 3
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if str(report.outcome) == "rerun":
+        _failed_once.append(report)
     found = dict(report.user_properties).get("conformance")
     if report.when == "call" and isinstance(found, dict):
         record = {"outcome": "lost", **found}
@@ -109,16 +116,28 @@ _checked: list[str] = []
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """The result; pages that do not hold together fail the run."""
+    if hasattr(session.config, "workerinput"):
+        return
     out = os.environ.get("TAS_CONFORMANCE_OUT")
-    if out and _records and not hasattr(session.config, "workerinput"):
+    if out and _records:
         pages.write(Path(out), _records)
         faults, said = pagecheck.check(Path(out))
         _checked.extend([*(f"page: {fault}" for fault in faults[:20]), f"{said}, {len(faults)} faults"])
         if faults:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if report.too_unsteady(_records):
+        _checked.append(f"too many runs were unsteady: more than one in {report.UNSTEADY_MOST}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if len(_failed_once) > FAILED_ONCE_MOST:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for failed in _failed_once:
+        terminalreporter.section(f"failed once: {failed.nodeid}")
+        terminalreporter.write_line(failed.longreprtext)
+    if len(_failed_once) > FAILED_ONCE_MOST:
+        terminalreporter.write_line(f"more than {FAILED_ONCE_MOST} tests failed once: too many for chance")
     if _records:
         terminalreporter.section("conformance: the subjects against Linux")
         for line in [*report.summary(_records), *_checked]:

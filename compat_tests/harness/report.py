@@ -15,14 +15,25 @@ from .matrix import calls_matrix, options_matrix
 from .suite import divergences
 
 Record = dict[str, Any]
-OUTCOMES = ("pass", "listed", "differ", "skip")
+OUTCOMES = ("pass", "unsteady", "listed", "differ", "skip")
+UNSTEADY_MOST = 1000  # one run in so many may be unsteady (and one always)
 
 
 def outcome(r: Record) -> str:
-    """pass, listed (differs, and the divergence file says so), differ (not listed, or the test itself failed), skip."""
-    if r["outcome"] == "skip":
-        return "skip"
-    return "pass" if r["outcome"] == "pass" and not r["failed"] else "listed" if r["listed"] else "differ"
+    """What became of a run.
+
+    pass; unsteady (differed once, then twice not: an answer that hangs on the moment); listed (differs, and
+    the divergence file says so); differ (not listed, or the test itself failed); skip.
+    """
+    if r["outcome"] in ("pass", "unsteady", "skip") and not r["failed"]:
+        return str(r["outcome"])
+    return "listed" if r["listed"] else "differ"
+
+
+def too_unsteady(records: list[Record]) -> bool:
+    """More runs were unsteady than chance explains: something is wrong, though nothing differs every time."""
+    n = sum(outcome(r) == "unsteady" for r in records)
+    return n > 1 and n * UNSTEADY_MOST > len(records)
 
 
 def area(r: Record) -> str:
@@ -46,17 +57,20 @@ def counts(records: Iterable[Record]) -> Table:
 
 def summary(records: list[Record]) -> list[str]:
     lines = [f"{len({r['scenario'] for r in records}):,} scenarios in {len(records):,} runs"]
-    lines += [f"{'area':28} {'subject':16} {'pass':>6} {'listed':>7} {'differ':>7} {'skip':>6}"]
+    lines += [f"{'area':28} {'subject':16} {'pass':>6} {'unsteady':>9} {'listed':>7} {'differ':>7} {'skip':>6}"]
     for name, ways in counts(records).items():
         for way, c in ways.items():
             lines.append(
                 f"{name:28} {way:16} "
-                + " ".join(f"{c.get(o, 0):{w}}" for o, w in zip(OUTCOMES, (6, 7, 7, 6), strict=True))
+                + " ".join(f"{c.get(o, 0):{w}}" for o, w in zip(OUTCOMES, (6, 9, 7, 7, 6), strict=True))
             )
     lines += [f"skipped by {s}: {n:5} {why}" for s, reasons in skips(records).items() for why, n in reasons.items()]
     kinds = Counter(d.kind for d in divergences())
     lines.append(f"{len(divergences())} divergences: " + ", ".join(f"{n} {k}" for k, n in sorted(kinds.items())))
     lines += [f"differs: {r['id']}" for r in records if outcome(r) == "differ"][:50]
+    for r in [r for r in records if outcome(r) == "unsteady"][:20]:
+        marked = [step for step in r["traces"].split("\n") if not step.startswith("     ")]
+        lines += [f"unsteady: {r['id']}", *marked[:40]]
     return lines
 
 
