@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import select
 import signal
 import socket
 import struct
@@ -378,6 +379,11 @@ class Agent:
 
     def until(self, fd: int, events: int, timeout: int = 3000) -> int:
         """Waits by poll for any of these events (and no others are asked for)."""
+        end = time.monotonic() + timeout / 1000
+        while events & select.POLLHUP and time.monotonic() < end:  # a reset is an error a moment before it is a hang-up
+            r = self.do("poll", inout(struct.pack("=ihh", fd, events, 0)), 1, timeout, quiet=True)
+            if r.ret != 1 or struct.unpack("=6xH", r.out[0])[0] != select.POLLERR:
+                break
         return (self.poll((fd, events), timeout=timeout) or [0])[0]
 
     def select(self, n: int, r: Sequence[int], w: Sequence[int], e: Sequence[int], ms: int = 0) -> Result:
