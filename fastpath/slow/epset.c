@@ -141,8 +141,12 @@ void tas__epset_made(const struct tas_proc *p, uint32_t index)
 {
 	struct tas_epset *e = set_of(p, index);
 
-	if (e)
-		e->making = false;
+	if (!e)
+		return;
+	e->making = false;
+	for (uint32_t i = 0; i < TAS_PROC_MAX; i++) /* a fork may have given them a descriptor before there was anything to hold */
+		if (tas__procs[i] && tas__procs[i]->set == p->set)
+			hold(e, tas__procs[i]);
 }
 
 static void let_go(struct tas_epset *e, const struct tas_proc *p)

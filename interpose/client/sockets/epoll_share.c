@@ -379,6 +379,25 @@ static bool adopt_known(int fd, uint64_t token)
 	return found;
 }
 
+static void meet(int fd, struct tas_ep *ep)
+{
+	struct tokens t = {.n = 0};
+
+	tas__ep_lines(fd, add_token, &t);
+	while (t.n && !tas__ep_met(ep, t.t[t.n - 1]))
+		t.n--;
+}
+
+void tas__ep_recall(int fd)
+{
+	struct tas_ep *ep = tas__ep_get(fd);
+
+	if (ep && ep->shared && !tas__ep_head(ep) && tas__may(TAS_MAY_OPEN))
+		meet(fd, ep);
+	if (ep)
+		tas__ep_put(ep);
+}
+
 bool tas__ep_recognise(int fd)
 {
 	struct timespec none = {0, 0};
@@ -400,8 +419,7 @@ bool tas__ep_recognise(int fd)
 	ep = tas__ep_adopt(fd, true, &err);
 	if (!ep)
 		return false;
-	while (t.n && !tas__ep_met(ep, t.t[t.n - 1]))
-		t.n--;
+	meet(fd, ep);
 	tas__ep_put(ep);
 	return true;
 }

@@ -112,7 +112,10 @@ static int poll_kernel_now(struct job *j, const sigset_t *mask)
 	r = j->kernel || mask ? sys_ppoll(j->k, j->n, &none, mask) : 0;
 	if (r <= 0 || !j->sets)
 		return r;
-	/* the service may have rung in between for what makes no member ready */
+	/* another process may have made a set's memory meanwhile; the service may have rung for what makes no member ready */
+	for (nfds_t i = 0; i < j->n; i++)
+		if ((j->k[i].revents & POLLIN) && tas__state(j->user[i].fd) == TAS_FD_EPOLL)
+			tas__ep_recall(j->user[i].fd);
 	refresh_sets(j);
 	return sys_ppoll(j->k, j->n, &none, NULL);
 }

@@ -416,6 +416,7 @@ void tas__ep_kick(struct tas_obj *o, uint32_t events); /* of members that ask fo
 void tas__ep_expose(int fd); /* something outside waits for this set */
 /* Without the table lock: the kernel's view of a set that something outside waits for follows its TAS members. */
 void tas__ep_refresh(int fd);
+void tas__ep_recall(int fd); /* the kernel calls it readable: did another process make its memory? */
 void tas__ep_refresh_all(void);
 void tas__ep_fork_prepare(void);
 void tas__ep_fork_parent(void);
