@@ -201,6 +201,97 @@ def test_splice_to_a_socket(x: Pair) -> None:
     x.s.do("splice", r, NULL, fd, NULL, n, flags)
 
 
+def read_all(a: Agent, fd: int, n: int) -> bytes:
+    """n bytes of a descriptor that has them, or soon will."""
+    got = b""
+    while len(got) < n and a.do("poll", inout(struct.pack("=ihh", fd, IN, 0)), 1, 3000, quiet=True).ret == 1:
+        r = a.do("read", fd, out(65536), 65536, quiet=True)
+        if r.ret <= 0:
+            break
+        got += r.out[0][: r.ret]
+    return got
+
+
+def splice_all(a: Agent, source: int, sink: int, n: int, flags: int) -> int:
+    """n bytes, however many calls that takes."""
+    done = 0
+    while done < n:
+        r = a.do("splice", source, NULL, sink, NULL, n - done, flags, quiet=True)
+        if r.ret <= 0:
+            break
+        done += r.ret
+    return done
+
+
+@scenario(
+    subjects=PRELOAD,
+    cases={
+        f"{n}-{p}-{f}": (n, p, f) for n in (3800, 65536, 300000) for p in (0, 4096, 1 << 20) for f in (0, SPLICE_MORE)
+    },
+)
+def test_splice_carries_much(x: Pair) -> None:
+    """From a socket to a pipe and from there to another: all bytes in order, whatever the size of the pipe."""
+    n, size, flags = x.case
+    fd, pfd = x.connected()
+    to, pto = x.connected()
+    r, w = pipe(x.s)
+    if size:
+        x.s.fcntl(w, 1031, size)
+    data = (bytes(range(251)) * (n // 251 + 1))[:n]
+    got, at_once = b"", 32768
+    for begin in range(0, n, at_once):
+        piece = data[begin : begin + at_once]
+        x.p.do("send", pfd, piece, len(piece), quiet=True)
+        left = len(piece)
+        while left:
+            moved = x.s.do("splice", fd, NULL, w, NULL, left, flags, quiet=True).ret
+            if moved <= 0 or splice_all(x.s, r, to, moved, flags if left > moved else 0) != moved:
+                break
+            left -= moved
+        got += read_all(x.p, pto, len(piece))
+    x.s.trace.note(x.s.name, "relayed", f"{len(got)} {got == data}")
+    x.s.do("poll", inout(struct.pack("=ihh", r, IN, 0)), 1, 0)
+
+
+@scenario(subjects=PRELOAD, cases=["urgent", "full pipe", "part of a pipe", "more than there is"])
+def test_splice_stops(x: Pair) -> None:
+    """Where a splice ends before it has all that was asked for."""
+    s = x.s
+    fd, pfd = x.connected()
+    r, w = pipe(s)
+    if x.case == "urgent":
+        x.p.send(pfd, b"before")
+        x.p.do("send", pfd, b"!", 1, 1)
+        x.p.send(pfd, b"after")
+        s.until(fd, 0x2)
+        for _ in range(3):
+            s.do("splice", fd, NULL, w, NULL, 100, NONBLOCK)
+        s.do("read", r, out(100), 100)
+    elif x.case == "full pipe":
+        s.nonblock(w)
+        while s.do("write", w, bytes(4096), 4096, quiet=True).ret > 0:
+            pass
+        x.p.send(pfd, b"data")
+        s.until(fd, IN)
+        s.do("splice", fd, NULL, w, NULL, 100, 0)
+        s.do("splice", fd, NULL, w, NULL, 100, NONBLOCK)
+        s.do("read", r, Mem("z4096", "room"), 4096, quiet=True)
+        s.do("splice", fd, NULL, w, NULL, 100, 0)
+    elif x.case == "part of a pipe":
+        s.do("write", w, b"0123456789", 10)
+        s.do("splice", r, NULL, fd, NULL, 4, 0)
+        s.do("splice", r, NULL, fd, NULL, 3, SPLICE_MORE)
+        s.do("read", r, out(100), 100)
+        s.send(fd, b"end")
+        drain(x.p, pfd, 10)
+    else:
+        s.do("write", w, b"0123456789", 10)
+        s.do("splice", r, NULL, fd, NULL, 1 << 20, 0)
+        drain(x.p, pfd, 10)
+        s.do("close", w)
+        s.do("splice", r, NULL, fd, NULL, 1 << 20, 0)
+
+
 @scenario(subjects=PRELOAD, cases=["blocks until data", "blocks until room", "end wakes it", "signal"])
 def test_splice_waits(x: Pair) -> None:
     fd, pfd = x.connected()

@@ -83,6 +83,10 @@ TAS_PUBLIC ssize_t tas_write(int fd, const void *buf, size_t n);
 TAS_PUBLIC ssize_t tas_readv(int fd, const struct iovec *iov, int n);
 TAS_PUBLIC ssize_t tas_writev(int fd, const struct iovec *iov, int n);
 TAS_PUBLIC ssize_t tas_sendfile(int out, int in, off64_t *off, size_t n);
+/* What is in a pipe to a socket, and what is in a socket to a pipe, without a buffer in between.  -ENODATA: the pipe has nothing, or no
+ * room; -EOPNOTSUPP: not with this pipe, this kernel or this number. */
+TAS_PUBLIC ssize_t tas_from_pipe(int out, int in, size_t n, int flags);
+TAS_PUBLIC ssize_t tas_to_pipe(int in, int out, size_t n, int flags);
 
 TAS_PUBLIC int tas_dup(int fd);
 TAS_PUBLIC int tas_dup2(int fd, int to);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * splice and sendfile with a TAS socket at one end, by copying.
+ * splice and sendfile with a TAS socket at one end.
  *
- * Nothing may be lost in between, and a call may not block where Linux's would not.  From a socket to a pipe: a pipe
- * that polls writable takes at least 4,096 bytes, so the copy goes in pieces of that size, peeked first and consumed
- * once written.  From a pipe to a socket: tee() shows the bytes in a pipe of our own, and what the socket took is then
- * read from the real one.
+ * Nothing may be lost in between, and a call may not block where Linux's would not.  So bytes go from the ring to the pipe, and from the
+ * pipe to the ring, by calls that do not wait (preadv2, pwritev2).  Pipes and kernels that do not know them: from a socket to a pipe, one
+ * that polls writable takes at least 4,096 bytes, so the copy goes in pieces of that size, peeked first and consumed once
+ * written; from a pipe to a socket, tee() shows the bytes in a pipe of our own, and what the socket took is then read from
+ * the real one.  That way waits for the pipe, too, since a signal restarts it as it should.
  *
  * All errors of arguments are the kernel's, told by the backing socket.
  */
@@ -52,26 +53,38 @@ static long pipe_writable(int fd, bool wait)
 	return 0;
 }
 
+/* At most PIECE bytes by way of a buffer. */
+static long copy_piece(int sock, int out, size_t n, int flags)
+{
+	char buf[PIECE];
+	long r = tas_recvfrom(sock, buf, n < PIECE ? n : PIECE, MSG_PEEK | flags, NULL, NULL);
+
+	if (r > 0)
+		r = tas__real.write(out, buf, (size_t)r) < 0 ? -errno : r;
+	if (r > 0)
+		tas_recvfrom(sock, NULL, (size_t)r, MSG_DONTWAIT | MSG_TRUNC, NULL, NULL);
+	return r;
+}
+
 static long socket_to_pipe(int sock, int out, size_t n, unsigned flags)
 {
 	bool wait = !(flags & SPLICE_F_NONBLOCK) && !(tas__real.fcntl(out, F_GETFL, 0) & O_NONBLOCK);
-	char buf[PIECE];
 	size_t done = 0;
 	long r;
 
 	while (done < n) {
-		size_t piece = n - done < PIECE ? n - done : PIECE;
+		int how = done ? MSG_DONTWAIT : 0;
 
 		r = pipe_writable(out, wait && !done);
 		if (r < 0)
 			return done ? (long)done : r;
-		r = tas_recvfrom(sock, buf, piece, MSG_PEEK | (done ? MSG_DONTWAIT : 0), NULL, NULL);
+		r = tas_to_pipe(sock, out, n - done, how);
+		if (r == -EOPNOTSUPP)
+			r = copy_piece(sock, out, n - done, how);
+		if (r == -ENODATA) /* another writer was faster */
+			continue;
 		if (r <= 0)
 			return done ? (long)done : r;
-		r = tas__real.write(out, buf, (size_t)r);
-		if (r < 0)
-			return done ? (long)done : -errno;
-		tas_recvfrom(sock, buf, (size_t)r, MSG_DONTWAIT, NULL, NULL);
 		done += (size_t)r;
 	}
 	return (long)done;
@@ -109,9 +122,14 @@ static void drop(int from, size_t n)
 
 static long pipe_to_socket(int in, int sock, size_t n, unsigned flags)
 {
-	int window[2];
-	long r;
+	int window[2], there = 0;
+	long r = -ENODATA;
 
+	/* an empty pipe comes before anything that is wrong with the socket */
+	if (tas__real.ioctl(in, FIONREAD, &there) == 0 && there > 0)
+		r = tas_from_pipe(sock, in, n < (size_t)there ? n : (size_t)there, flags & SPLICE_F_MORE ? MSG_MORE : 0);
+	if (r != -ENODATA && r != -EOPNOTSUPP)
+		return r;
 	if (pipe2(window, O_CLOEXEC) < 0)
 		return -errno;
 	r = tee(in, window[1], n < WINDOW ? n : WINDOW, flags & SPLICE_F_NONBLOCK);

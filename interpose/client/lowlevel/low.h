@@ -183,7 +183,7 @@ struct tas_spin {
 /* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
 /* What a seccomp filter of the program's has left us (sandbox.c). */
 enum tas_may { TAS_MAY_YIELD, TAS_MAY_WAITV, TAS_MAY_PRLIMIT, TAS_MAY_RECOGNISE, TAS_MAY_ASK, TAS_MAY_OPEN, TAS_MAY_FILES,
-	       TAS_MAY_EPOLL };
+	       TAS_MAY_EPOLL, TAS_MAY_NOWAIT };
 struct sock_fprog;
 
 extern _Atomic uint32_t tas__forbidden;

@@ -22,7 +22,7 @@ static const struct {
 	{SYS_sched_yield, TAS_MAY_YIELD},   {SYS_futex_waitv, TAS_MAY_WAITV}, {SYS_prlimit64, TAS_MAY_PRLIMIT},
 	{SYS_getsockopt, TAS_MAY_RECOGNISE}, {SYS_sendmsg, TAS_MAY_ASK},       {SYS_recvmsg, TAS_MAY_ASK},
 	{SYS_openat, TAS_MAY_FILES},         {SYS_eventfd2, TAS_MAY_OPEN},        {SYS_fcntl, TAS_MAY_OPEN},
-	{SYS_epoll_pwait2, TAS_MAY_EPOLL},
+	{SYS_epoll_pwait2, TAS_MAY_EPOLL},   {SYS_preadv2, TAS_MAY_NOWAIT},    {SYS_pwritev2, TAS_MAY_NOWAIT},
 };
 
 _Atomic uint32_t tas__forbidden;

@@ -11,11 +11,12 @@
 
 enum { MAX_RW = 0x7ffff000 }; /* MAX_RW_COUNT */
 
-/* Where received bytes go; base NULL: nowhere (MSG_TRUNC). */
+/* Where received bytes go: to memory, nowhere (MSG_TRUNC), or straight into a pipe (splice). */
 struct sink {
 	const struct iovec *iov;
 	size_t n, at;
-	bool discard;
+	bool discard, pipe;
+	int fd;
 };
 
 int tas__iov_check(const struct iovec *iov, size_t n, size_t *total)
@@ -138,7 +139,7 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	at = tas__rx_from(b);
 	end = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
 	avail = end > at ? end - at : 0;
-	if (avail && max && !s->discard &&
+	if (avail && max && !s->discard && !s->pipe &&
 	    tas__wild(s->iov->iov_base)) { /* only what is cheap to see; Linux finds every bad address */
 		tas__unlock(&b->c.lock_rx);
 		return -EFAULT;
@@ -160,15 +161,25 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 		uint64_t to = end - at > max - (size_t)done ? at + (max - (size_t)done) : end;
 		struct tas_span p = tas_rx_span(b->x.rx, at, to);
 		uint8_t *mem = p.len ? tas__obj_mem(o, p.off, p.len) : NULL;
+		ssize_t n = (ssize_t)p.len;
 
 		if (!mem) {
 			if (!done)
 				done = p.len && tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 			break;
 		}
-		sink_put(s, mem, p.len);
-		at += p.len;
-		done += p.len;
+		if (__builtin_expect(s->pipe, 0))
+			n = tas__pipe_io(SYS_pwritev2, s->fd, mem, p.len);
+		else
+			sink_put(s, mem, p.len);
+		if (n <= 0) {
+			done = done ? done : n;
+			break;
+		}
+		at += (uint64_t)n;
+		done += n;
+		if (n < (ssize_t)p.len)
+			break;
 	}
 	if (at != from && !peek)
 		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_release);
@@ -200,21 +211,17 @@ static int why_empty(struct tas_obj *o, uint32_t flags, uint32_t shut, bool got_
 	return atomic_load(&tas__block(o)->s.state) == TAS_S_CLOSE ? -ENOTCONN : 1;
 }
 
-static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
+static ssize_t receive_into(struct tas_obj *o, int fd, const struct sink *to, size_t total, int flags)
 {
 	struct tas_block *b = tas__block(o);
 	bool settled = false, peek = flags & MSG_PEEK, mark, nonblock = (flags & MSG_DONTWAIT) || tas__nonblock(o);
 	uint32_t lowat = atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed);
 	size_t target = (flags & MSG_WAITALL) || (lowat && lowat > total) ? total : lowat ? lowat : 1, got = 0;
 	struct tas_wait w = {.sig = tas__sig_mark()};
-	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
+	struct sink s = *to;
 
 	if (!target)
 		target = 1;
-	while (s.n > 1 && !s.iov->iov_len) {
-		s.iov++;
-		s.n--;
-	}
 	for (;; b = tas__block(o)) {
 		uint32_t seen = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
 		uint32_t shut = atomic_load_explicit(&b->a.shut, memory_order_acquire);
@@ -242,7 +249,7 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 			if (!peek)
 				continue;
 			got = 0;
-			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
+			s = *to;
 			continue;
 		}
 		if (nonblock)
@@ -255,9 +262,33 @@ static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_
 			return 0; /* Linux: who reads nothing waits once, for whatever happens */
 		if (peek) {
 			got = 0;
-			s = (struct sink){.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
+			s = *to;
 		}
 	}
+}
+
+static ssize_t receive(struct tas_obj *o, int fd, const struct iovec *iov, size_t n_iov, size_t total, int flags)
+{
+	struct sink s = {.iov = iov, .n = n_iov, .discard = flags & MSG_TRUNC};
+
+	while (s.n > 1 && !s.iov->iov_len) {
+		s.iov++;
+		s.n--;
+	}
+	return receive_into(o, fd, &s, total, flags);
+}
+
+ssize_t tas_to_pipe(int in, int out, size_t n, int flags)
+{
+	const struct sink s = {.pipe = true, .fd = out};
+	struct tas_obj *o = tas__conn_get(in);
+	ssize_t r = -EOPNOTSUPP;
+
+	if (o) {
+		r = receive_into(o, in, &s, n < MAX_RW ? n : MAX_RW, flags);
+		tas__obj_put(o);
+	}
+	return r;
 }
 
 /* MSG_OOB, Linux's tcp_recv_urg(): one byte, never waits. */

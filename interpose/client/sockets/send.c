@@ -125,6 +125,8 @@ static ssize_t source_get(struct tas_source *s, uint8_t *p, size_t n)
 {
 	size_t left = n;
 
+	if (s->pipe)
+		return tas__pipe_io(SYS_preadv2, s->in_fd, p, n);
 	if (s->in_fd >= 0)
 		return s->off ? sys4(SYS_pread64, s->in_fd, SYS_P(p), n, *s->off) : sys_read(s->in_fd, p, n);
 	while (left) {

@@ -321,9 +321,12 @@ struct tas_source {
 	int n_iov;
 	size_t at; /* inside iov[0] */
 	int in_fd; /* sendfile; -1: iov */
+	bool pipe; /* in_fd is one: -ENODATA when nothing is in it */
 	off64_t *off;
 };
 ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags);
+/* SYS_preadv2 or SYS_pwritev2 that does not wait.  -ENODATA: the pipe is empty, or full; -EOPNOTSUPP: not with this pipe, or kernel. */
+ssize_t tas__pipe_io(long nr, int fd, const void *p, size_t n);
 uint64_t tas__tx_room(struct tas_block *b, uint32_t *len);
 /* 0, -EFAULT, -EINVAL, -EMSGSIZE; *total is the sum of lengths. */
 int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
