@@ -49,6 +49,8 @@ struct tas_ep {
 	bool nests; /* another set is a member */
 	bool kernel, exposed; /* as in the head, until there is one */
 	bool odd; /* an item on the ready list wants tas__ep_tidy() */
+	_Atomic uint32_t kernel_quiet; /* looks at the kernel's members in a row that found nothing */
+	uint64_t kernel_looked; /* tsc of the last one; under the lock */
 	_Atomic uint32_t raw_waiters; /* threads in the kernel's epoll_wait alone */
 	struct tas_ep *next, *free;
 };

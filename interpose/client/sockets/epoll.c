@@ -58,6 +58,7 @@ static int member_begin(struct tas_ep *ep, struct tas_obj *o, const struct wish 
 		r = half_begin(ep, m, w);
 		i->flags |= TAS_IT_KHALF;
 		atomic_store(&ep->p.m->head.kernel, 1);
+		atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
 	}
 	if (!m || r < 0) {
 		if (m)
@@ -125,6 +126,7 @@ static int ctl_plain(struct tas_ep *ep, int epfd, int op, struct tas_obj *o, int
 		return 0;
 	}
 	ep->kernel = true;
+	atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
 	if (ep->p.m)
 		atomic_store(&ep->p.m->head.kernel, 1);
 	if (!m)
@@ -234,6 +236,7 @@ static int ctl_kernel(int epfd, int op, int fd, struct epoll_event *ev)
 	if (ep) {
 		h = tas__ep_head(ep);
 		ep->kernel = true;
+		atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
 		if (h)
 			atomic_store(&h->kernel, 1);
 		if (inner)

@@ -89,6 +89,7 @@ struct tas_ep *tas__ep_new(int fd)
 	ep->p = (struct tas_ep_part){.efd = -1};
 	atomic_store(&ep->m, NULL);
 	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
+	atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
 	atomic_store(&ep->raw_waiters, 0);
 	atomic_store(&ep->refs, 1);
 	return ep;

@@ -11,6 +11,7 @@
 #include "sockets/ep.h"
 
 enum { EVENTS_MAX = INT32_MAX / (int)sizeof(struct epoll_event), BLIND_NS = 2000000 };
+enum { QUIET = 16, KERNEL_EVERY = 50000, KERNEL_SPIN = 12500 /* cycles, some 20 and 5 us */ };
 
 /* When to stop: ns; 0: at once; UINT64_MAX: never; LATER: not asked for the time yet, which many calls never need. */
 enum { LATER = 1 };
@@ -176,15 +177,27 @@ static int take_kernel(struct tas_ep *ep, int epfd, struct epoll_event *ev, int 
 
 	if (max <= 0 || !atomic_load(&ep->p.m->head.kernel))
 		return 0;
+	ep->kernel_looked = tas__tsc();
 	for (int tries = 0; tries < 2; tries++) {
 		r = tas__epoll_look_raw(epfd, ev, max);
-		if (r <= 0)
+		if (r < 0)
 			return r == -EINTR ? 0 : r;
 		n = sort_kernel(ep, ev, r);
 		if (n || r < max)
 			break;
 	}
+	r = (int)atomic_load_explicit(&ep->kernel_quiet, memory_order_relaxed);
+	atomic_store_explicit(&ep->kernel_quiet, n ? 0 : r + (r < QUIET), memory_order_relaxed);
 	return n;
+}
+
+/*
+ * A look is a system call.  Where there are other events, or the caller is about to look again, kernel members that have long been
+ * silent are looked at now and then.
+ */
+static bool kernel_due(const struct tas_ep *ep, uint32_t every)
+{
+	return atomic_load_explicit(&ep->kernel_quiet, memory_order_relaxed) < QUIET || tas__tsc() - ep->kernel_looked > every;
 }
 
 /* The service of the set's session died, or there is none: look at every member. */
@@ -200,7 +213,8 @@ static void look_at_all(struct tas_ep *ep)
 	}
 }
 
-static int collect_once(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+/* again: this call has looked before, and will again before it gives up or sleeps. */
+static int collect_once(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, bool again)
 {
 	uint64_t mask = tas__ep_lock(ep);
 	struct tas_ep_head *h = &ep->p.m->head;
@@ -211,7 +225,7 @@ static int collect_once(struct tas_ep *ep, int epfd, struct epoll_event *ev, int
 	look_at_all(ep);
 	drain_marks(ep);
 	n = take_tas(ep, ev, lim);
-	k = take_kernel(ep, epfd, ev + n, max - n);
+	k = (n || again) && !kernel_due(ep, n ? KERNEL_EVERY : KERNEL_SPIN) ? 0 : take_kernel(ep, epfd, ev + n, max - n);
 	if (k > 0)
 		n += k;
 	if (n < max && lim < max)
@@ -221,9 +235,9 @@ static int collect_once(struct tas_ep *ep, int epfd, struct epoll_event *ev, int
 }
 
 /* Everything that is ready now, TAS and kernel members sharing the room.  Number of events, or -errno. */
-static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max)
+static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max, bool again)
 {
-	int n = collect_once(ep, epfd, ev, max);
+	int n = collect_once(ep, epfd, ev, max, again);
 	uint64_t mask;
 
 	for (int tries = 0; __builtin_expect(ep->odd, 0) && n >= 0 && n < max && tries < 4; tries++) {
@@ -452,6 +466,7 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_ep_head *h = tas__ep_head(ep);
 	struct tas_spin spin = {0};
+	bool again = false;
 	int n;
 
 	for (;;) {
@@ -460,9 +475,10 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 			revive(ep);
 		if (ep->nests)
 			tas__ep_refresh_all();
-		n = collect(ep, epfd, ev, max);
+		n = collect(ep, epfd, ev, max, again);
+		again = false;
 		if (!n && !end && h->near && ep->p.ss && tas__settle(ep->p.ss))
-			n = collect(ep, epfd, ev, max);
+			n = collect(ep, epfd, ev, max, false);
 		if (n) {
 			if (n > 0)
 				atomic_store_explicit(&h->active, tas__tsc(), memory_order_relaxed);
@@ -476,8 +492,10 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 			n = -EINTR;
 			break;
 		}
-		if (ep->p.ss && tas__spin(ep->p.ss, &spin, atomic_load_explicit(&h->active, memory_order_relaxed)))
+		if (ep->p.ss && tas__spin(ep->p.ss, &spin, atomic_load_explicit(&h->active, memory_order_relaxed))) {
+			again = true;
 			continue;
+		}
 		n = ep_sleep(ep, epfd, end, mask, sig);
 		if (n < 0)
 			break;
