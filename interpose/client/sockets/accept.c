@@ -93,7 +93,7 @@ static int accept_tas(struct tas_obj *o, int from, int flags, struct sockaddr *a
 	atomic_store(&c->blocks, !(flags & SOCK_NONBLOCK));
 	if (kept) {
 		mask = tas__table_lock();
-		tas__pool_lend(kept, c);
+		tas__pool_lend(kept, c, flags & SOCK_NONBLOCK);
 		tas__table_unlock(mask);
 	}
 	atomic_store(&c->b->c.nonblock, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);

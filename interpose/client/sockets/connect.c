@@ -130,6 +130,7 @@ static struct tas_obj *start_over(struct tas_obj *o, int fd)
 	atomic_store(&by->flags, atomic_load(&o->flags) & (TAS_OF_BOUND | TAS_OF_SHARED | TAS_OF_ASYNC | TAS_OF_MARKED));
 	atomic_store(&by->ident, atomic_load(&o->ident));
 	atomic_store(&by->latent, atomic_load(&o->latent));
+	atomic_store(&by->blocks, atomic_load(&o->blocks));
 	mask = tas__table_lock();
 	by->kept = o->kept;
 	if (by->kept)

@@ -5,6 +5,8 @@
 
 #include "sockets/sock.h"
 
+enum { LARGE = 0100000 }; /* O_LARGEFILE, which is 0 for us */
+
 /* Number `to` now refers to what fd refers to.  Called after the kernel made it so. */
 static void follow(int fd, int to)
 {
@@ -75,10 +77,77 @@ static void mirror_nonblock(int fd)
 	if (!o)
 		return;
 	fl = sys_fcntl(fd, F_GETFL, 0);
-	atomic_store(&o->blocks, fl < 0 ? -1 : !(fl & O_NONBLOCK));
+	atomic_fetch_and(&o->latent, ~(uint32_t)TAS_LATENT_BLOCKS);
+	atomic_store(&o->blocks, fl < 0 || (fl & ~(O_NONBLOCK | LARGE)) != O_RDWR ? -1 : !(fl & O_NONBLOCK));
 	if (fl >= 0 && atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN)
 		tas__app_store(o, c.nonblock, (uint32_t)(fl & O_NONBLOCK));
 	tas__obj_put(o);
+}
+
+/*
+ * O_NONBLOCK of a socket whose file nobody else has, and which has no other flag: the backing socket need not follow before
+ * somebody asks it (tas__opts_settle()).  Others are settled, and the caller asks the kernel.
+ */
+static bool flags_known(struct tas_obj *o, int fd)
+{
+	if (tas__obj_own(o) && atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_LISTEN && atomic_load(&o->blocks) >= 0 &&
+	    !(atomic_load(&o->flags) & TAS_OF_ASYNC))
+		return true;
+	tas__opts_settle(o, fd);
+	return false;
+}
+
+static struct tas_obj *socket_of(int fd)
+{
+	uint8_t st = tas__state(fd);
+
+	return st == TAS_FD_PLAIN || st == TAS_FD_TAS ? tas__obj_get(fd) : NULL;
+}
+
+static void set_blocks(struct tas_obj *o, bool blocks)
+{
+	if (atomic_exchange(&o->blocks, blocks) == blocks)
+		return;
+	atomic_fetch_xor(&o->latent, TAS_LATENT_BLOCKS);
+	if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_PLAIN)
+		tas__app_store(o, c.nonblock, blocks ? 0 : O_NONBLOCK);
+}
+
+/* F_GETFL and F_SETFL without the kernel; -ENOSYS: they need it. */
+static int quick_flags(int fd, int cmd, unsigned long arg)
+{
+	struct tas_obj *o = socket_of(fd);
+	int r = -ENOSYS;
+
+	if (!o)
+		return r;
+	if (!flags_known(o, fd)) {
+		;
+	} else if (cmd == F_GETFL) {
+		r = O_RDWR | (atomic_load(&o->blocks) ? 0 : O_NONBLOCK);
+	} else if (!(arg & (O_ASYNC | O_APPEND | O_DIRECT | O_NOATIME))) {
+		set_blocks(o, !(arg & O_NONBLOCK));
+		r = 0;
+	} else {
+		tas__opts_settle(o, fd);
+	}
+	tas__obj_put(o);
+	return r;
+}
+
+/* FIONBIO likewise. */
+static bool quick_fionbio(int fd, const int *arg)
+{
+	struct tas_obj *o = tas__wild(arg) ? NULL : socket_of(fd);
+	bool known;
+
+	if (!o)
+		return false;
+	known = flags_known(o, fd);
+	if (known)
+		set_blocks(o, !*arg);
+	tas__obj_put(o);
+	return known;
 }
 
 /* known: only a socket that had an owner or O_ASYNC before is concerned */
@@ -95,8 +164,11 @@ static void owner_changed(int fd, bool known)
 
 int tas_fcntl(int fd, int cmd, unsigned long arg)
 {
-	int r = sys_fcntl(tas__raw(fd), cmd, arg);
+	int r = cmd == F_GETFL || cmd == F_SETFL ? quick_flags(fd, cmd, arg) : -ENOSYS;
 
+	if (r >= 0)
+		return r;
+	r = sys_fcntl(tas__raw(fd), cmd, arg);
 	if (r < 0)
 		return r;
 	if (tas__state(fd) == TAS_FD_UNKNOWN)
@@ -146,9 +218,12 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 
 int tas_ioctl(int fd, unsigned long request, void *arg)
 {
-	struct tas_obj *o = tas__conn_get(fd);
+	struct tas_obj *o;
 	int r;
 
+	if (request == FIONBIO && quick_fionbio(fd, arg))
+		return 0;
+	o = tas__conn_get(fd);
 	r = o ? ioctl_conn(o, fd, request, arg) : sys_ioctl(tas__raw(fd), request, arg);
 	if (o)
 		tas__obj_put(o);

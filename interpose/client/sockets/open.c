@@ -57,7 +57,7 @@ int tas_socket(int domain, int type, int protocol)
 	o = fd < 0 ? NULL : tas__obj_new(TAS_OBJ_PLAIN);
 	if (o) {
 		if (kept)
-			tas__pool_lend(kept, o);
+			tas__pool_lend(kept, o, type & SOCK_NONBLOCK);
 		o->family = domain;
 		atomic_store(&o->blocks, !(type & SOCK_NONBLOCK));
 	}

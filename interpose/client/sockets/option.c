@@ -154,7 +154,11 @@ static void settle_one(struct tas_obj *o, int fd, int bit)
 
 void tas__opts_settle(struct tas_obj *o, int fd)
 {
-	for (uint32_t left = atomic_load_explicit(&o->latent, memory_order_relaxed); left; left &= left - 1)
+	uint32_t left = atomic_load_explicit(&o->latent, memory_order_relaxed);
+
+	if (left & TAS_LATENT_BLOCKS && atomic_fetch_and(&o->latent, ~(uint32_t)TAS_LATENT_BLOCKS) & TAS_LATENT_BLOCKS)
+		sys_fcntl(fd, F_SETFL, atomic_load(&o->blocks) ? O_RDWR : O_RDWR | O_NONBLOCK);
+	for (left &= ~(uint32_t)TAS_LATENT_BLOCKS; left; left &= left - 1)
 		settle_one(o, fd, flag_bits[__builtin_ctz(left)]);
 }
 

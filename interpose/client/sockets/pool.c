@@ -14,7 +14,7 @@
  * before they became TAS's, with an option set that cannot be put back, with an address; anything without the
  * interposer, where numbers are not trusted.  fork gives up what is kept, so that no file is ever in two processes.  A
  * change of network namespace ends it for good (threads may differ), a change of user empties it.  Closing makes no system
- * call that a confined program may lack (docs/interposer.md).  Flags that were set stay set in the backing socket until somebody
+ * call that a confined program may lack (docs/interposer.md).  Flags that were set, and O_NONBLOCK, stay in the backing socket until somebody
  * asks (tas_obj.latent): the next connection nearly always wants the same.
  *
  * A socket is put among the others only when its connection has been given up: the service knows both by one cookie, and would refuse
@@ -129,16 +129,15 @@ int tas__pool_take(int domain, int flags, struct tas_kept **out)
 		return -ENOENT;
 	}
 	--*n;
-	if (k->nonblock != !!(flags & SOCK_NONBLOCK))
-		sys_fcntl(fd, F_SETFL, flags & SOCK_NONBLOCK ? O_RDWR | O_NONBLOCK : O_RDWR);
 	*out = k;
 	return fd;
 }
 
-void tas__pool_lend(struct tas_kept *k, struct tas_obj *o)
+void tas__pool_lend(struct tas_kept *k, struct tas_obj *o, bool nonblock)
 {
 	atomic_store(&o->ident, k->ident);
-	atomic_store(&o->latent, k->on);
+	atomic_store(&o->latent, k->on | (k->nonblock != nonblock ? TAS_LATENT_BLOCKS : 0));
+	atomic_store(&o->blocks, !nonblock);
 	if (k->fd == GONE) {
 		k->fd = 0;
 	} else {
@@ -213,9 +212,9 @@ struct tas_kept *tas__pool_return(struct tas_obj *o, int fd)
 		return NULL;
 	o->kept = NULL;
 	k->owner = NULL;
-	k->nonblock = !atomic_load(&o->blocks);
+	k->nonblock = !atomic_load(&o->blocks) != !!(atomic_load(&o->latent) & TAS_LATENT_BLOCKS);
 	k->ident = atomic_load(&o->ident);
-	k->on = atomic_load(&o->flags_on) | atomic_load(&o->latent);
+	k->on = atomic_load(&o->flags_on) | (atomic_load(&o->latent) & ~(uint32_t)TAS_LATENT_BLOCKS);
 	return k;
 }
 

@@ -36,6 +36,8 @@ enum {
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
 
+enum { TAS_LATENT_BLOCKS = 1u << 30 };
+
 struct tas_member;
 
 struct tas_obj {
@@ -52,13 +54,14 @@ struct tas_obj {
 	_Atomic uint32_t grow_asked; /* ring (~gen) for which a larger one was asked for and waited for */
 	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
 	_Atomic uint32_t flags_known, flags_on;
-	/* flags that are set in the backing socket, left by its last user, though the program has not set them */
+	/* flags that are set in the backing socket, left by its last user, though the program has not set them; TAS_LATENT_BLOCKS: its
+	 * O_NONBLOCK is not what `blocks` says */
 	_Atomic uint32_t latent;
 	struct tas_kept *kept; /* pool.c; table lock */
 	_Atomic uint64_t touched[2]; /* options that were set: enum tas_option_bit */
 	_Atomic uint32_t ident; /* of the backing socket: tas_msg_sock.ident; 0: none */
 	int family; /* PLAIN, of tas_socket(): AF_INET or AF_INET6; 0: ask */
-	_Atomic int blocks; /* PLAIN, of tas_socket(): 1 blocking, 0 O_NONBLOCK; -1: ask */
+	_Atomic int blocks; /* 1 blocking, 0 O_NONBLOCK, and no other flag of the file is set; -1: ask */
 	_Atomic uint64_t timeout[2]; /* SO_SNDTIMEO, SO_RCVTIMEO in ns, as a seccomp filter found them that forbids asking */
 	_Atomic bool no_space; /* a writer or poll was refused since SIGIO told of room */
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
@@ -130,7 +133,7 @@ struct tas_kept {
 /* A number for a new socket (flags: SOCK_NONBLOCK, SOCK_CLOEXEC), to be given to its object by tas__pool_lend(); -ENOENT: none is
  * kept, make one. */
 int tas__pool_take(int domain, int flags, struct tas_kept **k);
-void tas__pool_lend(struct tas_kept *k, struct tas_obj *o); /* under the lock, too */
+void tas__pool_lend(struct tas_kept *k, struct tas_obj *o, bool nonblock); /* under the lock, too */
 /* fd, just taken out of the table, was the only number of o, whose only reference is the caller's.  Not NULL: the socket is
  * kept and fd is free: give o up, then call tas__pool_add(), which takes the lock.  NULL: close fd. */
 struct tas_kept *tas__pool_return(struct tas_obj *o, int fd);

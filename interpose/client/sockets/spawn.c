@@ -35,11 +35,11 @@ static void flush(struct batch *b)
 /* Under the table lock. */
 static void add(struct batch *b, struct tas_obj *o, int fd)
 {
+	tas__opts_settle(o, fd);
 	if (atomic_load(&o->kind) == TAS_OBJ_PLAIN || !tas__alive(o->ss))
 		return;
 	if (atomic_fetch_or(&o->flags, TAS_OF_WATCHED | TAS_OF_SHARED) & TAS_OF_WATCHED)
 		return;
-	tas__opts_settle(o, fd);
 	tas__pool_part(o);
 	if (b->ss != o->ss || b->n == TAS_MSG_FDS_MAX) {
 		flush(b);
