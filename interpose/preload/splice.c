@@ -57,8 +57,12 @@ static long pipe_writable(int fd, bool wait)
 static long copy_piece(int sock, int out, size_t n, int flags)
 {
 	char buf[PIECE];
-	long r = tas_recvfrom(sock, buf, n < PIECE ? n : PIECE, MSG_PEEK | flags, NULL, NULL);
+	int at_mark = 0;
+	long r;
 
+	if (tas_ioctl(sock, SIOCATMARK, &at_mark) == 0 && at_mark)
+		return 0; /* as tas_to_pipe() */
+	r = tas_recvfrom(sock, buf, n < PIECE ? n : PIECE, MSG_PEEK | flags, NULL, NULL);
 	if (r > 0)
 		r = tas__real.write(out, buf, (size_t)r) < 0 ? -errno : r;
 	if (r > 0)

@@ -147,6 +147,8 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	urg = tas__urg_mark(b);
 	if (at < end && urg == at && *mark) {
 		end = at; /* the call has bytes from before */
+	} else if (s->pipe && urg == at) {
+		end = at;
 	} else if (urg == at) {
 		at += at < end && max && !tas__urg_inline(b);
 		*mark = false;
@@ -241,6 +243,8 @@ static ssize_t receive_into(struct tas_obj *o, int fd, const struct sink *to, si
 			return (ssize_t)got;
 		if (r && !peek)
 			continue;
+		if (s.pipe && tas__rx_avail(b) && tas__urg_mark(b) == tas__rx_from(b))
+			return (ssize_t)got; /* Linux: splice does not get past the urgent byte, in line or not */
 		why = why_empty(o, f, shut, got > 0);
 		if (why <= 0)
 			return got ? (ssize_t)got : why;
