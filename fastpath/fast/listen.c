@@ -128,10 +128,10 @@ struct tas_sock *tas__listener_find(const struct tas_addr *dst, uint64_t netns, 
 	bool best_exact = false;
 	uint32_t n = 0;
 
-	for (l = tas__port_first(tas__port(dst)); l; l = l->port_next) {
+	for (l = tas__port_first(tas__port(dst)); l && l->base.kind == TAS_K_LISTENER; l = l->port_next) {
 		bool exact = !tas__addr_any(&l->base.local);
 
-		if (l->base.kind != TAS_K_LISTENER || l->base.closed || !matches(l, dst))
+		if (l->base.closed || !matches(l, dst))
 			continue;
 		if (link ? !l->u.lis.owns_link : l->base.netns != netns)
 			continue;

@@ -281,17 +281,20 @@ struct tas_sock *tas__port_first(uint16_t port)
 	return by_port[port];
 }
 
+/* Listeners first: who looks for one does not pass by the connections, of which a server's port may have thousands. */
 void tas__port_add(struct tas_sock *s)
 {
-	struct tas_sock **head = &by_port[tas__port(&s->base.local)];
+	struct tas_sock **at = &by_port[tas__port(&s->base.local)];
 
-	if (!*head)
+	if (!*at)
 		n_ports++;
-	s->port_next = *head;
-	if (*head)
-		(*head)->port_pprev = &s->port_next;
-	s->port_pprev = head;
-	*head = s;
+	while (s->base.kind != TAS_K_LISTENER && *at && (*at)->base.kind == TAS_K_LISTENER)
+		at = &(*at)->port_next;
+	s->port_next = *at;
+	if (*at)
+		(*at)->port_pprev = &s->port_next;
+	s->port_pprev = at;
+	*at = s;
 }
 
 void tas__port_del(struct tas_sock *s)

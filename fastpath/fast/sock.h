@@ -150,7 +150,7 @@ bool tas__socks_cold(void); /* so many that it is worth it */
 void tas__sock_ahead(uint32_t id, unsigned stage);
 void tas__port_add(struct tas_sock *s); /* by base.local.port */
 void tas__port_del(struct tas_sock *s);
-struct tas_sock *tas__port_first(uint16_t port); /* host order */
+struct tas_sock *tas__port_first(uint16_t port); /* host order; listeners first */
 void tas__sock_state(struct tas_sock *s, enum tas_sock_state st);
 void tas__sock_error(struct tas_sock *s, int error); /* pending SO_ERROR */
 void tas__sock_flags(struct tas_sock *s, uint32_t set);
