@@ -12,7 +12,7 @@
 
 #include "fast/wire.h"
 
-enum { PMTU_MIN = 552 };
+enum { PMTU_MIN = 552, ACK_WAIT = 50000 /* ns: what an application that is awake needs to answer */ };
 
 static uint8_t isn_key[16];
 
@@ -27,6 +27,7 @@ static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 		.rcv_wnd_max = tas_config.tcp_rxbuf_len,
 		.timestamps = true,
 		.sack = true,
+		.ack_wait = ACK_WAIT,
 		.syn_timeout = tas_config.tcp_handshake_timeout,
 		.syn_retries = (uint8_t)tas_config.tcp_handshake_retries,
 		.cc = (uint8_t)tas_config.cc,

@@ -21,6 +21,7 @@ enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500 };
 enum {
 	TSO_MAX = 62264, /* 43 segments of 1,448: with headers below the 65,535 of an IP packet */
 	N_WHOLE = 128,   /* buffers for received segments of any length; none is held beyond its burst */
+	WHOLE_CACHE = 16, /* the last one freed is the next one used: few of them are touched, and they stay in the processor's cache */
 };
 
 /* MTU of the interface; its IFF_UP flag in *up.  A tap's receive queue is the kernel's transmit queue before it. */
@@ -106,7 +107,7 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 					  (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu)), SOCKET_ID_ANY);
 	n->rx_pool = n->pool;
 	if (n->vnet)
-		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, 0, 0, UINT16_MAX, SOCKET_ID_ANY);
+		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, WHOLE_CACHE, 0, UINT16_MAX, SOCKET_ID_ANY);
 	return n->pool && n->rx_pool ? 0 : -ENOMEM;
 }
 

@@ -40,6 +40,7 @@ static void open_common(struct tcp_conn *c, const struct tcp_config *cfg, uint32
 	c->syn_timeout = or_default(cfg->syn_timeout, 1000, TCP__SEC);
 	c->rto_min = or_default(cfg->rto_min, 1000, 200 * TCP__MS);
 	c->delack = or_default(cfg->delack, 1000, 40 * TCP__MS);
+	c->ack_wait = (uint32_t)(cfg->ack_wait / 1000);
 	c->time_wait = or_default(cfg->time_wait, TCP__MS, 60 * TCP__SEC);
 	c->fin_timeout = or_default(cfg->fin_timeout, TCP__MS, 60 * TCP__SEC);
 	c->data_retries = cfg->data_retries ? cfg->data_retries : 15;

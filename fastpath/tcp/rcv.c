@@ -61,15 +61,30 @@ uint64_t tcp_rx_urgent(const struct tcp_conn *c)
 }
 
 /* ---- Acknowledging ---- */
+/*
+ * Due now.  But a segment that carries nothing else costs both ends as much as one with data, and the application is about to hear of what
+ * came: its answer, or its own FIN, takes the acknowledgement along if it comes within ack_wait.
+ */
+static void ack_soon(struct tcp_conn *c, uint64_t now)
+{
+	uint64_t at = now + c->ack_wait * 1000ull;
+
+	if (!c->ack_wait || c->flags & TCP__QUICKACK)
+		c->flags |= TCP__ACK_NOW;
+	else if (at < c->delack_at)
+		c->delack_at = at;
+}
+
 /* RFC 9293 §3.8.6.3, RFC 5681 §4.2: at least every second full segment, and within the delay.  Linux: the first ones and
  * those of a one-way transfer's start are not delayed. */
 void tcp__rcv_ack_policy(struct tcp_conn *c, uint32_t len, uint64_t now)
 {
 	if (len > c->rcv_mss)
 		c->rcv_mss = (uint16_t)(len < c->mss_adv ? len : c->mss_adv);
-	if (c->flags & TCP__QUICKACK || (c->quick && !(c->flags & TCP__PINGPONG)) ||
-	    c->rcv_nxt - c->rcv_acked >= 2u * c->rcv_mss)
+	if (c->flags & TCP__QUICKACK || c->rcv_nxt - c->rcv_acked >= 2u * c->rcv_mss)
 		c->flags |= TCP__ACK_NOW;
+	else if (c->quick && !(c->flags & TCP__PINGPONG))
+		ack_soon(c, now);
 	else if (c->delack_at == TCP__NEVER)
 		c->delack_at = now + c->delack * 1000ull;
 }
@@ -145,8 +160,12 @@ static void place_payload(struct tcp_conn *c, const struct tcp_seg *seg, uint64_
 static void fin_in_order(struct tcp_conn *c, uint64_t now, struct tcp_result *res)
 {
 	c->rcv_nxt++;
-	c->flags |= TCP__FIN_RCVD | TCP__ACK_NOW;
+	c->flags |= TCP__FIN_RCVD;
 	c->flags &= ~TCP__PINGPONG;
+	if (c->state == TCP_S_ESTABLISHED)
+		ack_soon(c, now);
+	else
+		c->flags |= TCP__ACK_NOW;
 	res->events |= TCP_EV_FIN;
 	switch (c->state) {
 	case TCP_S_ESTABLISHED:
@@ -257,8 +276,9 @@ uint16_t tcp__rcv_select_window(struct tcp_conn *c)
 	if (freew > c->rcv_big)
 		c->rcv_big = freew;
 	/* SWS avoidance: keep the edge that the peer knows.  The field counts in steps of the scale; round up where the
-	 * limit allows, so that the edge does not go back by the rounding (RFC 7323 §2.4). */
-	if (freew < cur + window_step(c)) {
+	 * limit allows, so that the edge does not go back by the rounding (RFC 7323 §2.4).  A window that is wide open is not silly:
+	 * its edge follows every byte, as Linux's does, and the field stays the same, which keeps the peer on its fast path. */
+	if (freew < cur + window_step(c) && (freew < c->rcv_big / 2 || freew >> s << s < cur)) {
 		wnd = (cur + (1u << s) - 1) >> s << s;
 		if (wnd > freew)
 			wnd = cur;

@@ -92,6 +92,7 @@ struct tcp_config {
 	uint64_t fin_timeout;   /* orphan in FIN_WAIT2; default 60 s */
 	uint64_t rto_min;       /* default 200 ms, as Linux */
 	uint64_t delack;        /* longest delayed ACK; default 40 ms */
+	uint64_t ack_wait;      /* an ACK that Linux would send at once waits so long for something to ride on; default: not */
 	uint8_t cc;             /* enum tcp_cc */
 	bool no_tail_probe;     /* leave lost tails to the retransmission timer */
 	bool ecn;               /* passive: agree to explicit congestion notification if asked */

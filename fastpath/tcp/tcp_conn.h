@@ -137,7 +137,7 @@ struct tcp_conn {
 	uint64_t keep_at;
 	uint64_t oow_at; /* last answer to an unacceptable segment */
 	uint32_t keep_idle, keep_intvl, user_timeout /* ms */;
-	uint32_t syn_timeout, rto_min, delack /* µs */;
+	uint32_t syn_timeout, rto_min, delack, ack_wait /* µs */;
 	uint32_t time_wait, fin_timeout /* ms */, linger2;
 	uint8_t keep_cnt, keep_probes, syn_retries, data_retries;
 	uint8_t retransmits, backoff, probes, quick;

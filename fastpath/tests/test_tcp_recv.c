@@ -56,6 +56,49 @@ static void our_data_carries_the_acknowledgement(void **state)
 	assert_true(p.c.delack_at == UINT64_MAX);
 }
 
+static void an_acknowledgement_waits_a_moment_for_the_answer(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	p.c.quick = 16;
+	p.c.ack_wait = 50;
+	peer_in(&p, A | P, 0, 0, 100);
+	peer_expect_n(&p, 0);
+	peer_write(&p, 50);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A | P, 0, 100, 50);
+	peer_in(&p, A | F, 100, 50, 0);
+	peer_expect_n(&p, 0);
+	tcp_app_shutdown(&p.c, p.now);
+	p.n = 0;
+	peer_flush(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A | F, 50, 101, 0);
+}
+
+static void without_an_answer_an_acknowledgement_waits_no_longer(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	p.c.quick = 16;
+	p.c.ack_wait = 50;
+	peer_in(&p, A | P, 0, 0, 100);
+	peer_expect_n(&p, 0);
+	assert_true(tcp_deadline(&p.c) == p.now + 50000);
+	peer_next(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 0, 100, 0);
+	peer_in(&p, A | P, 100, 0, 1448); /* two segments do not wait */
+	peer_in(&p, A | P, 1548, 0, 1448);
+	peer_expect_n(&p, 1);
+	peer_in(&p, A | F, 2996, 0, 0);
+	peer_expect_n(&p, 0);
+	assert_true(tcp_deadline(&p.c) == p.now + 50000);
+	peer_next(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 0, 2997, 0);
+}
+
 static void first_segments_and_quickack_are_acknowledged_at_once(void **state)
 {
 	struct tcp_opts o = { .quickack = true };
@@ -216,6 +259,20 @@ static void window_closes_and_opens_without_silly_steps(void **state)
 	peer_expect_n(&p, 0);
 }
 
+/* Linux's receiver has a fast path for segments whose window is that of the one before. */
+static void a_wide_window_stays_the_same(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	for (int i = 0; i < 50; i++) {
+		peer_in(&p, A | P, i * 100, i * 50, 100);
+		tcp_app_window(&p.c, 65536 + (uint64_t)(i + 1) * 100);
+		peer_write(&p, 50);
+		peer_expect_n(&p, 1);
+		assert_int_equal(p.out[0].wnd << p.c.rcv_wscale, 65536);
+	}
+}
+
 static void a_lost_window_update_is_repeated_to_a_probe(void **state)
 {
 	(void)state;
@@ -346,6 +403,8 @@ int main(void)
 		cmocka_unit_test(in_order_data_is_acknowledged_every_second_segment),
 		cmocka_unit_test(a_single_segment_is_acknowledged_within_40_ms),
 		cmocka_unit_test(our_data_carries_the_acknowledgement),
+		cmocka_unit_test(an_acknowledgement_waits_a_moment_for_the_answer),
+		cmocka_unit_test(without_an_answer_an_acknowledgement_waits_no_longer),
 		cmocka_unit_test(first_segments_and_quickack_are_acknowledged_at_once),
 		cmocka_unit_test(holes_are_reported_and_filled),
 		cmocka_unit_test(old_bytes_are_cut_off_and_reported_as_duplicate),
@@ -353,6 +412,7 @@ int main(void)
 		cmocka_unit_test(peer_without_sack_gets_one_duplicate_per_segment),
 		cmocka_unit_test(data_beyond_the_window_is_cut),
 		cmocka_unit_test(window_closes_and_opens_without_silly_steps),
+		cmocka_unit_test(a_wide_window_stays_the_same),
 		cmocka_unit_test(a_lost_window_update_is_repeated_to_a_probe),
 		cmocka_unit_test(the_right_edge_moves_back_by_rounding_at_most),
 		cmocka_unit_test(old_timestamps_are_refused),
