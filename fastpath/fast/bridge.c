@@ -184,7 +184,7 @@ static const struct tas_ring *ring_for(struct tas_sock *s, uint64_t w, uint64_t 
 		}
 		uint64_t at = atomic_load_explicit(&t->base, memory_order_relaxed);
 
-		if (at <= w && (!best || at > *base)) {
+		if (at <= w && (!best || at > *base || (at == *base && (int32_t)(s->tx[i].gen - best->gen) > 0))) {
 			best = &s->tx[i];
 			*base = at;
 		}

@@ -126,6 +126,27 @@ static void a_larger_extent_begins_at_what_is_written(void **state)
 	assert_int_equal(atomic_load(&b->a.tx_written), 12096);
 }
 
+/* The service gave a ring in the place of both (all that was written has gone), and offers a larger one before anything is in it. */
+static void of_two_extents_that_begin_at_one_place_the_newer_is_in_use(void **state)
+{
+	uint32_t len;
+
+	(void)state;
+	atomic_store(&b->a.tx_written, 1000);
+	atomic_store(&b->s.tx_acked, 1000);
+	offer(&b->x.tx[0], 0, TX_AT, 4096, 7);
+	atomic_store(&b->a.tx_base[0].base, 1000);
+	atomic_store(&b->a.tx_base[0].gen, 7);
+	offer(&b->x.tx[1], 0, TX_AT + 8192, 8192, 8);
+	memset(mem + TX_AT, 0, 4096);
+	assert_int_equal(send_n(10), 10);
+	assert_int_equal(send_n(10), 10);
+	assert_int_equal(mem[TX_AT + 8192 + 3], 21);
+	assert_int_equal(mem[TX_AT + 8192 + 13], 21);
+	assert_int_equal(mem[TX_AT + 13], 0);
+	assert_int_equal(tas__tx_room(b, &len), 8192 - 20);
+}
+
 static void an_idle_writer_begins_again_at_the_ring_start(void **state)
 {
 	(void)state;
@@ -219,6 +240,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_writer_answers_an_offer_and_hints, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_full_ring_takes_what_fits_and_asks_for_more, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_larger_extent_begins_at_what_is_written, setup, teardown),
+		cmocka_unit_test_setup_teardown(of_two_extents_that_begin_at_one_place_the_newer_is_in_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_idle_writer_begins_again_at_the_ring_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reader_crosses_from_one_extent_to_the_next, setup, teardown),
 		cmocka_unit_test_setup_teardown(errors_are_pending_until_they_are_taken, setup, teardown),

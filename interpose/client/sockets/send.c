@@ -16,9 +16,11 @@ enum {
 	CONTROL_MOST = 1024, /* control data that the kernel has room for in any case */
 };
 
-/* The extent in use: answered by us, with the largest base.  -1: none. */
+/* The extent in use: answered by us, with the largest base; of two with the same (the older was never written to) the newer, as the
+ * service has it.  -1: none. */
 static int current_extent(struct tas_block *b, uint64_t *base, uint32_t *len)
 {
+	uint32_t newest = 0;
 	int cur = -1;
 
 	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
@@ -28,8 +30,9 @@ static int current_extent(struct tas_block *b, uint64_t *base, uint32_t *len)
 		if (!gen || atomic_load_explicit(&b->a.tx_base[i].gen, memory_order_acquire) != gen)
 			continue;
 		at = atomic_load_explicit(&b->a.tx_base[i].base, memory_order_relaxed);
-		if (cur < 0 || at > *base) {
+		if (cur < 0 || at > *base || (at == *base && (int32_t)(gen - newest) > 0)) {
 			cur = i;
+			newest = gen;
 			*base = at;
 			*len = atomic_load_explicit(&b->x.tx[i].len, memory_order_relaxed);
 		}
