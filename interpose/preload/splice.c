@@ -77,8 +77,10 @@ static long socket_to_pipe(int sock, int out, size_t n, unsigned flags)
 	long r;
 
 	while (done < n) {
-		int how = done ? MSG_DONTWAIT : 0;
+		int how = done ? MSG_DONTWAIT : 0, there = 0;
 
+		if (done && (tas_ioctl(sock, FIONREAD, &there) < 0 || !there)) /* a pending error is for the next call */
+			return (long)done;
 		r = pipe_writable(out, wait && !done);
 		if (r < 0)
 			return done ? (long)done : r;

@@ -167,6 +167,8 @@ void tas__ep_announce(struct tas_ep *ep, bool event);
 void tas__ep_wake(struct tas_ep *ep);
 /* Takes the lock.  Ours out of *n events of the kernel's; false: what rang is of a service that has gone. */
 bool tas__ep_sort(struct tas_ep *ep, struct epoll_event *ev, int *n);
+/* Events that a set in the set gave though no member of its is ready go; how many are left.  Takes locks. */
+int tas__ep_drop_silent(int epfd, struct epoll_event *ev, int n);
 /* A bell among events of the kernel's: there is a member of TAS, or was. */
 bool tas__ep_rang(struct tas_ep *ep, const struct epoll_event *ev, int n);
 

@@ -376,74 +376,6 @@ void tas__ep_wake(struct tas_ep *ep)
 	}
 }
 
-/* ---- sets in sets ---- */
-void tas__ep_expose(int fd)
-{
-	struct tas_ep *ep = tas__ep_get(fd);
-	uint64_t mask;
-
-	if (!ep)
-		return;
-	if (!ep->exposed) {
-		mask = tas__ep_lock(ep);
-		ep->exposed = true;
-		if (ep->p.m) {
-			/* armed, or the first announcement would think that the service has rung already */
-			tas__ep_arm(ep);
-			atomic_store(&ep->p.m->head.exposed, 1);
-			tas__ep_announce(ep, false);
-		}
-		tas__ep_unlock(ep, mask);
-	}
-	tas__ep_put(ep);
-}
-
-static void refresh(struct tas_ep *ep)
-{
-	uint64_t mask;
-
-	for (int i = 0; i < 2; i++) {
-		mask = tas__ep_lock(ep);
-		if (ep->p.m)
-			tas__ep_announce(ep, false);
-		tas__ep_unlock(ep, mask);
-		if (!ep->odd)
-			break;
-		tas__ep_tidy(ep);
-	}
-}
-
-static bool is_exposed(struct tas_ep *ep)
-{
-	struct tas_ep_head *h = tas__ep_head(ep);
-
-	return h && atomic_load(&h->exposed) && ep->p.ss;
-}
-
-void tas__ep_refresh(int fd)
-{
-	struct tas_ep *ep = tas__ep_get(fd);
-
-	if (!ep)
-		return;
-	if (ep->nests || ep->shared)
-		tas__ep_refresh_all();
-	else if (is_exposed(ep))
-		refresh(ep);
-	tas__ep_put(ep);
-}
-
-void tas__ep_refresh_all(void)
-{
-	for (struct tas_ep *ep = tas__ep_all(); ep; ep = ep->next) {
-		if (!tas__ep_try_ref(ep))
-			continue;
-		if (is_exposed(ep))
-			refresh(ep);
-		tas__ep_put(ep);
-	}
-}
-
 /* ---- epoll_wait ---- */
 /* Whoever goes with events leaves the others able to hear the next one. */
 static void leave(struct tas_ep *ep)
@@ -574,6 +506,10 @@ static int wait_raw(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max
 		r = n_items(ep) ? 0 : tas__epoll_wait_raw(epfd, ev, max, tas__left(end, UINT64_MAX, &ts), mask);
 		atomic_fetch_sub(&ep->raw_waiters, 1);
 		bell = r > 0 && tas__ep_rang(ep, ev, r) && tas__ep_sort(ep, ev, &r);
+		if (r > 0 && ep->nests) {
+			r = tas__ep_drop_silent(epfd, ev, r);
+			bell = true;
+		}
 	} while (bell && !r && !n_items(ep));
 	return r;
 }
