@@ -8,6 +8,7 @@
 #include <rte_alarm.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_mbuf_pool_ops.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -99,12 +100,36 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 	return rte_eth_dev_configure(n->port, 1, 1, &conf);
 }
 
+/*
+ * net_af_xdp shows the kernel as much memory as the buffers take without gaps.  A pool of ordinary pages puts one into each page, so
+ * that what lies in the last two fifths of them would not be sent (tx_invalid_descs).
+ */
+static struct rte_mempool *make_packed_pool(unsigned count, uint16_t room)
+{
+	struct rte_pktmbuf_pool_private priv = { .mbuf_data_room_size = room };
+	struct rte_mempool *p = rte_mempool_create_empty("tas", count, (unsigned)sizeof(struct rte_mbuf) + room, POOL_CACHE,
+							 sizeof(priv), SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+
+	if (!p)
+		return NULL;
+	rte_pktmbuf_pool_init(p, &priv);
+	if (rte_mempool_set_ops_byname(p, rte_mbuf_best_mempool_ops(), NULL) || rte_mempool_populate_default(p) < 0) {
+		rte_mempool_free(p);
+		return NULL;
+	}
+	rte_mempool_obj_iter(p, rte_pktmbuf_init, NULL);
+	return p;
+}
+
 static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 {
 	unsigned count = rx + tx + SPARE + TAS_ARP_PENDING_ALL;
+	uint16_t room = (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu));
 
-	n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0,
-					  (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu)), SOCKET_ID_ANY);
+	if (tas_config.link == TAS_LINK_AF_XDP)
+		n->pool = make_packed_pool(count, room);
+	else
+		n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0, room, SOCKET_ID_ANY);
 	n->rx_pool = n->pool;
 	if (n->vnet)
 		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, WHOLE_CACHE, 0, UINT16_MAX, SOCKET_ID_ANY);
