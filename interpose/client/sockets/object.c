@@ -96,6 +96,7 @@ static void obj_release(struct tas_obj *o)
 	bool ask;
 
 	ask = tas__ep_forget(o);
+	ask |= atomic_load_explicit(&o->kind, memory_order_relaxed) == TAS_OBJ_LISTEN;
 	tas__pool_part(o);
 	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
 		tas__async_forget(o);
@@ -107,7 +108,8 @@ static void obj_release(struct tas_obj *o)
 	tas__table_unlock(mask);
 	if (number)
 		tas__shared_release(ss, number);
-	if (ask && ss) /* who waits on a set that others have, too, is not told of it any more if this was the last close */
+	/* if this was the last close, who waits on a set that others have, too, is not told of it any more, and nobody connects to it */
+	if (ask && ss)
 		tas__settle(ss);
 	if (ss)
 		tas__session_put(ss);
