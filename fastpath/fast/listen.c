@@ -289,7 +289,7 @@ int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req)
 
 	if (!b || !tas__set_reaches(p->set, b->set) || b->kind != TAS_K_LISTENER || !tas_claim_test(p->region->claims, b->id))
 		return -EINVAL;
-	tas_claim_clear(p->region->claims, b->id);
+	tas__claims_clear(b); /* forked children's, too: the id's next socket is not theirs */
 	tas__sock_last_close(b);
 	return 0;
 }

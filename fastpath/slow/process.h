@@ -31,8 +31,6 @@ void tas__proc_set(struct tas_proc *p, struct tas_set *set);
 /* The set `with` will hold s, too: moves it where both reach it (shared.c).  0; -EAGAIN: ask again in a moment; -ENOBUFS;
  * -EACCES. */
 int tas__sock_share(struct tas_sock_base *s, struct tas_set *with);
-/* Nobody can hold s any more, whatever their bitmaps say (a close that the library did not see): its id will be used again. */
-void tas__claims_clear(const struct tas_sock_base *s);
 uint32_t tas__proc_claims(const struct tas_proc *p); /* how many */
 uint32_t tas__proc_count(void);
 uint64_t tas__instance(void); /* random number of this run */

@@ -131,6 +131,8 @@ void tas__set_condemn(struct tas_set *s);
 
 /* Does any process (attached or between images) of the socket's set claim it? */
 bool tas__claimed(const struct tas_sock_base *s);
+/* Nobody can hold s any more, whatever their bitmaps say (a close that the library did not see): its id will be used again. */
+void tas__claims_clear(const struct tas_sock_base *s);
 
 /* ---- last-close watch: slow/watch.c.  When the kernel says IN_CLOSE it calls tas__sock_last_close(). ---- */
 int tas__watch_add(struct tas_sock_base *s, int fd); /* 0 or -errno; fd stays the caller's */
