@@ -47,8 +47,9 @@ def dropbear(r: Run) -> None:
     big = client(r, f"cat {data}")
     big.ok(30)
     r.see("a file from there", _web.sha(big.out_path.read_bytes()))
-    many = [client(r, f"echo {n}; cat >/dev/null; echo {n}") for n in range(6)]
-    r.see("six at a time", [p.ok(30) for p in many])
+    # its own limit is five that have not yet shown who they are
+    many = [client(r, f"echo {n}; cat >/dev/null; echo {n}") for n in range(4)]
+    r.see("four at a time", [p.ok(30) for p in many])
     r.server("socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:/bin/cat,nofork", port=7000)
     tunnel = client(r, options=("-N", "-L", "127.0.0.1:7100:127.0.0.1:7000"))
     until("the forwarding listens", lambda: r.client_ns.run("ss", "-Hltn", "sport = :7100").strip())
@@ -56,4 +57,4 @@ def dropbear(r: Run) -> None:
     r.see("forwarded", through.ok(30))
     tunnel.end()
     r.see("ended", server.end())
-    r.carried(connections=10, bytes=_web.BIG)
+    r.carried(connections=8, bytes=_web.BIG)
