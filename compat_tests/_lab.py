@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -398,7 +399,7 @@ class Service:
         self.tap = f"tt{os.getpid() % 1000000}x{n}"[:15]
         self.socket = str(lab.tmp / f"tas{n}.sock")
         self.pid = 0
-        self.options = list(options)
+        self.options = [*options, *shlex.split(os.environ.get("TAS_TEST_SERVICE", ""))]
         self.via = via
         self.expect_exit: int | None = 0
         lab.service = self

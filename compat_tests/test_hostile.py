@@ -213,6 +213,7 @@ def test_a_program_that_scribbles_over_what_it_shares_harms_only_itself(tas: Lab
     assert tas.service
     _, port = tas.echoserver()
     tas.rpc(port, "-n", "10")  # the server has what it needs for waiting
+    until("the server has closed", lambda: tas.service and tas.service.gauges()["sockets"] == 1)
     before = tas.service.gauges()
     p = tas.tas_python(SCRIBBLE, PEER_ADDR, str(sink), mode, str(len(mode)))
     p.line("scribbling")

@@ -192,7 +192,7 @@ static bool fits(int fd, uint64_t n)
 	tas__owned = false;
 	if (!o)
 		return false;
-	yes = !atomic_load_explicit(&o->b->c.lock_tx, memory_order_relaxed) && tas__tx_room(o->b, &len) >= n;
+	yes = !atomic_load_explicit(&o->b->c.lock_tx, memory_order_relaxed) && tas__tx_room(o, &len) >= n;
 	tas__obj_put(o);
 	return yes;
 }

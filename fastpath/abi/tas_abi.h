@@ -28,8 +28,8 @@
 
 #define TAS_ABI_MAGIC 0x31534154u /* "TAS1", little endian */
 /* Range of ABI numbers this header speaks.  Before 1.0 any change of layout or message raises both. */
-#define TAS_ABI_MIN 3u
-#define TAS_ABI_MAX 3u
+#define TAS_ABI_MIN 4u
+#define TAS_ABI_MAX 4u
 
 #define TAS_LINE 128u /* two cache lines: adjacent-line prefetch shares them */
 
@@ -60,8 +60,7 @@ struct tas_bitmap {
 /* ---- Extents ---- */
 enum tas_extent_kind {
 	TAS_EXT_NONE = 0,
-	TAS_EXT_SERVICE = 1, /* the far end of this memory is the service */
-	TAS_EXT_DIRECT = 2,  /* reserved: the far end is another application */
+	TAS_EXT_SERVICE = 1, /* the service publishes it */
 };
 
 /* Position of memory: byte inside the chunk in the lower half, chunk index above it.  The upper 20 bits name the memory: 0 is
@@ -123,7 +122,8 @@ struct tas_addr {
 	uint8_t ip[16];  /* network order; IPv4 in the first four */
 };
 
-/* Line A: written by the service only. */
+/* Line A: written by the service only; but while the peer is direct (below), its writer advances rx_delivered and rx_urg here
+ * and the base of the receive extent in use, and both its sides advance the event sequences. */
 struct tas_service_line {
 	_Atomic uint32_t gen;   /* generation of the socket in this block; 0: free.  Checked by clients at each operation */
 	_Atomic uint32_t state; /* enum tas_sock_state */
@@ -150,7 +150,10 @@ struct tas_service_line {
 	 * service holds lock_rx and lock_tx; a writer of a word without lock stores it (seq_cst), then looks here, and repeats it
 	 * there; the service stores this (seq_cst), then reads those words again. */
 	_Atomic tas_off_t moved;
-	uint64_t reserved[1];
+	/* Not 0: a direct connection; the block of the peer.  Who holds lock_tx writes into the peer's receive extent and says so
+	 * in the peer's line A; who holds lock_rx tells the peer of room.  The service stores it while it holds lock_rx and lock_tx of both
+	 * sides (docs/internals.md, "Direct connections"). */
+	_Atomic tas_off_t direct;
 };
 
 /* Line X: written by the service only. */
@@ -214,13 +217,8 @@ struct tas_app_line {
 };
 
 /* Line C: read and written by applications; the service reads waiters and subs as hints, and frees the locks of
- * processes that died. */
+ * processes that died.  Its first half, which a direct peer reads at each message, changes rarely. */
 struct tas_lock_line {
-	/* Own futex words: 0 free, else process slot + 1 in bits 20..30, thread tag in bits 0..19, bit 31: there are waiters.
-	 * Held for copy + counter only.  The service never waits for one; at the death of the owner it frees the word, and it takes
-	 * a free one (slot 0, tag 1) for the moment in which it moves the socket. */
-	_Atomic uint32_t lock_rx;
-	_Atomic uint32_t lock_tx;
 	_Atomic uint32_t wait_in;  /* threads in futex-wait on ev_in (a hint: a killed one stays counted) */
 	_Atomic uint32_t wait_out; /* the same on ev_out */
 	_Atomic uint32_t nonblock; /* O_NONBLOCK of the open file description, kept by the fcntl and ioctl wrappers */
@@ -229,6 +227,17 @@ struct tas_lock_line {
 	 * an epoll set), with TAS_SUB_EXCLUSIVE: of these an event goes on to the next until one was found asleep and woken.  Taken by
 	 * compare-and-swap, given back by store 0 (or by the service at the process's death). */
 	_Atomic uint32_t subs[TAS_SUBS];
+	_Atomic uint32_t want_room; /* direct: a writer or poll found no room; the reader that makes some takes it back */
+	/* The epoll set of subs that has a bell (tas_epoll.h), and where: written by the service, bell first.  Others need the service. */
+	_Atomic uint32_t bell_sub;
+	_Atomic tas_off_t bell;
+	uint32_t reserved0[2];
+	/* Own futex words: 0 free, else process slot + 1 in bits 20..30, thread tag in bits 0..19, bit 31: there are waiters.
+	 * Held for copy + counter (and, on a direct connection, the wake-up) only.  The service never waits for one; at the death of
+	 * the owner it frees the word, and it takes a free one (slot 0, tag 1) for the moment in which it moves the socket, or makes it
+	 * direct or ordinary. */
+	_Alignas(64) _Atomic uint32_t lock_rx;
+	_Atomic uint32_t lock_tx;
 	_Atomic uint64_t zerocopy; /* MSG_ZEROCOPY: sends numbered so far; in the upper half those told of on the error queue */
 	_Atomic uint64_t peek_off; /* lock_rx; SO_PEEK_OFF, where the next peek begins behind rx_consumed, + 1; 0: not set */
 	/* Options that the service reads when it opens, sends or ends; written without a lock; 0: not set. */
@@ -240,7 +249,7 @@ struct tas_lock_line {
 	_Atomic uint32_t notsent_lowat; /* TCP_NOTSENT_LOWAT, for applications */
 	_Atomic uint32_t soft_error;	/* errno that the network reported of a living connection: the service stores it, SO_ERROR takes
 					   it (exchange with 0), an acknowledgement ends it */
-	uint32_t reserved[9];
+	uint32_t reserved[3];
 };
 
 struct tas_block {
@@ -369,6 +378,7 @@ TAS_ASSERT_AT(tas_service_line, peer, 72);
 TAS_ASSERT_AT(tas_service_line, aq_limit, 96);
 TAS_ASSERT_AT(tas_service_line, rx_urg, 104);
 TAS_ASSERT_AT(tas_service_line, moved, 112);
+TAS_ASSERT_AT(tas_service_line, direct, 120);
 TAS_ASSERT_SIZE(tas_extent_line, 128);
 TAS_ASSERT_SIZE(tas_tx_base, 16);
 TAS_ASSERT_SIZE(tas_app_line, 128);
@@ -384,10 +394,13 @@ TAS_ASSERT_AT(tas_app_line, rcvlowat, 80);
 TAS_ASSERT_AT(tas_app_line, tx_urg, 96);
 TAS_ASSERT_AT(tas_app_line, urg_read, 104);
 TAS_ASSERT_SIZE(tas_lock_line, 128);
-TAS_ASSERT_AT(tas_lock_line, wait_in, 8);
-TAS_ASSERT_AT(tas_lock_line, nonblock, 16);
-TAS_ASSERT_AT(tas_lock_line, subs, 24);
-TAS_ASSERT_AT(tas_lock_line, ip, 64);
+TAS_ASSERT_AT(tas_lock_line, wait_in, 0);
+TAS_ASSERT_AT(tas_lock_line, nonblock, 8);
+TAS_ASSERT_AT(tas_lock_line, subs, 16);
+TAS_ASSERT_AT(tas_lock_line, want_room, 40);
+TAS_ASSERT_AT(tas_lock_line, bell, 48);
+TAS_ASSERT_AT(tas_lock_line, lock_rx, 64);
+TAS_ASSERT_AT(tas_lock_line, ip, 88);
 TAS_ASSERT_SIZE(tas_block, TAS_BLOCK_SIZE);
 TAS_ASSERT_AT(tas_block, x, 128);
 TAS_ASSERT_AT(tas_block, a, 256);

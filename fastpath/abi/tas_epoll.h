@@ -24,9 +24,11 @@
 enum {
 	TAS_EP_MAX = 1 << 15,            /* sets of one service */
 	TAS_EP_SLOT = TAS_PROC_MAX - 1,  /* stands in a subscription for the process slot: the index is a set's */
-	TAS_EP_WORDS = 64,
+	TAS_EP_WORDS = 256,
+	TAS_EP_TOP = TAS_EP_WORDS / 64, /* words that a bit of top stands for */
 	TAS_EP_BUCKETS = TAS_EP_WORDS * 64,
 	TAS_EP_ITEMS = 1 << 18,
+	TAS_EP_BELLS = 64,
 };
 
 /* Data of our own members in the kernel's epoll set.  Upper 24 bits: what it is (no address of a program looks like that).  The
@@ -75,6 +77,8 @@ struct tas_ep_head {
 	_Alignas(TAS_LINE) _Atomic uint64_t word[TAS_EP_WORDS];
 	_Alignas(TAS_LINE) _Atomic uint32_t sleeping; /* as tas_ws.sleeping */
 	_Atomic uint32_t holders;                     /* written by the service: processes that have the set, 1 more if it was passed */
+	_Atomic uint32_t bell_seq;                    /* written by the service: raised (release) after a change of bell */
+	_Atomic tas_off_t bell[TAS_EP_BELLS];         /* written by the service: bells of this set, 0: none */
 	/* Applications only. */
 	_Alignas(TAS_LINE) _Atomic uint32_t lock; /* as tas_lock_line.lock_rx */
 	uint32_t busy;
@@ -91,6 +95,28 @@ struct tas_ep_head {
 	uint32_t turn;
 };
 
+/*
+ * A bell: marks and a sleepers' word like those in the head, for direct peers (docs/internals.md), which do not have the set's
+ * memory.  It lies in the memory set of their connections.  Producers are of several processes, any of which can stop or die
+ * between two instructions: so each marks word and top, and none relies on another.
+ */
+struct tas_bell {
+	_Alignas(TAS_LINE) _Atomic uint64_t top;
+	_Atomic uint64_t key;      /* written by the service; never the same of two; 0: nobody hears this one (look after marking) */
+	_Atomic uint32_t sleeping; /* as tas_ws.sleeping */
+	_Atomic uint32_t sub;      /* whose it is, as in a subscription; written by the service, before the key */
+	_Alignas(TAS_LINE) _Atomic uint64_t word[TAS_EP_WORDS];
+};
+
+static inline void tas_bell_mark(struct tas_bell *b, uint32_t id)
+{
+	uint32_t bucket = id & (TAS_EP_BUCKETS - 1), w = bucket / 64;
+
+	/* pairs with the consumer's exchanges: it empties top first */
+	atomic_fetch_or_explicit(&b->word[w], 1ull << (bucket % 64), memory_order_seq_cst);
+	atomic_fetch_or_explicit(&b->top, 1ull << (w / TAS_EP_TOP), memory_order_seq_cst);
+}
+
 struct tas_ep_memory {
 	_Alignas(4096) struct tas_ep_head head;
 	_Alignas(4096) uint32_t bucket[TAS_EP_BUCKETS];
@@ -100,8 +126,10 @@ struct tas_ep_memory {
 TAS_ASSERT_SIZE(tas_ep_seen, 32);
 TAS_ASSERT_SIZE(tas_ep_item, 128);
 TAS_ASSERT_AT(tas_ep_item, seen, 40);
-TAS_ASSERT_AT(tas_ep_head, sleeping, 128 + 512);
-TAS_ASSERT_AT(tas_ep_head, lock, 128 + 512 + 128);
+TAS_ASSERT_AT(tas_ep_head, sleeping, 128 + 2048);
+TAS_ASSERT_AT(tas_ep_head, bell, 128 + 2048 + 16);
+TAS_ASSERT_AT(tas_ep_head, lock, 128 + 2048 + 640);
+TAS_ASSERT_SIZE(tas_bell, 128 + 2048);
 TAS_ASSERT_AT(tas_ep_memory, item, 4096 + 4 * TAS_EP_BUCKETS);
 
 #endif

@@ -84,6 +84,12 @@ enum tas_msg_op {
 	/* Let me see this member.  req: subscribe (ws: index of the set).  rep: sock: in memory that the asker reaches.  The socket names
 	 * the set in its subscriptions: so said somebody who holds both. */
 	TAS_MSG_EP_MEMBER,
+	/* The sender cannot map the memory that a connection became direct in (no descriptor to be had, a filter), or has waited for
+	 * one of its locks for long (the far end may have made up who holds it): back with it into the sender's own set, for good.
+	 * req: sock.id, gen.  rep: sock.  -EAGAIN: somebody is at its bytes at this moment. */
+	TAS_MSG_ORDINARY,
+	/* The eventfd behind a bell.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell, or of another user. */
+	TAS_MSG_BELL,
 };
 
 /* tas_msg.ep.flags */
@@ -207,6 +213,10 @@ struct tas_msg {
 			uint32_t caught; /* 1: it was made to work, 0: it went to the backing socket */
 			char object[64]; /* file name, 0-terminated */
 		} raw;
+		struct {
+			tas_off_t at;
+			uint64_t key;
+		} bell;
 		uint64_t room[38];
 	} u;
 };

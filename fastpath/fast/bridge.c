@@ -17,7 +17,7 @@
 #include "fast/sock.h"
 #include "slow/control.h"
 
-enum { BRIDGES_MAX = 1024, RETRY_NS = 2 * 1000 * 1000, BUDGET = 256 * 1024, LOCKED = 1 };
+enum { BRIDGES_MAX = 1024, RETRY_NS = 2 * 1000 * 1000, BUDGET = 256 * 1024 };
 
 struct tas_bridge {
 	struct tas_pollable io; /* first: our end of the stream */
@@ -112,21 +112,19 @@ static void try_again(struct tas_pollable *p, uint32_t events)
 			schedule(b);
 }
 
-static bool lock(_Atomic uint32_t *w)
+static void try_later(void)
 {
 	const struct itimerspec in = { .it_value.tv_nsec = RETRY_NS };
-	uint32_t none = 0;
 
-	if (atomic_compare_exchange_strong_explicit(w, &none, LOCKED, memory_order_acquire, memory_order_relaxed))
-		return true;
 	timerfd_settime(br.timer.fd, 0, &in, NULL);
-	return false;
 }
 
-static void unlock(_Atomic uint32_t *w)
+static bool lock(_Atomic uint32_t *w)
 {
-	if (atomic_exchange_explicit(w, 0, memory_order_release) & (1u << 31))
-		tas__futex_wake(w);
+	if (tas__block_lock(w))
+		return true;
+	try_later();
+	return false;
 }
 
 /* ---- from the connection to the program ---- */
@@ -150,7 +148,7 @@ static bool pump_in(struct tas_bridge *b)
 		at += (uint64_t)n;
 	}
 	atomic_store_explicit(&a->rx_consumed, at, memory_order_release);
-	unlock(&s->base.b->c.lock_rx);
+	tas__block_unlock(&s->base.b->c.lock_rx);
 	if (n < 0 && errno != EAGAIN) { /* the program has gone, or reads no more: Linux resets who sends to it */
 		atomic_fetch_or(&a->shut, TAS_ABORT);
 		b->gone = true;
@@ -227,7 +225,7 @@ static bool pump_out(struct tas_bridge *b)
 		if (n > 0)
 			atomic_store_explicit(&a->tx_written, w + (uint64_t)n, memory_order_release);
 	}
-	unlock(&s->base.b->c.lock_tx);
+	tas__block_unlock(&s->base.b->c.lock_tx);
 	if (n > 0) {
 		schedule(b); /* there may be more */
 		return true;
@@ -246,7 +244,13 @@ static bool pump_out(struct tas_bridge *b)
 static void run(struct tas_bridge *b)
 {
 	struct tas_sock *s = b->s;
-	bool moved = !s->dead && pump_out(b);
+	bool moved;
+
+	if (tas__direct_end(s)) {
+		try_later();
+		return;
+	}
+	moved = !s->dead && pump_out(b);
 
 	moved |= pump_in(b);
 	if (moved && !tas__sock_hint(s)) /* frees it at most when it is closed, and then the bridge is gone, too */

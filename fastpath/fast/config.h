@@ -51,6 +51,7 @@ struct tas_config {
 	uint32_t tcp_rxbuf_len, tcp_txbuf_len; /* largest ring per direction, bytes, power of two */
 	uint64_t tcp_handshake_timeout;        /* ns */
 	unsigned tcp_handshake_retries;
+	unsigned direct_after; /* messages of a local connection; 0: never direct */
 	int cc; /* enum tcp_cc */
 	uint64_t arp_timeout, arp_timeout_max; /* ns */
 	unsigned nic_rx_len, nic_tx_len;       /* descriptors */

@@ -33,6 +33,7 @@
 	C(conn_active, "connections opened by applications over the link") \
 	C(conn_passive, "connections accepted over the link") \
 	C(conn_local, "connections between two applications of this service") \
+	C(conn_direct, "times one of these went on without the service") \
 	C(bytes_in, "payload bytes delivered to applications from the link") \
 	C(bytes_out, "payload bytes taken from applications for the link") \
 	C(bytes_local, "payload bytes moved between applications of this service") \

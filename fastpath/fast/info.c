@@ -102,6 +102,8 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 	if (!b || !tas__set_reaches(p->set, b->set))
 		return -EINVAL;
 	s = tas__of(b);
+	if (tas__is_direct(s))
+		tas__direct_sync(s);
 	memset(i, 0, sizeof *i);
 	i->state = atomic_load_explicit(&b->b->s.state, memory_order_relaxed);
 	i->bytes_acked = i->bytes_sent = s->acked;

@@ -27,6 +27,7 @@ static void show_state(struct tas_sock *s)
 
 static void part(struct tas_sock *s)
 {
+	tas__direct_cut(s);
 	if (s->u.local.peer)
 		s->u.local.peer->u.local.peer = NULL;
 	s->u.local.peer = NULL;
@@ -71,6 +72,47 @@ static uint32_t copy(struct tas_sock *from, struct tas_sock *to, uint32_t len)
 	return done;
 }
 
+/* So many bytes of from are in the memory of to. */
+static void deliver(struct tas_sock *from, struct tas_sock *to, uint32_t moved)
+{
+	uint32_t segs = (moved + TAS_LOCAL_MSS - 1) / TAS_LOCAL_MSS;
+
+	if (from->urg_written)
+		tas__rx_urgent(to, from->urg_written);
+	tas_count(from->core, TAS_CTR_bytes_local, moved);
+	from->u.local.segs_out += segs;
+	to->u.local.segs_in += segs;
+	from->u.local.sent_at = to->u.local.got_at = from->core->now;
+	to->delivered += moved;
+	atomic_store_explicit(&to->base.b->s.rx_delivered, to->delivered, memory_order_release);
+	tas__tx_acked(from, from->acked + moved);
+}
+
+bool tas__local_drain(struct tas_sock *from)
+{
+	struct tas_sock *to = from->u.local.peer;
+	int changed = tas__app_read(from);
+	uint32_t moved;
+
+	if (changed < 0)
+		return false;
+	if (changed & TAS_CH_SHUT) { /* seen here first: the rest of it is pump()'s */
+		tas__sock_flags(from, TAS_F_TX_EOF);
+		tas__output_soon(from);
+		return false;
+	}
+	while (from->written != from->acked) {
+		moved = copy(from, to, (uint32_t)(from->written - from->acked));
+		if (!moved)
+			return false;
+		deliver(from, to, moved);
+		tas__wake_soon(to, TAS_WAKE_IN);
+	}
+	if (to->rcv_limit < to->delivered)
+		to->rcv_limit = to->delivered;
+	return true;
+}
+
 /* Moves what can be moved.  True: from is gone. */
 static bool pump(struct tas_sock *from)
 {
@@ -103,21 +145,12 @@ static bool pump(struct tas_sock *from)
 				tas__timer_set(from, from->core->now + retry_ns);
 				return false;
 			}
-			if (from->urg_written)
-				tas__rx_urgent(to, from->urg_written);
-			tas_count(from->core, TAS_CTR_bytes_local, moved);
-			uint32_t segs = (moved + TAS_LOCAL_MSS - 1) / TAS_LOCAL_MSS;
-
-			from->u.local.segs_out += segs;
-			to->u.local.segs_in += segs;
-			from->u.local.sent_at = to->u.local.got_at = from->core->now;
-			to->delivered += moved;
-			atomic_store_explicit(&to->base.b->s.rx_delivered, to->delivered, memory_order_release);
-			tas__tx_acked(from, from->acked + moved);
+			deliver(from, to, moved);
 			if (from->acked != from->written && to->rcv_limit != to->delivered)
 				tas__output_soon(from);
 			if (from->acked != from->written || !from->app_fin)
 				tas__wake_soon(to, TAS_WAKE_IN);
+			tas__direct_consider(from, moved);
 		}
 	}
 	if (from->app_fin && from->acked == from->written && !to->rx_eof) {
@@ -150,6 +183,14 @@ void tas__local_timer(struct tas_sock *s)
 	if (s->listener) {
 		tas__listener_unpend(s->listener, s);
 		tas__local_abandon(s, ETIMEDOUT);
+		return;
+	}
+	if (s->base.closed && s->u.local.retry_ns) { /* the last close waits for a lock */
+		tas__sock_close_now(s);
+		return;
+	}
+	if (tas__is_direct(s)) {
+		tas__direct_timer(s);
 		return;
 	}
 	if (s->stall_at && s->stall_at <= s->core->now)
@@ -194,6 +235,7 @@ void tas__local_close(struct tas_sock *s, bool abort_it)
 		tas__sock_free(s);
 		return;
 	}
+	tas__direct_cut(s);
 	/* Linux: none after both FINs; the connection has ended */
 	if (abort_it && peer && !peer->dead && !(s->rx_eof && peer->rx_eof)) {
 		part(s);

@@ -137,7 +137,8 @@ static void words_again(struct tas_block *to, const struct tas_block *from, cons
 }
 
 /* ---- the move itself: nothing can fail here ---- */
-static void transfer(struct place *p, struct tas_set *to)
+/* locks: what the words of the new block say. */
+static void transfer(struct place *p, struct tas_set *to, uint32_t locks)
 {
 	struct tas_sock_base *s = &p->s->base;
 	struct tas_block *old = s->b, *b = tas__mem_ptr(to, p->block);
@@ -146,10 +147,11 @@ static void transfer(struct place *p, struct tas_set *to)
 
 	words_read(&w, old);
 	memcpy((void *)b, (const void *)old, sizeof *b);
-	atomic_store_explicit(&b->c.lock_rx, 0, memory_order_relaxed);
-	atomic_store_explicit(&b->c.lock_tx, 0, memory_order_relaxed);
+	atomic_store_explicit(&b->c.lock_rx, locks, memory_order_relaxed);
+	atomic_store_explicit(&b->c.lock_tx, locks, memory_order_relaxed);
 	atomic_store_explicit(&b->c.wait_in, 0, memory_order_relaxed);
 	atomic_store_explicit(&b->c.wait_out, 0, memory_order_relaxed);
+	atomic_store_explicit(&b->c.bell_sub, 0, memory_order_relaxed);
 #define WRITE(field, name) atomic_store_explicit(&b->field, w.name, memory_order_relaxed);
 	EACH_WORD(WRITE)
 #undef WRITE
@@ -196,7 +198,7 @@ static int move_connection(struct tas_sock *s, struct tas_set *to)
 		goto out_rx;
 	err = -ENOBUFS;
 	if (place_make(&p, s, to)) {
-		transfer(&p, to);
+		transfer(&p, to, 0);
 		err = 0;
 	}
 	tas__block_unlock(&old->c.lock_tx);
@@ -248,7 +250,7 @@ static int move_listener(struct tas_sock *l, struct tas_set *to)
 	popped = atomic_exchange_explicit(&old->a.rx_consumed, UINT64_MAX, memory_order_seq_cst);
 	if (popped > l->u.lis.queued || popped < l->consumed)
 		popped = l->u.lis.queued; /* nonsense: they lose what waits */
-	transfer(&own, to);
+	transfer(&own, to, 0);
 	ring = tas__mem_ptr(to, l->rx[0].off);
 	for (uint32_t i = 0; i < n; i++) {
 		struct tas_sock *c = queue[i].s;
@@ -257,7 +259,7 @@ static int move_listener(struct tas_sock *l, struct tas_set *to)
 			place_free(&queue[i], to);
 			continue;
 		}
-		transfer(&queue[i], to);
+		transfer(&queue[i], to, 0);
 		atomic_store_explicit(&ring[c->aq_at & mask].block, c->base.block, memory_order_relaxed);
 	}
 	free(queue);
@@ -281,6 +283,35 @@ static void check_near(struct tas_sock *s)
 	}
 }
 
+/* Who sleeps on the old block looks again, and finds the new one.  There the sequences go on from where they were: nothing has
+ * happened.  Here they leap, so that what was read here is never equal to what is read there. */
+static void wake_old(struct tas_sock *s, struct tas_block *old)
+{
+	tas_count(s->core, TAS_CTR_sock_moves, 1);
+	atomic_fetch_add_explicit(&old->s.ev_in, LEAP, memory_order_seq_cst);
+	atomic_fetch_add_explicit(&old->s.ev_out, LEAP, memory_order_seq_cst);
+	tas__futex_wake(&old->s.ev_in);
+	tas__futex_wake(&old->s.ev_out);
+}
+
+bool tas__sock_move_pair(struct tas_sock *a, struct tas_sock *b, struct tas_set *to)
+{
+	struct tas_block *old_a = a->base.b, *old_b = b->base.b;
+	struct place pa, pb;
+
+	if (!place_make(&pa, a, to))
+		return false;
+	if (!place_make(&pb, b, to)) {
+		place_free(&pa, to);
+		return false;
+	}
+	transfer(&pa, to, LOCKED);
+	transfer(&pb, to, LOCKED);
+	wake_old(a, old_a);
+	wake_old(b, old_b);
+	return true;
+}
+
 int tas__sock_move(struct tas_sock_base *base, struct tas_set *to)
 {
 	struct tas_sock *s = tas__of(base);
@@ -289,17 +320,14 @@ int tas__sock_move(struct tas_sock_base *base, struct tas_set *to)
 
 	if (base->set == to)
 		return 0;
+	err = tas__direct_end(s);
+	if (err)
+		return err;
 	err = base->kind == TAS_K_LISTENER ? move_listener(s, to) : move_connection(s, to);
 	if (err)
 		return err;
 	check_near(s);
-	tas_count(s->core, TAS_CTR_sock_moves, 1);
-	/* Who sleeps on the old block looks again, and finds the new one.  There the sequences go on from where they were: nothing has
-	 * happened.  Here they leap, so that what was read here is never equal to what is read there. */
-	atomic_fetch_add_explicit(&old->s.ev_in, LEAP, memory_order_seq_cst);
-	atomic_fetch_add_explicit(&old->s.ev_out, LEAP, memory_order_seq_cst);
-	tas__futex_wake(&old->s.ev_in);
-	tas__futex_wake(&old->s.ev_out);
+	wake_old(s, old);
 	tas__wake_watchers(s);
 	return 0;
 }

@@ -5,6 +5,8 @@
  * Processes that hinted within the last millisecond are looked at every round (`polled`); the others have need_wakeup set and ring
  * their doorbell at the next hint.
  */
+#include <errno.h>
+
 #include "fast/sock.h"
 
 enum {
@@ -75,7 +77,9 @@ bool tas__sock_hint(struct tas_sock *s)
 	}
 	if (s->dead || s->base.closed)
 		return true;
-	changed = tas__app_read(s);
+	if (tas__is_direct(s) && tas__direct_hint(s))
+		return true;
+	changed = tas__local_nonsense(s) ? -EPROTO : tas__app_read(s);
 	if (changed > 0 && (changed & (TAS_CH_DEAF | TAS_CH_SHUT))) /* other processes may sleep on it */
 		tas__wake_soon(s, TAS_WAKE_IN);
 	if (changed < 0)

@@ -56,6 +56,8 @@ int tas__sock_json(uint32_t *id, char *buf, size_t room)
 	if (!b)
 		return 0;
 	s = tas__of(b);
+	if (tas__is_direct(s))
+		tas__direct_sync(s);
 	addr_text(&b->local, local, sizeof local);
 	addr_text(&b->peer, peer, sizeof peer);
 	for (uint32_t i = 0; i < tas__n_procs && at < sizeof pids - 16; i++) {
@@ -67,12 +69,12 @@ int tas__sock_json(uint32_t *id, char *buf, size_t room)
 	unacted_text(b->b, unacted, sizeof unacted);
 	n = snprintf(buf, room,
 		     "{\"id\":%u,\"gen\":%u,\"kind\":\"%s\",\"state\":\"%s\",\"local\":\"%s\",\"peer\":\"%s\",\"set\":%u,"
-		     "\"pids\":[%s],\"rx_queue\":%llu,\"tx_queue\":%llu,\"rcv_buf\":%u,\"watched\":%s,\"closed\":%s,"
+		     "\"pids\":[%s],\"rx_queue\":%llu,\"tx_queue\":%llu,\"direct\":%s,\"rcv_buf\":%u,\"watched\":%s,\"closed\":%s,"
 		     "\"unacted\":[%s]}",
 		     b->id, b->gen, kinds[b->kind],
 		     state_name(atomic_load_explicit(&b->b->s.state, memory_order_relaxed)), local, peer, b->set->id, pids,
 		     (unsigned long long)(b->kind == TAS_K_LISTENER ? tas__accept_queued(s) : s->delivered - s->consumed),
-		     (unsigned long long)(s->written - s->acked), s->rcv_buf, b->watched ? "true" : "false",
+		     (unsigned long long)(s->written - s->acked), tas__is_direct(s) ? "true" : "false", s->rcv_buf, b->watched ? "true" : "false",
 		     b->closed ? "true" : "false", unacted);
 	if (n < 0 || (size_t)n >= room) {
 		(*id)--;

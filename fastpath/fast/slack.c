@@ -58,6 +58,9 @@ static bool give(struct tas_sock *s)
 		s->slack_mark = mark;
 		return false;
 	}
+	/* who has one of its locks uses it; a direct connection becomes one again when it is used */
+	if (tas__is_direct(s) && tas__direct_end(s))
+		return false;
 	rx = tas__rx_give(s);
 	return tas__tx_give(s) && rx;
 }

@@ -387,7 +387,6 @@ void tas__socks_reset(const struct tas_set *set)
 void tas__sock_last_close(struct tas_sock_base *b)
 {
 	struct tas_sock *s = tas__of(b);
-	uint32_t shut;
 
 	if (b->closed)
 		return;
@@ -400,7 +399,17 @@ void tas__sock_last_close(struct tas_sock_base *b)
 		tas__listener_close(s);
 		return;
 	}
-	if (!s->dead && tas__app_read(s) < 0) {
+	tas__sock_close_now(s);
+}
+
+void tas__sock_close_now(struct tas_sock *s)
+{
+	struct tas_sock_base *b = &s->base;
+	uint32_t shut;
+
+	if (tas__is_direct(s) && !tas__direct_ended(s))
+		return; /* it comes here again */
+	if (!s->dead && (tas__local_nonsense(s) || tas__app_read(s) < 0)) {
 		tas__sock_nonsense(s);
 		return;
 	}
@@ -428,9 +437,12 @@ void tas__sock_forget_proc(struct tas_sock_base *b, const struct tas_proc *p)
 	for (int i = 0; i < 2; i++) {
 		uint32_t v = atomic_load_explicit(locks[i], memory_order_relaxed);
 
-		if (((v >> 20) & 0x7ff) == p->slot + 1 && atomic_compare_exchange_strong(locks[i], &v, 0))
+		if (((v >> 20) & 0x7ff) == p->slot + 1 && atomic_compare_exchange_strong(locks[i], &v, 0)) {
 			tas__futex_wake(locks[i]);
+			tas__direct_forget_proc(tas__of(b), true);
+		}
 	}
+	tas__direct_forget_proc(tas__of(b), false);
 	for (int i = 0; i < TAS_SUBS; i++) {
 		uint32_t v = atomic_load_explicit(&c->subs[i], memory_order_relaxed);
 
@@ -495,6 +507,9 @@ void tas__sock_gauges(struct tas_sock_gauges *g)
 		.listeners = n_listeners,
 		.ports = n_ports,
 	};
+	for (uint32_t i = 0; i < next_id; i++) /* counters are up to date after that */
+		if (table[i] && tas__is_direct(table[i]))
+			tas__direct_sync(table[i]);
 	for (unsigned i = 0; i < tas_n_cores; i++) {
 		g->embryos += tas_cores[i].stack->n_embryos;
 		g->time_waits += tas_cores[i].stack->n_time_wait;

@@ -104,6 +104,14 @@ struct tas_sock {
 			struct tas_sock *wait_next; /* SYN_SENT: accept queue of listener was full */
 			uint32_t segs_in, segs_out; /* as a loopback device would have carried them, for TCP_INFO */
 			uint64_t got_at, sent_at;
+			bool direct;       /* the peer, too */
+			bool never;        /* somebody who holds it could not map what it would need */
+			bool moved;        /* into a set of two, to become direct */
+			bool nonsense;     /* its counters made none while it was */
+			uint32_t passed;   /* messages or their worth since it was thought of last */
+			uint32_t counted;  /* events that went into segs_in */
+			uint32_t told_in, told_out; /* event sequences that its wait sets were told of */
+			uint64_t retry_ns; /* somebody has a lock */
 		} local;
 		struct { /* TAS_K_LISTENER */
 			uint64_t queued;    /* connections ever queued = block's rx_delivered */
@@ -148,6 +156,11 @@ void tas__sock_free(struct tas_sock *s);
 enum { TAS_AHEAD = 4 };
 bool tas__socks_cold(void); /* so many that it is worth it */
 void tas__sock_ahead(uint32_t id, unsigned stage);
+void tas__sock_close_now(struct tas_sock *s); /* what is left of the last close */
+static inline bool tas__local_nonsense(const struct tas_sock *s)
+{
+	return s->base.kind == TAS_K_LOCAL && s->u.local.nonsense;
+}
 void tas__port_add(struct tas_sock *s); /* by base.local.port */
 void tas__port_del(struct tas_sock *s);
 struct tas_sock *tas__port_first(uint16_t port); /* host order; listeners first */
@@ -164,6 +177,7 @@ void tas__wake_soon(struct tas_sock *s, unsigned what); /* with the batch of pac
 void tas__wakes_run(struct tas_core *c);
 void tas__wake_forget(struct tas_sock *s);
 void tas__wake_watchers(struct tas_sock *s); /* look again, though nothing happened */
+void tas__wake_news(struct tas_sock *s); /* wait sets only: of an event whose sequence is up already */
 /* Writes to an eventfd of a process of this user.  False: it made that wait (ring.c). */
 bool tas__ring(uid_t uid, int efd);
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
@@ -193,6 +207,16 @@ int tas__app_read(struct tas_sock *s);
 /* Urgent data ends at stream offset end: for the reader.  Before the bytes are published. */
 void tas__rx_urgent(struct tas_sock *s, uint64_t end);
 void tas__streams_free(struct tas_sock *s);
+/* The newest receive ring has at least len bytes, from here on.  False: no memory, or two rings are in use. */
+bool tas__rx_ring(struct tas_sock *s, uint32_t len);
+/* A larger one, for a writer that wants so much.  False: none. */
+bool tas__rx_larger(struct tas_sock *s, uint32_t want);
+/* A direct writer has delivered up to w, and may have begun the ring anew.  False: that or rx_consumed makes no sense. */
+bool tas__rx_adopt(struct tas_sock *s, uint64_t w);
+/* Under lock_tx: a ring that was offered, and that the writer has not begun to use, goes. */
+void tas__tx_unoffer(struct tas_sock *s);
+/* The same, all that was written having gone: a small ring becomes another, of which the writer can ask for a larger one anew. */
+void tas__tx_renew(struct tas_sock *s);
 /* An idle connection gives its rings back, but for a small one to write to.  False: something is in them, or in use. */
 bool tas__rx_give(struct tas_sock *s);
 bool tas__tx_give(struct tas_sock *s);
@@ -240,6 +264,35 @@ void tas__local_timer(struct tas_sock *s);
 unsigned tas__local_output(struct tas_sock *s); /* what it cost, in segments */
 /* A pending connect to a listener that has room now. */
 int tas__local_establish(struct tas_sock *a, struct tas_sock *l);
+
+/* Under lock_tx of s and lock_rx of its peer: all that s has written is delivered, whatever the window.  False: no memory. */
+bool tas__local_drain(struct tas_sock *s);
+
+/* ---- direct connections: direct.c ---- */
+static inline bool tas__is_direct(const struct tas_sock *s)
+{
+	return s->base.kind == TAS_K_LOCAL && s->u.local.direct;
+}
+/* s has delivered so many bytes through the service: is it worth to do without? */
+void tas__direct_consider(struct tas_sock *s, uint32_t bytes);
+/* A hint on a direct connection.  False: it is ordinary now, and to be handled as such. */
+bool tas__direct_hint(struct tas_sock *s);
+void tas__direct_timer(struct tas_sock *s);
+/* Makes it ordinary.  0, also if it was; -EAGAIN: somebody has a lock of it. */
+int tas__direct_end(struct tas_sock *s);
+/* The same; false: a timer will come for it. */
+bool tas__direct_ended(struct tas_sock *s);
+void tas__direct_cut(struct tas_sock *s); /* at once: the connection is given up, or the service ends */
+/* The counters of both sides become known.  False: they make no sense. */
+bool tas__direct_sync(struct tas_sock *s);
+/* ---- bells: bell.c ---- */
+void tas__bell_hang(struct tas_sock *s); /* for a wait set of another process that watches s, if there is one without */
+/* A process died that had s; locked: at work, with one of its locks. */
+void tas__direct_forget_proc(struct tas_sock *s, bool locked);
+
+/* ---- moves: move.c ---- */
+/* Both ends move, whose four locks the caller holds.  The new blocks are locked, too; the old ones remain so. */
+bool tas__sock_move_pair(struct tas_sock *a, struct tas_sock *b, struct tas_set *to);
 
 /* ---- timers and output: poll.c, timer.c ---- */
 void tas__timer_set(struct tas_sock *s, uint64_t when); /* UINT64_MAX: none */

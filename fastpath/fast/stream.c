@@ -135,6 +135,47 @@ bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t hi
 	return true;
 }
 
+bool tas__rx_ring(struct tas_sock *s, uint32_t len)
+{
+	const struct tas_ring *cur = &s->rx[s->rx_cur];
+	unsigned slot = cur->gen ? !s->rx_cur : s->rx_cur;
+
+	if (cur->gen && cur->len >= len)
+		return true;
+	rx_retire(s);
+	if (s->rx[slot].gen || ring_new(s, &s->rx[slot], &s->base.b->x.rx[slot], len, s->delivered) < 0)
+		return false;
+	s->rx[slot].active = true;
+	s->rx_cur = (uint8_t)slot;
+	rx_retire(s);
+	return true;
+}
+
+bool tas__rx_larger(struct tas_sock *s, uint32_t want)
+{
+	uint32_t max = tas_config.tcp_rxbuf_len > tas_config.tcp_txbuf_len ? tas_config.tcp_rxbuf_len : tas_config.tcp_txbuf_len;
+
+	want = pow2_up(want < max ? want : max);
+	return want > s->rx[s->rx_cur].len && tas__rx_ring(s, want);
+}
+
+bool tas__rx_adopt(struct tas_sock *s, uint64_t w)
+{
+	struct tas_ring *cur = &s->rx[s->rx_cur], *old = &s->rx[!s->rx_cur];
+	uint64_t base = atomic_load_explicit(&s->base.b->x.rx[s->rx_cur].base, memory_order_relaxed);
+	uint64_t c = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
+
+	if (w >> 62 || w < s->delivered || c < s->consumed || c > w || base < cur->base || base > w)
+		return false;
+	if (w - (c > base ? c : base) > cur->len || (c < base && (!old->gen || base - c > old->len || base != cur->base)))
+		return false;
+	cur->base = base;
+	s->consumed = c;
+	s->delivered = w;
+	rx_retire(s);
+	return true;
+}
+
 struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end)
 {
 	uint64_t limit = end;
@@ -279,6 +320,25 @@ static void tx_shrink(struct tas_sock *s)
 {
 	if (s->tx[s->tx_cur].len > tx_busy_len(s))
 		tx_anew(s, TX_FIRST);
+}
+
+void tas__tx_unoffer(struct tas_sock *s)
+{
+	unsigned other = !s->tx_cur;
+
+	if (s->tx[other].gen && !s->tx[other].active)
+		ring_drop(s, &s->tx[other], &s->base.b->x.tx[other]);
+}
+
+void tas__tx_renew(struct tas_sock *s)
+{
+	struct tas_ring *cur = &s->tx[s->tx_cur];
+	unsigned other = !s->tx_cur;
+
+	if (s->base.closed || cur->len >= TX_FIRST || s->tx[other].gen || ring_new(s, &s->tx[other], &s->base.b->x.tx[other], cur->len, 0) < 0)
+		return;
+	ring_drop(s, cur, &s->base.b->x.tx[s->tx_cur]);
+	s->tx_cur = (uint8_t)other;
 }
 
 bool tas__tx_give(struct tas_sock *s)

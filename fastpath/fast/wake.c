@@ -31,7 +31,7 @@ static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
 	if (!tas__epset_reaches(e, s->base.set))
 		return false;
 	if (!atomic_fetch_or_explicit(&h->word[w], 1ull << (bucket % 64), memory_order_seq_cst))
-		atomic_fetch_or_explicit(&h->top, 1ull << w, memory_order_seq_cst);
+		atomic_fetch_or_explicit(&h->top, 1ull << (w / TAS_EP_TOP), memory_order_seq_cst);
 	if (!atomic_load_explicit(&h->sleeping, memory_order_seq_cst) ||
 	    !atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
 		return false;
@@ -118,6 +118,11 @@ void tas__wake_watchers(struct tas_sock *s)
 	wake_sets(s, UINT32_MAX);
 }
 
+void tas__wake_news(struct tas_sock *s)
+{
+	wake_sets(s, 1);
+}
+
 void tas__wake(struct tas_sock *s, unsigned what)
 {
 	struct tas_block *b = s->base.b;
@@ -128,6 +133,10 @@ void tas__wake(struct tas_sock *s, unsigned what)
 		atomic_fetch_add_explicit(&b->s.ev_in, 1, memory_order_seq_cst);
 	if (what & TAS_WAKE_OUT)
 		atomic_fetch_add_explicit(&b->s.ev_out, 1, memory_order_seq_cst);
+	if (tas__is_direct(s)) { /* what is beyond is of the peer */
+		s->u.local.told_in += what & TAS_WAKE_IN ? 1 : 0;
+		s->u.local.told_out += what & TAS_WAKE_OUT ? 1 : 0;
+	}
 	if (s->bridge)
 		tas__bridge_wake(s->bridge);
 	wake_sets(s, s->base.kind == TAS_K_LISTENER ? tas__accept_news(s) : 1);

@@ -190,6 +190,8 @@ static const struct option options[] = {
 	  .kind = K_NUMBER, AT(tcp_rxbuf_len), .suffixes = true, .scale = 1, .min = 4096, .max = 8 << 20 },
 	{ "tcp-txbuf-len", "BYTES", "the same for transmit [4M; TAS: 8192]", .kind = K_NUMBER, AT(tcp_txbuf_len),
 	  .suffixes = true, .scale = 1, .min = 4096, .max = 8 << 20 },
+	{ "direct-after", "N", "messages (or 16 KiB each) after which two programs of one user on this service go on without it\n"
+			       "[32; 0: never]", .kind = K_NUMBER, AT(direct_after), .scale = 1, .min = 0, .max = 1000000 },
 	{ "tcp-handshake-timeout", "USEC", "first retransmission of a SYN, doubling [1000000, as Linux; TAS: 10000]",
 	  .kind = K_NUMBER, AT(tcp_handshake_timeout), .scale = US, .min = 1000, .max = 120000000 },
 	{ "tcp-handshake-retries", "N", "retransmissions of a SYN [6, as Linux; TAS: 10]", .kind = K_NUMBER,
@@ -375,6 +377,7 @@ static void defaults(struct tas_config *c)
 	c->tcp_txbuf_len = 4 << 20;
 	c->tcp_handshake_timeout = 1000000 * US;
 	c->tcp_handshake_retries = 6;
+	c->direct_after = 32;
 	c->cc = TCP_CC_CUBIC;
 	c->arp_timeout = 500 * US;
 	c->arp_timeout_max = 10000000 * US;

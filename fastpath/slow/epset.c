@@ -36,6 +36,7 @@ static void tell_holders(const struct tas_epset *e)
 
 static void set_free(struct tas_epset *e)
 {
+	tas__bells_forget(e);
 	tas__epsets[e->index] = NULL;
 	while (high && !tas__epsets[high - 1])
 		high--;
@@ -54,6 +55,8 @@ static bool reach_add(struct tas_epset *e, struct tas_set *s)
 	if (e->n_sets == TAS_SET_MEMBERS_MAX)
 		return false;
 	e->set[e->n_sets++] = s;
+	if (e->n_sets == 2)
+		tas__bells_revoke(e);
 	return true;
 }
 

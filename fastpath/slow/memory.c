@@ -503,6 +503,7 @@ static void set_free(struct tas_set *s)
 		p = &(*p)->next;
 	*p = s->next;
 	tas__set_unshare(s);
+	tas__bells_forget_set(s);
 	for (uint32_t i = 0; i < s->n_chunks; i++)
 		chunk_free(chunk_of(s, i));
 	mem.n_sets--;

@@ -314,6 +314,21 @@ static int ws_close(struct tas_request *q)
 	return 0;
 }
 
+static int ordinary(struct tas_request *q)
+{
+	return tas__op_ordinary(q->s->proc, &q->msg, &q->rep);
+}
+
+static int bell(struct tas_request *q)
+{
+	int fd = tas__op_bell(q->s->proc, &q->msg, &q->rep);
+
+	if (fd < 0)
+		return fd;
+	reply_fd(q, fd, false);
+	return 0;
+}
+
 static int subscribe(struct tas_request *q)
 {
 	struct tas_sock_base *s = own_sock(q->s->proc, q->msg.u.subscribe.id, q->msg.u.subscribe.gen);
@@ -540,6 +555,8 @@ static const struct {
 	[TAS_MSG_ADMIN] = { admin, 0, 0, 0 },
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },
 	[TAS_MSG_MAIL_END] = { mail_end, 0, 0, ATTACHED },
+	[TAS_MSG_ORDINARY] = { ordinary, 0, 0, ATTACHED },
+	[TAS_MSG_BELL] = { bell, 0, 0, ATTACHED },
 	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };
 

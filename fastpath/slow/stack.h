@@ -197,6 +197,17 @@ int tas__op_unlisten(struct tas_proc *p, const struct tas_msg *req);
 int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct tas_msg *req, struct tas_msg *rep);
 int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
 
+/* ---- direct connections: fast/direct.c ---- */
+int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+
+/* ---- bells of epoll sets: fast/bell.c ---- */
+struct tas_epset;
+void tas__bells_forget(struct tas_epset *e); /* it goes */
+void tas__bells_revoke(struct tas_epset *e); /* processes of another memory set have it now */
+void tas__bells_forget_set(const struct tas_set *s); /* its memory goes */
+/* The eventfd of a bell that p may ring, or -ENOENT. */
+int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+
 /* ---- telling applications: fast/ring.c ---- */
 void tas__ring_init(void);
 void tas__ring_exit(void);

@@ -293,6 +293,33 @@ void tas__bridge_end(struct tas_bridge *b)
 	(void)b;
 }
 
+int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	(void)p, (void)req, (void)rep;
+	return -EINVAL;
+}
+
+int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	(void)p, (void)req, (void)rep;
+	return -ENOENT;
+}
+
+void tas__bells_forget(struct tas_epset *e)
+{
+	(void)e;
+}
+
+void tas__bells_revoke(struct tas_epset *e)
+{
+	(void)e;
+}
+
+void tas__bells_forget_set(const struct tas_set *s)
+{
+	(void)s;
+}
+
 uint32_t tas__bridges_count(void)
 {
 	return 0;

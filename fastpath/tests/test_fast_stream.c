@@ -387,6 +387,49 @@ static void senseless_counters_are_refused(void **state)
 	assert_int_equal(tas__app_read(&sock), -EPROTO);
 }
 
+/* A direct writer has put bytes into the ring of the other, and the other has taken some: as they say, as far as it can be. */
+static bool adopts(uint64_t base, uint64_t consumed, uint64_t written)
+{
+	atomic_store(&block.x.rx[sock.rx_cur].base, base);
+	atomic_store(&block.a.rx_consumed, consumed);
+	return tas__rx_adopt(&sock, written);
+}
+
+static void a_direct_writer_and_its_reader_are_believed_within_the_ring(void **state)
+{
+	(void)state;
+	assert_true(tas__rx_ring(&sock, 4096));
+	assert_true(adopts(0, 0, 0));
+	assert_true(adopts(0, 10, 4096));
+	assert_true(adopts(0, 100, 4196)); /* it went round */
+	assert_true(adopts(4196, 4196, 4300));
+	assert_int_equal(sock.rx[sock.rx_cur].base, 4196);
+	assert_int_equal(sock.delivered, 4300);
+	assert_int_equal(sock.consumed, 4196);
+
+	assert_false(adopts(4196, 4196, 4299)); /* fewer than before */
+	assert_false(adopts(4196, 4195, 4300));
+	assert_false(adopts(4196, 4301, 4300)); /* more than there is */
+	assert_false(adopts(4196, 4196, 4196 + 4097)); /* more than fits */
+	assert_false(adopts(4000, 4196, 4300));	       /* a ring that begins where it did not */
+	assert_false(adopts(4301, 4300, 4300));
+	assert_false(adopts(4250, 4200, 4300)); /* begun anew while something was in it */
+	assert_false(adopts(UINT64_MAX, UINT64_MAX, UINT64_MAX));
+	assert_int_equal(sock.delivered, 4300);
+	assert_int_equal(sock.consumed, 4196);
+	assert_true(adopts(4196, 4200, 4310));
+
+	/* a larger ring begins behind what is in the smaller one, which stays until that is read */
+	assert_true(tas__rx_larger(&sock, 10000));
+	assert_int_equal(sock.rx[sock.rx_cur].len, 16384);
+	assert_true(adopts(4310, 4210, 4400));
+	assert_false(adopts(4311, 4210, 4400)); /* not while the reader is in the smaller one */
+	assert_true(sock.rx[!sock.rx_cur].gen);
+	assert_true(adopts(4310, 4310, 4400));
+	assert_false(sock.rx[!sock.rx_cur].gen);
+	assert_false(adopts(4310, 4209, 4400));
+}
+
 static void without_memory_received_bytes_are_refused_and_nothing_changes(void **state)
 {
 	(void)state;
@@ -507,6 +550,7 @@ int main(void)
 		cmocka_unit_test_setup(an_idle_reader_has_no_ring, fresh),
 		cmocka_unit_test_setup(an_offer_answered_while_counters_are_read_waits_for_its_bytes, fresh),
 		cmocka_unit_test_setup(senseless_counters_are_refused, fresh),
+		cmocka_unit_test_setup(a_direct_writer_and_its_reader_are_believed_within_the_ring, fresh),
 		cmocka_unit_test_setup(without_memory_received_bytes_are_refused_and_nothing_changes, fresh),
 		cmocka_unit_test_setup(whatever_arrives_is_read_back, fresh),
 	};

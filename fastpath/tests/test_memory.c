@@ -40,6 +40,11 @@ void tas__set_unshare(struct tas_set *s)
 	(void)s;
 }
 
+void tas__bells_forget_set(const struct tas_set *s)
+{
+	(void)s;
+}
+
 enum { PIECES = 4000 };
 
 static struct piece {

@@ -106,9 +106,9 @@ static void a_full_ring_takes_what_fits_and_asks_for_more(void **state)
 	assert_int_equal(send_n(5000), 4096);
 	assert_int_equal(send_n(1), -EAGAIN);
 	assert_int_equal(atomic_load(&b->a.tx_want), 32768);
-	assert_int_equal(tas__tx_room(b, &len), 0);
+	assert_int_equal(tas__tx_room(o, &len), 0);
 	atomic_store(&b->s.tx_acked, 100);
-	assert_int_equal(tas__tx_room(b, &len), 100);
+	assert_int_equal(tas__tx_room(o, &len), 100);
 	assert_int_equal(send_n(500), 100); /* wraps: the ring's first bytes are free */
 	assert_int_equal(mem[TX_AT + 3], 21);
 }
@@ -144,7 +144,7 @@ static void of_two_extents_that_begin_at_one_place_the_newer_is_in_use(void **st
 	assert_int_equal(mem[TX_AT + 8192 + 3], 21);
 	assert_int_equal(mem[TX_AT + 8192 + 13], 21);
 	assert_int_equal(mem[TX_AT + 13], 0);
-	assert_int_equal(tas__tx_room(b, &len), 8192 - 20);
+	assert_int_equal(tas__tx_room(o, &len), 8192 - 20);
 }
 
 static void an_idle_writer_begins_again_at_the_ring_start(void **state)
@@ -188,6 +188,106 @@ static void a_reader_crosses_from_one_extent_to_the_next(void **state)
 	assert_int_equal(tas_recvmsg(fd, &m, 0), 0);
 	tas__set_state(fd, TAS_FD_UNKNOWN);
 	atomic_store(&tas__entry(fd)->p, NULL);
+}
+
+/* The peer's block, in the same memory; the test plays the peer. */
+static struct tas_block *direct_peer(uint32_t at, uint32_t len)
+{
+	struct tas_block *p = (struct tas_block *)(mem + 8192);
+
+	atomic_store(&b->s.direct, TAS_OFF(0, 8192));
+	atomic_store(&p->s.direct, TAS_OFF(0, 4096));
+	offer(&p->x.rx[0], 0, at, len, 1);
+	return p;
+}
+
+static void a_direct_writer_puts_bytes_into_the_peers_ring(void **state)
+{
+	struct tas_block *p = direct_peer(RX_AT, 4096);
+	uint32_t id, len;
+
+	(void)state;
+	assert_int_equal(send_n(10), 10);
+	assert_int_equal(mem[RX_AT + 3], 21);
+	assert_int_equal(atomic_load(&p->s.rx_delivered), 10);
+	assert_int_equal(atomic_load(&b->a.tx_written), 10);
+	assert_int_equal(atomic_load(&p->s.ev_in), 1);
+	assert_int_equal(tas_bitmap_drain(&ss->r->core[0].dirty, &id, 1), 0); /* the service need not know */
+	assert_int_equal(send_n(5000), 4086);
+	assert_int_equal(send_n(1), -EAGAIN);
+	assert_int_equal(atomic_load(&b->c.want_room), 1);
+	assert_int_equal(tas_bitmap_drain(&ss->r->core[0].dirty, &id, 1), 1); /* for a larger ring */
+	atomic_store(&p->a.rx_consumed, 100);
+	assert_int_equal(tas__tx_room(o, &len), 100);
+	assert_int_equal(send_n(500), 100);
+	assert_int_equal(mem[RX_AT + 3], 21);
+	atomic_store(&p->a.rx_consumed, 4196); /* all of it: the ring begins anew */
+	memset(mem + RX_AT, 0, 4096);
+	assert_int_equal(send_n(10), 10);
+	assert_int_equal(atomic_load(&p->x.rx[0].base), 4196);
+	assert_int_equal(mem[RX_AT + 3], 21);
+}
+
+static void a_direct_reader_wakes_a_writer_that_waits_for_room(void **state)
+{
+	char buf[4096];
+	struct msghdr m = {.msg_iov = &(struct iovec){buf, 1000}, .msg_iovlen = 1};
+	struct tas_block *p = direct_peer(RX_AT, 4096);
+	int fd = 901;
+
+	(void)state;
+	assert_int_equal(tas__adopt(fd, TAS_FD_TAS, o), 0);
+	tas__trusted = true;
+	offer(&b->x.rx[0], 0, TX_AT, 4096, 1);
+	atomic_store(&b->s.rx_delivered, 4096);
+	atomic_store(&p->c.want_room, 1);
+	assert_int_equal(tas_recvmsg(fd, &m, 0), 1000);
+	assert_int_equal(atomic_load(&p->s.ev_out), 0); /* a third is not free yet */
+	assert_int_equal(tas_recvmsg(fd, &m, 0), 1000);
+	assert_int_equal(atomic_load(&p->s.ev_out), 1);
+	assert_int_equal(atomic_load(&p->c.want_room), 0);
+	assert_int_equal(tas_recvmsg(fd, &m, 0), 1000); /* nobody waits */
+	assert_int_equal(atomic_load(&p->s.ev_out), 1);
+	tas__set_state(fd, TAS_FD_UNKNOWN);
+	atomic_store(&tas__entry(fd)->p, NULL);
+}
+
+static void a_wild_peer_leaves_no_room_and_no_way_out_of_the_memory(void **state)
+{
+	static const struct {
+		uint64_t base, consumed;
+		tas_off_t off;
+		uint32_t len;
+	} wild[] = {
+		{0, 301, TAS_OFF(0, RX_AT), 4096}, /* more than was written */
+		{0, UINT64_MAX, TAS_OFF(0, RX_AT), 4096},
+		{301, 0, TAS_OFF(0, RX_AT), 4096}, /* begins in the future */
+		{0, 0, TAS_OFF(0, RX_AT), 4095},
+		{0, 0, TAS_OFF(0, RX_AT), 0},
+		{0, 0, TAS_OFF(0, TAS_CHUNK_SIZE - 8), 4096},
+		{0, 0, TAS_OFF(3, RX_AT), 4096}, /* no such chunk */
+		{0, 0, UINT64_MAX, 4096},
+		{0, 0, TAS_OFF(0, TAS_CHUNK_SIZE), 4096},
+		{0, 0, TAS_OFF(TAS_CHUNK_OF(5, 1), RX_AT), 4096}, /* of another memory */
+		{0, 0, TAS_OFF(0, RX_AT), 1u << 31},
+	};
+	struct tas_block *p;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
+		p = direct_peer(RX_AT, 4096);
+		atomic_store(&b->a.tx_written, 300);
+		atomic_store(&p->a.rx_consumed, wild[i].consumed);
+		offer(&p->x.rx[0], wild[i].base, 0, wild[i].len, 1);
+		atomic_store(&p->x.rx[0].off, wild[i].off);
+		atomic_store(&o->consumed, 0);
+		if (send_n(100) >= 0) { /* a length that is one: it goes no further than the chunk */
+			assert_int_equal(wild[i].len, 1u << 31);
+			continue;
+		}
+		assert_int_equal(atomic_load(&b->a.tx_written), 300);
+		assert_int_equal(atomic_load(&b->c.lock_tx), 0);
+	}
 }
 
 static void errors_are_pending_until_they_are_taken(void **state)
@@ -243,6 +343,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(of_two_extents_that_begin_at_one_place_the_newer_is_in_use, setup, teardown),
 		cmocka_unit_test_setup_teardown(an_idle_writer_begins_again_at_the_ring_start, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_reader_crosses_from_one_extent_to_the_next, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_direct_writer_puts_bytes_into_the_peers_ring, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_direct_reader_wakes_a_writer_that_waits_for_room, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_wild_peer_leaves_no_room_and_no_way_out_of_the_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(errors_are_pending_until_they_are_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lock_is_refused_to_the_handler_of_its_owner, setup, teardown),
 		cmocka_unit_test_setup_teardown(v4_mapped_addresses_are_ipv4_to_the_service, setup, teardown),

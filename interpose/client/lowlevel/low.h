@@ -61,7 +61,7 @@ struct tas_shared {
 	uint32_t refs; /* under ws_lock */
 	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
 };
-enum { TAS_SHARED_MAX = 1024 };
+enum { TAS_SHARED_MAX = 1024, TAS_BELLS_KNOWN = 256 };
 
 struct tas_session {
 	_Atomic uint32_t refs; /* current session: 1; each socket, each user; 0: the struct may be taken again */
@@ -80,6 +80,12 @@ struct tas_session {
 	struct tas_mutex ws_lock; /* wait sets, shared memory */
 	uint64_t ws_open[TAS_WS_MAX / 64], ws_busy[TAS_WS_MAX / 64]; /* under ws_lock */
 	int ws_fd[TAS_WS_MAX]; /* valid where ws_open */
+	/* Bells of others that we have rung: by key, from key % TAS_BELLS_KNOWN on.  Entries stay as long as the session, since a thread
+	 * may be about to write; with no place left the service rings. */
+	struct {
+		_Atomic uint64_t key; /* release, after fd */
+		int fd;
+	} bell[TAS_BELLS_KNOWN];
 	/* fork in progress (under all locks) */
 	struct {
 		int ctl, door, region;
@@ -268,6 +274,10 @@ void tas__waiter_signal(struct tas_waiter *w);
 uint32_t tas__waiter_sub(const struct tas_waiter *w); /* who it is in subscriptions */
 int tas__subscribe(struct tas_session *ss, uint32_t sub, struct tas_block *b, uint32_t id, uint32_t gen, bool exclusive);
 void tas__unsubscribe(struct tas_session *ss, uint32_t sub, struct tas_block *b, uint32_t id, uint32_t gen);
+/* Something happened on socket id, which the wait sets in b->c.subs watch: marks and wakes those of this process and the one
+ * that has a bell.  True: there are others, whom the service has to tell.  *learn: a bell to be learnt without locks, or 0. */
+bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t id, struct tas_bell *bell, tas_off_t *learn);
+void tas__bell_learn(struct tas_session *ss, tas_off_t at); /* asks the service for its eventfd */
 /* Wakes the threads of this process that watch the block through wait sets other than epoll's. */
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b);
 

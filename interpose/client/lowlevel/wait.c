@@ -279,6 +279,102 @@ void tas__unsubscribe(struct tas_session *ss, uint32_t me, struct tas_block *b, 
 	}
 }
 
+/* ---- bells ---- */
+enum { BELL_PROBES = 8 };
+
+static int bell_fd(struct tas_session *ss, uint64_t key)
+{
+	for (uint64_t i = key; i < key + BELL_PROBES; i++)
+		if (atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_acquire) == key)
+			return ss->bell[i % TAS_BELLS_KNOWN].fd;
+	return -1;
+}
+
+void tas__bell_learn(struct tas_session *ss, tas_off_t at)
+{
+	struct tas_msg m = {.op = TAS_MSG_BELL, .u.bell.at = at};
+	uint64_t mask, key;
+	unsigned n = 1;
+	int fd = -1;
+
+	if (!tas__may(TAS_MAY_OPEN) || tas__rpc(ss, &m, NULL, 0, &fd, &n) < 0 || n != 1)
+		return;
+	key = m.u.bell.key;
+	fd = tas__internal_fd(fd);
+	mask = tas__signals_block();
+	tas__mutex_lock(&ss->ws_lock);
+	for (uint64_t i = key; fd >= 0 && key && i < key + BELL_PROBES && bell_fd(ss, key) < 0; i++) {
+		if (atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_relaxed))
+			continue;
+		ss->bell[i % TAS_BELLS_KNOWN].fd = fd;
+		atomic_store_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, key, memory_order_release);
+		fd = -1;
+	}
+	tas__mutex_unlock(&ss->ws_lock);
+	tas__signals_restore(mask);
+	tas__internal_close(fd);
+}
+
+static bool bell_room(struct tas_session *ss, uint64_t key)
+{
+	for (uint64_t i = key; i < key + BELL_PROBES; i++)
+		if (!atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_relaxed))
+			return true;
+	return false;
+}
+
+/* Marks the bell of the epoll set that sub names, and wakes who sleeps behind it.  False: the service has to; *unknown: since we do not
+ * have its eventfd, and have room for it. */
+static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t sub, uint32_t id, bool *unknown)
+{
+	const uint64_t one = 1;
+	uint64_t key;
+	int fd;
+
+	tas_bell_mark(bell, id);
+	/* pairs: the service takes the key away, then the marks; the sleeper says so, then looks at them */
+	key = atomic_load_explicit(&bell->key, memory_order_seq_cst);
+	if (!key || atomic_load_explicit(&bell->sub, memory_order_relaxed) != sub)
+		return false; /* it was that set's once: the service hangs up another */
+	if (!atomic_load_explicit(&bell->sleeping, memory_order_seq_cst))
+		return true;
+	fd = bell_fd(ss, key);
+	if (fd < 0) {
+		*unknown = bell_room(ss, key);
+		return false;
+	}
+	if (atomic_exchange_explicit(&bell->sleeping, 0, memory_order_seq_cst))
+		sys_write(fd, &one, sizeof one);
+	return true;
+}
+
+bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t id, struct tas_bell *bell, tas_off_t *learn)
+{
+	bool others = atomic_load_explicit(&b->c.subs_lost, memory_order_relaxed) != 0;
+	uint32_t has_bell = bell ? atomic_load_explicit(&b->c.bell_sub, memory_order_relaxed) : 0;
+	bool unknown = false;
+	const uint64_t one = 1;
+
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst), ws = (v & 0xffff) - 1;
+
+		if (!v)
+			continue;
+		if (v >> 16 != ss->slot || ws >= TAS_WS_MAX || id >= TAS_SOCK_MAX) { /* exclusive ones, too */
+			others |= v != has_bell || !bell_ring(ss, bell, v, id, &unknown);
+			continue;
+		}
+		if (ws < TAS_WS_BITMAPS)
+			tas_bitmap_set(&ss->r->ready[ws], id);
+		if (atomic_load_explicit(&ss->r->ws[ws].sleeping, memory_order_seq_cst) &&
+		    atomic_exchange_explicit(&ss->r->ws[ws].sleeping, 0, memory_order_seq_cst))
+			sys_write(ss->ws_fd[ws], &one, sizeof one);
+	}
+	if (unknown)
+		*learn = atomic_load_explicit(&b->c.bell, memory_order_relaxed);
+	return others;
+}
+
 void tas__wake_subscribers(struct tas_session *ss, struct tas_block *b)
 {
 	for (int i = 0; i < TAS_SUBS; i++) {

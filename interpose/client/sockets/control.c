@@ -205,7 +205,7 @@ static int ioctl_conn(struct tas_obj *o, int fd, unsigned long request, void *ar
 	case TIOCOUTQ: /* = SIOCOUTQ */
 	case SIOCOUTQNSD:
 		w = atomic_load(&b->a.tx_written);
-		a = atomic_load(&b->s.tx_acked);
+		a = tas__direct(o, b) ? w : atomic_load(&b->s.tx_acked);
 		return give_int(arg, w > a ? w - a : 0);
 	case SIOCATMARK:
 		if (tas__urg_mark(b) == UINT64_MAX && tas__obj_near(o))

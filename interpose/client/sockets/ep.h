@@ -52,6 +52,9 @@ struct tas_ep {
 	_Atomic uint32_t kernel_quiet; /* looks at the kernel's members in a row that found nothing */
 	uint64_t kernel_looked; /* tsc of the last one; under the lock */
 	_Atomic uint32_t raw_waiters; /* threads in the kernel's epoll_wait alone */
+	uint32_t bell_seq, n_bells; /* of the head when these were looked up; n_bells: up to the last one */
+	tas_off_t bell_at[TAS_EP_BELLS]; /* 0: none */
+	struct tas_bell *bell[TAS_EP_BELLS]; /* its memory is held */
 	struct tas_ep *next, *free;
 };
 
@@ -138,7 +141,10 @@ uint32_t tas__ep_find(struct tas_ep *ep, const struct tas_obj *o, int fd); /* 0:
 bool tas__ep_other(struct tas_ep *ep, const struct tas_obj *o, uint32_t but); /* o under another number */
 void tas__ep_ready_first(struct tas_ep *ep, uint32_t x); /* it is on the list: it becomes the first */
 void tas__ep_ready_all(struct tas_ep *ep, uint32_t flags);
-bool tas__ep_pending(struct tas_ep *ep); /* without lock as well */
+bool tas__ep_pending(struct tas_ep *ep);
+bool tas__ep_armed(struct tas_ep *ep); /* nobody has rung since */
+void tas__ep_bells_look(struct tas_ep *ep); /* bells (direct peers' way to reach the set) come and go */
+void tas__ep_bells_drop(struct tas_ep *ep);
 void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */
 void tas__ep_ring(struct tas_ep *ep);
 void tas__ep_drain(struct tas_ep *ep);

@@ -330,6 +330,7 @@ void tas__ep_put(struct tas_ep *ep)
 	tas__ep_enter(ep);
 	forget_members(ep);
 	tas__ep_exit(ep);
+	tas__ep_bells_drop(ep);
 	p = ep->p;
 	ep->p = (struct tas_ep_part){.efd = -1};
 	atomic_store(&ep->m, NULL);

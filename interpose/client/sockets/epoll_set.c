@@ -87,6 +87,7 @@ struct tas_ep *tas__ep_new(int fd)
 	}
 	ep->fd = fd;
 	ep->p = (struct tas_ep_part){.efd = -1};
+	ep->bell_seq = ep->n_bells = 0;
 	atomic_store(&ep->m, NULL);
 	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
 	atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
@@ -161,8 +162,72 @@ bool tas__ep_pending(struct tas_ep *ep)
 		return true;
 	if (!ep->p.ss)
 		return false;
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		if (ep->bell[k] && atomic_load(&ep->bell[k]->top))
+			return true;
 	/* seq_cst: after the sleeper announced itself */
-	return atomic_load(&h->top) || (!h->death_seen && !tas__alive(ep->p.ss));
+	return atomic_load(&h->top) || atomic_load_explicit(&h->bell_seq, memory_order_relaxed) != ep->bell_seq || (!h->death_seen && !tas__alive(ep->p.ss));
+}
+
+/* ---- bells ---- */
+static void bell_drop(struct tas_ep *ep, uint32_t k)
+{
+	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(ep->bell_at[k]));
+
+	if (ep->bell[k] && number)
+		tas__shared_release(ep->p.ss, number);
+	ep->bell[k] = NULL;
+	ep->bell_at[k] = 0;
+}
+
+/* Its memory is the one of the connections that it is for; held, since they may end before it. */
+static void bell_take(struct tas_ep *ep, uint32_t k, tas_off_t at)
+{
+	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at));
+	struct tas_session *ss = ep->p.ss;
+	int r = 0;
+
+	if (number) {
+		tas__mutex_lock(&ss->ws_lock);
+		r = tas__shared_hold(ss, number);
+		tas__mutex_unlock(&ss->ws_lock);
+	}
+	if (r < 0)
+		return;
+	ep->bell[k] = tas__mem(ss, at, sizeof *ep->bell[k]);
+	if (ep->bell[k])
+		ep->bell_at[k] = at;
+	else if (number)
+		tas__shared_release(ss, number);
+}
+
+void tas__ep_bells_look(struct tas_ep *ep)
+{
+	struct tas_ep_head *h = &ep->p.m->head;
+	uint32_t seq = atomic_load_explicit(&h->bell_seq, memory_order_acquire);
+
+	if (__builtin_expect(seq == ep->bell_seq, 1) || !ep->p.ss)
+		return;
+	ep->bell_seq = seq;
+	ep->n_bells = 0;
+	for (uint32_t k = 0; k < TAS_EP_BELLS; k++) {
+		tas_off_t at = atomic_load_explicit(&h->bell[k], memory_order_relaxed);
+
+		if (at != ep->bell_at[k]) {
+			bell_drop(ep, k);
+			if (at)
+				bell_take(ep, k, at);
+		}
+		if (ep->bell[k])
+			ep->n_bells = k + 1;
+	}
+}
+
+void tas__ep_bells_drop(struct tas_ep *ep)
+{
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		bell_drop(ep, k);
+	ep->n_bells = ep->bell_seq = 0;
 }
 
 /* ---- items ---- */
@@ -412,6 +477,7 @@ void tas__ep_take(struct tas_ep *ep, const struct tas_ep_part *p)
 {
 	struct tas_ep_part old = ep->p;
 
+	tas__ep_bells_drop(ep);
 	ep->p = *p;
 	if (old.m) {
 		atomic_store(&old.m->head.lock, 0);
@@ -425,8 +491,20 @@ void tas__ep_take(struct tas_ep *ep, const struct tas_ep_part *p)
 
 void tas__ep_arm(struct tas_ep *ep)
 {
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		if (ep->bell[k])
+			atomic_exchange_explicit(&ep->bell[k]->sleeping, 1, memory_order_seq_cst);
 	if (ep->p.ss)
 		atomic_exchange_explicit(&ep->p.m->head.sleeping, 1, memory_order_seq_cst);
+}
+
+bool tas__ep_armed(struct tas_ep *ep)
+{
+	bool armed = atomic_load(&ep->p.m->head.sleeping);
+
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		armed &= !ep->bell[k] || atomic_load(&ep->bell[k]->sleeping);
+	return armed;
 }
 
 void tas__ep_ring(struct tas_ep *ep)

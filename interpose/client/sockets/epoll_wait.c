@@ -17,37 +17,55 @@ enum { QUIET = 16, KERNEL_EVERY = 50000, KERNEL_SPIN = 12500 /* cycles, some 20 
 enum { LATER = 1 };
 
 /* ---- TAS members, under the set's lock ---- */
-static void drain_marks(struct tas_ep *ep)
+static inline void take_marks(struct tas_ep *ep, _Atomic uint64_t *tops, _Atomic uint64_t words[TAS_EP_WORDS])
 {
 	struct tas_ep_memory *m = ep->p.m;
 	uint64_t top, word;
 
-	if (!atomic_load_explicit(&m->head.top, memory_order_relaxed))
+	if (!atomic_load_explicit(tops, memory_order_relaxed))
 		return;
-	for (top = atomic_exchange(&m->head.top, 0); top; top &= top - 1) {
-		uint32_t w = (uint32_t)__builtin_ctzll(top);
+	for (top = atomic_exchange(tops, 0); top; top &= top - 1) {
+		uint32_t w = TAS_EP_TOP * (uint32_t)__builtin_ctzll(top);
 
-		for (word = atomic_exchange(&m->head.word[w], 0); word; word &= word - 1) {
-			uint32_t x = m->bucket[w * 64 + (uint32_t)__builtin_ctzll(word)];
+		for (uint32_t end = w + TAS_EP_TOP; w < end; w++) {
+			if (!atomic_load(&words[w]))
+				continue;
+			for (word = atomic_exchange(&words[w], 0); word; word &= word - 1) {
+				uint32_t x = m->bucket[w * 64 + (uint32_t)__builtin_ctzll(word)];
 
-			for (uint32_t n = m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
-				tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+				for (uint32_t n = m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
+					tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+			}
 		}
 	}
 }
 
-/* Loaded before readiness is judged: what comes in between counts as news next time. */
-static inline struct tas_ep_seen see(const struct tas_block *b)
+static void drain_marks(struct tas_ep *ep)
 {
+	tas__ep_bells_look(ep);
+	take_marks(ep, &ep->p.m->head.top, ep->p.m->head.word);
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		if (ep->bell[k])
+			take_marks(ep, &ep->bell[k]->top, ep->bell[k]->word);
+}
+
+/* Loaded before readiness is judged: what comes in between counts as news next time.  The sequences of a block that was left behind
+ * leap, and would make news of nothing. */
+static inline struct tas_ep_seen see(struct tas_obj *o)
+{
+	const struct tas_block *b;
 	struct tas_ep_seen n;
 
-	n.in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
-	n.out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
-	n.rx = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
-	n.flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
-	n.error = atomic_load_explicit(&b->s.error, memory_order_acquire);
-	n.state = atomic_load_explicit(&b->s.state, memory_order_acquire);
-	n.shut = atomic_load_explicit(&b->a.shut, memory_order_acquire) & (TAS_SHUT_RD | TAS_SHUT_WR);
+	do {
+		b = tas__block(o);
+		n.in = atomic_load_explicit(&b->s.ev_in, memory_order_acquire);
+		n.out = atomic_load_explicit(&b->s.ev_out, memory_order_acquire);
+		n.rx = atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire);
+		n.flags = atomic_load_explicit(&b->s.flags, memory_order_acquire);
+		n.error = atomic_load_explicit(&b->s.error, memory_order_acquire);
+		n.state = atomic_load_explicit(&b->s.state, memory_order_acquire);
+		n.shut = atomic_load_explicit(&b->a.shut, memory_order_acquire) & (TAS_SHUT_RD | TAS_SHUT_WR);
+	} while (tas__moved(b));
 	return n;
 }
 
@@ -100,7 +118,7 @@ static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 	if (i->flags & TAS_IT_OFF)
 		return false;
 	if (edge)
-		now = see(o->b);
+		now = see(o);
 	r = tas__obj_ready_of(o, i->events) & (i->events | EPOLLERR | EPOLLHUP);
 	if (!r) {
 		if (edge && (i->flags & TAS_IT_FORCE)) /* a new member: what comes from here on is news */
@@ -278,6 +296,7 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 	struct timespec ts;
 	uint64_t cap = BLIND_NS, sig = tas__ep_lock(ep);
 	struct tas_ep_head *h = tas__ep_head(ep);
+	bool pending;
 	int r = 0;
 
 	ss = ep->p.ss; /* the set may get another while we sleep */
@@ -294,8 +313,9 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 	}
 	atomic_fetch_add(&h->sleepers, 1);
 	tas__ep_arm(ep);
+	pending = tas__ep_pending(ep);
 	tas__ep_unlock(ep, sig);
-	if (!tas__ep_pending(ep))
+	if (!pending)
 		r = tas__ppoll(p, 3, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
 	atomic_fetch_sub(&h->sleepers, 1);
 	if (ss) {
@@ -329,7 +349,7 @@ static bool settle(struct tas_ep *ep)
 			ep->odd = true;
 			continue;
 		}
-		now = see(o->b);
+		now = see(o);
 		r = tas__obj_ready_of(o, i->events) & (i->events | EPOLLERR | EPOLLHUP);
 		if ((i->flags & TAS_IT_OFF) || !r ||
 		    ((i->events & EPOLLET) && !(i->flags & TAS_IT_FORCE) && !has_edge(i, o, &now, r)))
@@ -349,7 +369,7 @@ void tas__ep_announce(struct tas_ep *ep, bool event)
 	if (!ss)
 		return;
 	/* not armed though somebody sleeps, or something outside waits: the service rang */
-	if (atomic_load(&h->exposed) && !atomic_load(&h->sleeping))
+	if (atomic_load(&h->exposed) && !tas__ep_armed(ep))
 		atomic_store(&h->rung, 1);
 	tas__ep_arm(ep);
 	if (settle(ep) || (!h->death_seen && !tas__alive(ss))) {

@@ -9,7 +9,7 @@
 
 #include "sockets/sock.h"
 
-enum { SLAB = 256, HOPS_MAX = 64, MOVE_NS = 2000000000 };
+enum { SLAB = 256, HOPS_MAX = 64, MOVE_NS = 2000000000, STRANGE_NS = 100000000 };
 
 static struct tas_block lost; /* generation 0: of no socket */
 
@@ -58,6 +58,8 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	atomic_store(&o->so_error, 0);
 	atomic_store(&o->active, 0);
 	atomic_store(&o->grow_asked, 0);
+	atomic_store(&o->consumed, 0);
+	atomic_store(&o->waited, 0);
 	tas__opts_touch(o, NULL);
 	atomic_store(&o->no_space, false);
 	atomic_store(&o->turn, 0);
@@ -193,8 +195,32 @@ static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
 	return b;
 }
 
+/* A connection that became direct lies where this process cannot map it: back, after which *at is its block. */
+static int ask_ordinary(struct tas_obj *o, tas_off_t *at)
+{
+	struct tas_msg m = {.u.sock = {.id = o->id, .gen = o->gen}};
+	struct timespec nap = {0, 50000};
+	uint64_t end = tas__now() + MOVE_NS;
+	int r;
+
+	while ((r = tas__ask(o->ss, &m, TAS_MSG_ORDINARY, NULL, 0)) == -EAGAIN && tas__now() < end) {
+		sys2(SYS_nanosleep, SYS_P(&nap), 0);
+		m.u.sock = (struct tas_msg_sock){.id = o->id, .gen = o->gen};
+	}
+	*at = m.u.sock.block;
+	return r;
+}
+
+bool tas__ordinary(struct tas_obj *o)
+{
+	tas_off_t at;
+
+	return ask_ordinary(o, &at) == 0;
+}
+
 struct tas_block *tas__follow(struct tas_obj *o)
 {
+	tas_off_t back;
 	uint64_t mask = tas__signals_block();
 	struct tas_block *b, *next;
 	int hops = 0;
@@ -202,6 +228,8 @@ struct tas_block *tas__follow(struct tas_obj *o)
 	tas__mutex_lock(&o->ss->ws_lock);
 	while (tas__moved(b = atomic_load(&o->b))) {
 		next = ++hops > HOPS_MAX ? NULL : follow_once(o, atomic_load(&b->s.moved));
+		if (!next && ask_ordinary(o, &back) == 0)
+			next = follow_once(o, back);
 		if (next)
 			continue;
 		/* no memory, or nothing there: for this process the connection is lost */
@@ -258,7 +286,16 @@ int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b)
 
 		*b = tas__block(o);
 		w = tx ? &(*b)->c.lock_tx : &(*b)->c.lock_rx;
-		r = tas__lock(o->ss, w, -1);
+		/* what lies in shared memory another program may have scribbled over: the service knows who can hold it */
+		r = tas__lock(o->ss, w, atomic_load_explicit(&o->number, memory_order_relaxed) ? STRANGE_NS : -1);
+		if (r == -ETIMEDOUT) {
+			struct tas_msg m = {.u.sock = {.id = o->id, .gen = o->gen}};
+
+			if (!tas__alive(o->ss))
+				return -EPIPE;
+			tas__ask(o->ss, &m, TAS_MSG_ORDINARY, NULL, 0);
+			continue;
+		}
 		if (r < 0 || !tas__moved(*b))
 			return r;
 		tas__unlock(w);

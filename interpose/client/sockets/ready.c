@@ -18,18 +18,21 @@ static uint32_t listener_ready(struct tas_obj *o)
 	return tas__rx_avail(b) ? EPOLLIN | EPOLLRDNORM : 0;
 }
 
-static bool writable(struct tas_block *b)
+static bool writable(struct tas_obj *o)
 {
+	struct tas_block *b = tas__block(o);
 	uint32_t len;
-	uint64_t room = tas__tx_room(b, &len);
+	uint64_t room = tas__tx_room(o, &len);
 
 	/* Linux: a third of what is in use must be free (sk_stream_is_writeable); here of the ring */
 	if (len && room * 3 >= len)
 		return true;
-	/* tell the service that somebody waits for room */
-	if (!atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
+	/* tell the service, or a direct peer, that somebody waits for room */
+	if (tas__direct(o, b))
+		atomic_store_explicit(&b->c.want_room, 1, memory_order_seq_cst);
+	else if (!atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
 		atomic_store_explicit(&b->a.tx_want, len ? len : 16384, memory_order_seq_cst);
-	room = tas__tx_room(b, &len);
+	room = tas__tx_room(o, &len);
 	return len && room * 3 >= len;
 }
 
@@ -73,7 +76,7 @@ uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
 		r |= EPOLLOUT | EPOLLWRNORM;
 	else if (!(want & (EPOLLOUT | EPOLLWRNORM)) && !(atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC))
 		; /* nobody asks, and what to look at takes time */
-	else if (writable(b))
+	else if (writable(o))
 		r |= EPOLLOUT | EPOLLWRNORM;
 	else
 		atomic_store_explicit(&o->no_space, true, memory_order_relaxed);

@@ -128,6 +128,9 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 {
 	struct tas_block *b;
 	uint64_t from, at, end, avail, urg, off;
+	struct tas_block *peer;
+	tas_off_t learn = 0;
+	bool tell = false, blind = false;
 	ssize_t done = 0;
 	int r = tas__obj_lock(o, false, &b);
 
@@ -166,6 +169,7 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 		ssize_t n = (ssize_t)p.len;
 
 		if (!mem) {
+			blind = p.len && atomic_load_explicit(&b->s.direct, memory_order_relaxed);
 			if (!done)
 				done = p.len && tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 			break;
@@ -183,14 +187,22 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 		if (n < (ssize_t)p.len)
 			break;
 	}
-	if (at != from && !peek)
-		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_release);
+	if (at != from && !peek) {
+		/* seq_cst: before the look at direct and at want_room; release would do for the service */
+		atomic_store_explicit(&b->a.rx_consumed, at, memory_order_seq_cst);
+		peer = tas__direct(o, b);
+		blind |= tas__direct_blind(b, peer);
+		tell = peer ? tas__direct_room(o, b, peer, &learn) : worth_a_hint(b, from, at, avail);
+	}
 	if (off && !peek && done > 0)
 		peek_moved(b, off, -done);
 	*mark |= done > 0 && at == urg;
 	tas__unlock(&b->c.lock_rx);
-	if (done > 0 && !peek && worth_a_hint(b, from, at, avail))
+	if (tell)
 		tas__hint(o->ss, b, o->id);
+	tas__direct_told(o, learn);
+	if (__builtin_expect(blind, 0) && tas__ordinary(o) && done < 0)
+		return take(o, s, max, peek, mark);
 	if (done > 0)
 		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
 	return done;

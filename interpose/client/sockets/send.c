@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Sending.  The writer copies into its transmit extent under lock_tx, answers a larger extent when the service offers
- * one, begins again at the start of the ring when everything is acknowledged, and hints the service.
+ * one, begins again at the start of the ring when everything is acknowledged, and hints the service.  On a direct connection it
+ * copies into the peer's receive extent instead, and tells the peer (direct.c).
  */
 #include <limits.h>
 #include <string.h>
@@ -11,9 +12,12 @@
 
 enum {
 	PIECE = 128 << 10, /* bytes copied between two hints: the service works on the first while we copy the next */
+	DIRECT_PIECE = 32 << 10,  /* the same for a reader */
 	WANT_MAX = 1 << 20,
 	RING_FIRST = 16384, /* of a connection that is not idle */
 	CONTROL_MOST = 1024, /* control data that the kernel has room for in any case */
+	STALL_TSC = 8000000, /* some milliseconds */
+	DIRECT_RING = 256 << 10, /* what a writer that can wait asks for: it stays in the cache */
 };
 
 /* The extent in use: answered by us, with the largest base; of two with the same (the older was never written to) the newer, as the
@@ -71,14 +75,22 @@ static uint64_t within_limit(const struct tas_block *b, uint64_t room, uint64_t 
 }
 
 /* Bytes that can be written now (without the lock: a guess that poll may act on); *len: of the ring, 0: none yet. */
-uint64_t tas__tx_room(struct tas_block *b, uint32_t *len)
+uint64_t tas__tx_room(struct tas_obj *o, uint32_t *len)
 {
+	struct tas_block *b = tas__block(o), *peer = tas__direct(o, b);
 	uint64_t base = 0, acked, written, queued, room;
 	uint32_t gen;
-	int i = offered_extent(b, &gen);
+	int i;
 
 	*len = 0;
 	written = atomic_load_explicit(&b->a.tx_written, memory_order_acquire);
+	if (peer) {
+		struct tas_target t = tas__direct_guess(peer, written);
+
+		*len = t.len;
+		return t.room;
+	}
+	i = offered_extent(b, &gen);
 	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
 	queued = written > acked ? written - acked : 0;
 	if (i >= 0) {
@@ -188,6 +200,10 @@ static bool may_grow(struct tas_obj *o)
 	uint32_t len = 0, mark;
 	int cur = current_extent(b, &base, &len);
 
+	if (tas__direct(o, b)) {
+		tas__tx_room(o, &len);
+		return len < WANT_MAX && atomic_exchange_explicit(&o->grow_asked, len, memory_order_relaxed) != len;
+	}
 	if (cur < 0)
 		return true;
 	mark = ring_mark(b, cur);
@@ -231,36 +247,80 @@ static bool too_small(struct tas_obj *o, const struct tas_block *b, int slot, ui
 	return atomic_exchange_explicit(&o->grow_asked, mark, memory_order_relaxed) != mark;
 }
 
-/* One copy of at most max bytes, of left that are to be sent.  Bytes, 0: no room (or end of the file: *eof; or not enough for now, and
- * the service was asked for more: *wait), -errno. */
+/* Under lock_tx: where bytes from `written` on go. */
+static struct tas_target own_target(struct tas_block *b, uint64_t written, int *slot)
+{
+	struct tas_target t = {0};
+	uint64_t acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire), from;
+	uint32_t len_limited = UINT32_MAX;
+	int i = *slot = writer_extent(b, written, acked, &t.base, &t.len);
+
+	from = acked > t.base ? acked : t.base;
+	if (i < 0)
+		return (struct tas_target){0};
+	t.off = atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed);
+	if (!(t.len & (t.len - 1)) && written - from < t.len)
+		t.room = within_limit(b, t.len - (written - from), written - acked, &len_limited);
+	return t;
+}
+
+/* No room.  True: the service is to hear of it. */
+static bool ask_for_room(struct tas_obj *o, struct tas_block *b, const struct tas_block *peer, uint32_t len, size_t left, int flags)
+{
+	if (peer) {
+		uint64_t now = tas__tsc();
+
+		/* pairs: the reader stores rx_consumed, then looks here */
+		atomic_store_explicit(&b->c.want_room, 1, memory_order_seq_cst);
+		if (len && len >= ((flags & MSG_DONTWAIT) ? WANT_MAX : DIRECT_RING)) {
+			/* it is large enough; the service looks now and then whether anything moves */
+			atomic_store_explicit(&b->a.tx_want, 1, memory_order_relaxed);
+			if (now - atomic_load_explicit(&o->waited, memory_order_relaxed) < STALL_TSC)
+				return false;
+			atomic_store_explicit(&o->waited, now, memory_order_relaxed);
+			return true;
+		}
+	}
+	atomic_store_explicit(&b->a.tx_want, peer && !(flags & MSG_DONTWAIT) ? DIRECT_RING : want_of(b, len, left), memory_order_relaxed);
+	return true;
+}
+
+/* One copy of at most max bytes, of left that are to be sent; MSG_DONTWAIT in flags: the caller will not wait.  Bytes, 0: no room
+ * (or end of the file: *eof; or not enough for now, and the service was asked for more: *wait), -errno. */
 static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof, bool *wait)
 {
-	struct tas_block *b;
-	uint64_t base = 0, written, acked, from, at;
-	uint32_t len = 0, len_limited = UINT32_MAX;
+	struct tas_block *b, *peer;
+	struct tas_target t;
+	uint64_t at, urgent = 0;
+	tas_off_t learn = 0;
+	bool tell = true;
 	ssize_t done = 0;
-	int i, r = tas__obj_lock(o, true, &b);
+	int slot = -1, r = tas__obj_lock(o, true, &b);
 
 	if (r < 0)
 		return r == -EDEADLK ? -EAGAIN : 0;
-	written = at = atomic_load_explicit(&b->a.tx_written, memory_order_relaxed);
-	acked = atomic_load_explicit(&b->s.tx_acked, memory_order_acquire);
-	i = writer_extent(b, written, acked, &base, &len);
-	from = acked > base ? acked : base;
-	if (i >= 0 && len && !(len & (len - 1)) && written - from < len && max > len - (written - from))
-		max = (size_t)(len - (written - from));
-	else if (i < 0 || written - from >= len)
-		max = 0;
-	max = (size_t)within_limit(b, max, written - acked, &len_limited);
-	*wait = max < left && too_small(o, b, i, len);
+	at = atomic_load_explicit(&b->a.tx_written, memory_order_relaxed);
+	peer = tas__direct(o, b);
+	if (tas__direct_blind(b, peer)) {
+		tas__unlock(&b->c.lock_tx);
+		return tas__ordinary(o) ? put(o, src, max, left, flags, eof, wait) : -ENOMEM;
+	}
+	if (peer && max > DIRECT_PIECE)
+		max = DIRECT_PIECE;
+	t = peer ? tas__direct_target(o, peer, at, max) : own_target(b, at, &slot);
+	max = max < t.room ? max : (size_t)t.room;
+	*wait = !peer && max < left && too_small(o, b, slot, t.len);
 	if (*wait)
 		max = 0;
 	while ((size_t)done < max) {
-		struct tas_span p = tas_extent_span(atomic_load_explicit(&b->x.tx[i].off, memory_order_relaxed), base,
-						    len, at, at + (max - (size_t)done));
+		struct tas_span p = tas_extent_span(t.off, t.base, t.len, at, at + (max - (size_t)done));
 		uint8_t *mem = tas__obj_mem(o, p.off, p.len);
 		ssize_t n = mem ? source_get(src, mem, p.len) : tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 
+		if (!mem && peer && !done) {
+			tas__unlock(&b->c.lock_tx);
+			return tas__ordinary(o) ? put(o, src, max, left, flags, eof, wait) : -ENOMEM;
+		}
 		if (n <= 0) {
 			*eof = n == 0;
 			done = done ? done : n;
@@ -277,15 +337,22 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 		if (atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
 			atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed);
 		if ((flags & MSG_OOB) && (size_t)done == left)
-			atomic_store_explicit(&b->a.tx_urg, at, memory_order_relaxed);
-		more_follows(b, flags & MSG_MORE, written);
+			atomic_store_explicit(&b->a.tx_urg, urgent = at, memory_order_relaxed);
+		more_follows(b, flags & MSG_MORE, at - (uint64_t)done);
 		atomic_store_explicit(&b->a.tx_written, at, memory_order_release);
-	} else if (!max) {
-		atomic_store_explicit(&b->a.tx_want, want_of(b, len, left), memory_order_relaxed);
+		if (peer) {
+			/* what was asked of rings here is forgotten there */
+			if (atomic_load_explicit(&o->grow_asked, memory_order_relaxed))
+				atomic_store_explicit(&o->grow_asked, 0, memory_order_relaxed);
+			tell = tas__direct_delivered(o, peer, at, urgent, &learn);
+		}
+	} else {
+		tell = !max && ask_for_room(o, b, peer, t.len, left, flags);
 	}
 	tas__unlock(&b->c.lock_tx);
-	if (done > 0 || !max)
+	if (tell)
 		tas__hint(o->ss, b, o->id);
+	tas__direct_told(o, learn);
 	if (done > 0)
 		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
 	return done;
@@ -324,7 +391,7 @@ ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, i
 		if (state != TAS_S_SYN_SENT && state != TAS_S_SYN_RECV) {
 			if (sent == n)
 				return (ssize_t)sent;
-			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, flags, &eof, &wait);
+			r = put(o, src, n - sent > PIECE ? PIECE : n - sent, n - sent, flags | (nonblock ? MSG_DONTWAIT : 0), &eof, &wait);
 			if (r < 0)
 				return sent ? (ssize_t)sent : r;
 			if (eof)

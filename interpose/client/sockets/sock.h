@@ -51,7 +51,9 @@ struct tas_obj {
 	_Atomic uint32_t number; /* of the shared memory that b lies in; 0: this process's own set */
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
-	_Atomic uint32_t grow_asked; /* ring (~gen) for which a larger one was asked for and waited for */
+	_Atomic uint64_t consumed; /* by a direct peer, as far as was looked; lock_tx */
+	_Atomic uint64_t waited; /* tsc when the service was told that a direct writer waits */
+	_Atomic uint32_t grow_asked; /* ring (~gen; of a direct peer its length) for which a larger one was asked for and waited for */
 	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
 	_Atomic uint32_t flags_known, flags_on;
 	/* flags that are set in the backing socket, left by its last user, though the program has not set them; TAS_LATENT_BLOCKS: its
@@ -317,6 +319,44 @@ struct tas_wait {
 void tas__obj_before_filter(struct tas_obj *o, int fd);
 int tas__obj_wait(struct tas_obj *o, int fd, bool in, uint32_t seen, uint32_t shut, struct tas_wait *w);
 
+/* ---- direct connections: direct.c ---- */
+/* The block of the peer while the connection is direct, else NULL.  It changes under the locks only. */
+static inline struct tas_block *tas__direct(struct tas_obj *o, const struct tas_block *b)
+{
+	/* seq_cst: after a store to rx_consumed.  Pairs with the service's store before its look at rx_consumed */
+	tas_off_t at = atomic_load_explicit(&b->s.direct, memory_order_seq_cst);
+
+	return at ? tas__obj_mem(o, at, sizeof *b) : NULL;
+}
+/* It is direct, but this process cannot map what it needs for that (no descriptor to be had). */
+static inline bool tas__direct_blind(struct tas_block *b, const struct tas_block *peer)
+{
+	return __builtin_expect(!peer && atomic_load_explicit(&b->s.direct, memory_order_relaxed), 0);
+}
+/* So the service makes it ordinary, for good.  Without locks.  True: done. */
+bool tas__ordinary(struct tas_obj *o);
+/* A ring to write to. */
+struct tas_target {
+	tas_off_t off;
+	uint64_t base;
+	uint32_t len; /* 0: none */
+	uint64_t room;
+};
+/* In the peer's memory, for at least so many bytes if it can; under lock_tx. */
+struct tas_target tas__direct_target(struct tas_obj *o, struct tas_block *peer, uint64_t written, uint64_t need);
+/* A guess, without the lock. */
+struct tas_target tas__direct_guess(const struct tas_block *peer, uint64_t written);
+/* Bytes up to `to` are in its ring: says so and wakes who waits for them.  True: the service is to be told, for others.  *learn: give
+ * it to tas__direct_told() without the lock. */
+bool tas__direct_delivered(struct tas_obj *o, struct tas_block *peer, uint64_t to, uint64_t urgent, tas_off_t *learn);
+/* Something was consumed: wakes a writer that waits for room if there is some.  Under lock_rx.  True and *learn: as above. */
+bool tas__direct_room(struct tas_obj *o, const struct tas_block *b, struct tas_block *peer, tas_off_t *learn);
+static inline void tas__direct_told(struct tas_obj *o, tas_off_t learn)
+{
+	if (__builtin_expect(learn != 0, 0) && TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(learn)) == atomic_load(&o->number))
+		tas__bell_learn(o->ss, learn);
+}
+
 /* ---- data: send.c, recv.c ---- */
 /* Where bytes to send come from. */
 struct tas_source {
@@ -330,7 +370,7 @@ struct tas_source {
 ssize_t tas__send(struct tas_obj *o, int fd, struct tas_source *src, size_t n, int flags);
 /* SYS_preadv2 or SYS_pwritev2 that does not wait.  -ENODATA: the pipe is empty, or full; -EOPNOTSUPP: not with this pipe, or kernel. */
 ssize_t tas__pipe_io(long nr, int fd, const void *p, size_t n);
-uint64_t tas__tx_room(struct tas_block *b, uint32_t *len);
+uint64_t tas__tx_room(struct tas_obj *o, uint32_t *len);
 /* 0, -EFAULT, -EINVAL, -EMSGSIZE; *total is the sum of lengths. */
 int tas__iov_check(const struct iovec *iov, size_t n, size_t *total);
 

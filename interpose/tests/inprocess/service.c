@@ -98,6 +98,7 @@ int inprocess_start(void)
 		.tcp_txbuf_len = 1 << 20,
 		.tcp_handshake_timeout = 1000000000,
 		.tcp_handshake_retries = 6,
+		.direct_after = 4,
 	};
 	snprintf(tas_config.socket_path, sizeof tas_config.socket_path, "%s", getenv("TAS_SOCKET"));
 	for (unsigned i = 0; i < TAS_CORES_MAX; i++) {

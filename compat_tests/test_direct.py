@@ -1,0 +1,559 @@
+"""Direct connections: two programs of one user write into each other's memory, with all that a socket can do."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from _lab import BUILD, KERNEL_ONLY, Lab, Proc, until
+from _puppet import Puppet
+from test_hostile import RAW, finish
+
+from tas_sockets._control import What
+
+pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="about shared memory and the service")
+
+ROUNDS = 60  # more than --direct-after
+BACK_AND_FORTH = f"""
+def client():
+    for n in range({ROUNDS}):
+        c.sendall(b'%04d' % n)
+        assert got(c, 4) == b'%04d' % n
+def server():
+    for n in range({ROUNDS}):
+        c.sendall(got(c, 4))
+"""
+
+
+def direct(lab: Lab) -> int:
+    """How many ends are direct."""
+    assert lab.service
+    return sum(bool(c["direct"]) for c in lab.service.ask(What.CONNS))
+
+
+def exchange(a: Puppet, b: Puppet) -> None:
+    """Question and answer, many times, on ``c`` of both."""
+    b.begin("server()")
+    a("client()")
+    b.end()
+
+
+def pair(lab: Lab, *, drop: str = "", ends: int = 2) -> tuple[Puppet, Puppet]:
+    """Two programs with a connection ``c`` that has carried data; ``ends`` of it are direct."""
+    a, b = Puppet(lab), Puppet(lab)
+    if drop:
+        b(drop)
+    b("l = socket.create_server(('127.0.0.1', 0), backlog=512); port = l.getsockname()[1]")
+    a(f"c = socket.create_connection(('127.0.0.1', {b('port')}))")
+    b("c, _ = l.accept()")
+    for p in (a, b):
+        p(BACK_AND_FORTH)
+    exchange(a, b)
+    assert direct(lab) == ends
+    return a, b
+
+
+def test_it_becomes_direct_and_its_bytes_are_counted(local_tas: Lab) -> None:
+    assert local_tas.service
+    with local_tas.service.carried(conn_local=1, conn_direct=1, bytes_local=8 * ROUNDS):
+        a, b = pair(local_tas)
+    before = local_tas.service.counters()
+    for _ in range(20):
+        exchange(a, b)
+    assert direct(local_tas) == 2
+    after = local_tas.service.counters()
+    assert after["bytes_local"] - before["bytes_local"] == 20 * 8 * ROUNDS
+    info = "struct.unpack_from('QQ', c.getsockopt(6, 11, 256), 120)"  # bytes_acked, bytes_received
+    assert a(info) == (21 * 4 * ROUNDS + 1, 21 * 4 * ROUNDS)  # Linux counts the SYN
+    assert b(info) == (21 * 4 * ROUNDS, 21 * 4 * ROUNDS)
+
+
+def test_two_users_share_no_memory(public_tas: Lab) -> None:
+    drop = "os.setgroups([]); os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)"
+    a, b = pair(public_tas, drop=drop, ends=0)
+    exchange(a, b)
+    assert direct(public_tas) == 0
+    maps = [set(p("[x.split()[4] for x in open('/proc/self/maps') if 'memfd:tas-' in x]")) for p in (a, b)]
+    assert not maps[0] & maps[1]
+
+
+# what is done with it, and whether it stays direct; a's c stays usable for question and answer, unless None
+STAYS: dict[str, tuple[str, str]] = {
+    "nothing": ("", ""),
+    "dup": ("d = socket.socket(fileno=os.dup(c.fileno())); c.close(); c = d", ""),
+    "dup2": ("d = socket.socket(); os.dup2(c.fileno(), d.fileno()); c.close(); c = d", ""),
+    "a fork": ("pid = os.fork() or os._exit(0); os.waitpid(pid, 0)", ""),
+    "peek": ("assert c.recv(2, socket.MSG_PEEK) == b'pe'; assert got(c, 4) == b'peek'", "c.sendall(b'peek')"),
+    "all of it": ("assert c.recv(9, socket.MSG_WAITALL) == b'123456789'", "c.sendall(b'1234'); c.sendall(b'56789')"),
+    "urgent": (
+        "u = select.poll(); u.register(c, select.POLLPRI); assert u.poll(5000)\n"
+        "assert c.recv(1, socket.MSG_OOB) == b'!'; assert c.recv(9) == b'a'; assert c.recv(9) == b'b'",
+        "c.send(b'a'); c.send(b'!', socket.MSG_OOB); c.send(b'b')",
+    ),
+    "sendfile": (
+        "assert got(c, 100000) == bytes(100000)",
+        "import tempfile\nwith tempfile.TemporaryFile() as f:\n f.write(bytes(100000)); f.flush()\n"
+        " at = 0\n while at < 100000: at += os.sendfile(c.fileno(), f.fileno(), at, 100000 - at)",
+    ),
+    "splice": (
+        "r, w = os.pipe(); k = later(lambda: os.splice(c.fileno(), w, 6)); assert os.read(r, 6) == b'spliced'[:6]\n"
+        "assert told(k) == 6; os.close(r), os.close(w)",
+        "r, w = os.pipe(); os.write(w, b'splice'); assert os.splice(r, c.fileno(), 6) == 6; os.close(r), os.close(w)",
+    ),
+    "options": (
+        "c.setsockopt(6, 1, 1); c.setsockopt(1, 9, 1); assert c.getsockopt(6, 1) == 1",
+        "c.setsockopt(6, 4, 77)",
+    ),
+    "epoll": (
+        "e = select.epoll(); e.register(c, 1)\nassert e.poll(5)[0][1] == 1; assert c.recv(9) == b'level'",
+        "time.sleep(.05); c.send(b'level')",
+    ),
+    "an edge": (
+        "e = select.epoll(); e.register(c, 1 | select.EPOLLET)\n"
+        "assert e.poll(5) and not e.poll(.05); assert c.recv(9) == b'edge' and not e.poll(.05)",
+        "time.sleep(.05); c.send(b'edge')",
+    ),
+    "one shot": (
+        "e = select.epoll(); e.register(c, 1 | select.EPOLLONESHOT)\n"
+        "assert e.poll(5) and not e.poll(.05); e.modify(c, 1 | select.EPOLLONESHOT); assert e.poll(5) and c.recv(9)",
+        "time.sleep(.05); c.send(b'once')",
+    ),
+    "exclusive": (
+        "e = select.epoll(); e.register(c, 1 | select.EPOLLEXCLUSIVE)\nassert e.poll(5); assert c.recv(9) == b'one'",
+        "time.sleep(.05); c.send(b'one')",
+    ),
+    "a set in a set": (
+        "e = select.epoll(); e.register(c, 1); o = select.epoll(); o.register(e, 1)\n"
+        "assert o.poll(5) and e.poll(0); assert c.recv(9) == b'nested' and not o.poll(0)",
+        "time.sleep(.05); c.send(b'nested')",
+    ),
+    "select": ("assert select.select([c], [c], [], 5); got(c, 3)", "time.sleep(.05); c.send(b'sel')"),
+    "a timeout": (
+        "c.settimeout(.05)\ntry: c.recv(1); assert 0\nexcept TimeoutError: pass\nc.settimeout(None)",
+        "",
+    ),
+    "FIONREAD": (
+        "import fcntl; got(c, 1); time.sleep(.05)\n"
+        "assert fcntl.ioctl(c, 0x541b, bytes(4)) == struct.pack('i', 6); got(c, 6)",
+        "c.sendall(b'1234567')",
+    ),
+}
+ENDS: dict[str, tuple[str, str]] = {
+    "a receive buffer": ("c.setsockopt(1, 8, 8192)", ""),
+    "a send buffer": ("c.setsockopt(1, 7, 8192)", ""),
+    "idle for long": ("time.sleep(2.5)", ""),
+    "a writer without a reader": (
+        "n = 0; c.setblocking(False)\ntry:\n while True: n += c.send(bytes(100000))\nexcept BlockingIOError: pass\n"
+        "c.setblocking(True)",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", [*STAYS, *ENDS])
+def test_what_is_done_with_it_is_done_as_ever(local_tas: Lab, what: str) -> None:
+    a, b = pair(local_tas)
+    mine, its = STAYS.get(what) or ENDS[what]
+    a.begin(mine or "0")
+    b(its or "0")
+    a.end()
+    if what == "a writer without a reader":
+        assert a("n") > 2 << 20  # as much as Linux takes
+        assert b(f"len(got(c, {a('n')}))") == a("n")
+    if what == "idle for long" or what in STAYS:
+        assert (direct(local_tas) == 2) == (what in STAYS)
+    else:
+        until("the connection is ordinary", lambda: direct(local_tas) == 0)
+    if what != "a writer without a reader":
+        exchange(a, b)
+    again = what not in ("a receive buffer", "a send buffer", "a writer without a reader")
+    assert (direct(local_tas) == 2) == again
+
+
+@pytest.mark.parametrize(
+    ("how", "seen"),
+    [
+        ("c.shutdown(1)", "b''"),
+        ("c.close()", "b''"),
+        ("c.setsockopt(1, 13, struct.pack('ii', 1, 0)); c.close()", "'ECONNRESET'"),
+        ("assert c.recv(1) == b'u'; c.close()", "'ECONNRESET'"),
+        ("os._exit(0)", "b''"),
+        ("os.kill(os.getpid(), 9)", "b''"),
+    ],
+)
+def test_its_end_is_seen_behind_its_last_byte(local_tas: Lab, how: str, seen: str) -> None:
+    a, b = pair(local_tas)
+    if "recv" in how:
+        b("c.send(b'unread')")
+    a("c.send(b'last')")
+    assert direct(local_tas) == 2
+    if "RESET" not in seen:
+        assert b("c.recv(2)") == b"la"
+    a.begin(how)
+    if "_exit" in how or "kill" in how:
+        a.proc.wait()
+        a.close()
+    else:
+        a.end()
+    if "RESET" in seen:
+        b("p = select.poll(); p.register(c, 0); p.poll(5000)")
+        assert repr(b("c.recv(9)")) in (seen, "b'last'")
+        assert b("c.recv(9)") in ("ECONNRESET", b"")
+    else:
+        assert b("got(c, 2)") == b"st"
+        assert repr(b("c.recv(9)")) == seen
+    if "shutdown" in how:
+        b("c.send(b'the other way')")
+        assert a("got(c, 13)") == b"the other way"
+        assert direct(local_tas) == 0
+    b("c.close()")
+
+
+@pytest.mark.parametrize("sleep", ["recv", "recv with a timeout", "poll", "epoll"])
+def test_who_sleeps_is_woken_by_the_other_program(local_tas: Lab, sleep: str) -> None:
+    a, b = pair(local_tas)
+    b("p = select.poll(); p.register(c, 1); e = select.epoll(); e.register(c, 1)")
+    b(
+        "def wait():\n if 'poll' in how: assert (e if 'e' in how else p).poll(10000 if how == 'poll' else 10)\n"
+        " return c.recv(9)"
+    )
+    b(f"how = {sleep!r}")
+    if "timeout" in sleep:
+        b("c.settimeout(10)")
+    for n in range(30):
+        k = b("later(wait)")
+        time.sleep(random.random() * 0.01)
+        a(f"c.send(b'{n}')")
+        assert b(f"told({k})") == b"%d" % n
+    assert direct(local_tas) == 2
+
+
+def test_a_forked_child_writes_into_it_and_its_death_ends_nothing(local_tas: Lab) -> None:
+    a, b = pair(local_tas)
+    a("pid = os.fork()\nif pid == 0:\n c.sendall(b'child'); os._exit(0)\nos.waitpid(pid, 0)")
+    assert b("got(c, 5)") == b"child"
+    exchange(a, b)
+    assert direct(local_tas) == 2
+
+
+def test_an_exec_takes_it_along(local_tas: Lab) -> None:
+    a, b = pair(local_tas)
+    child = f"import socket; c = socket.socket(fileno=%d)\nfor n in range({ROUNDS + 1}): c.sendall(c.recv(4, 256))"
+    a(f"os.set_inheritable(c.fileno(), True); text = {child!r} % c.fileno()")
+    a.begin("os.execv('/usr/bin/python3', ['python3', '-c', text])")
+    b("client()")
+    assert direct(local_tas) == 2
+    b("c.sendall(b'last')")
+    assert b("got(c, 4)") == b"last"
+    assert b("c.recv(1)") == b""
+
+
+def test_it_is_passed_to_a_third_program(local_tas: Lab) -> None:
+    assert local_tas.service
+    a, b = pair(local_tas)
+    third = Puppet(local_tas)
+    third("own = socket.create_server(('127.0.0.1', 0))")  # has a memory set of its own
+    third(BACK_AND_FORTH)
+    a("c.sendall(b'before')")
+    a(f"give({third.path!r}, [c]); c.close()")
+    third("c = sock(take()[0]); c.getpeername()")
+    assert b("got(c, 6)") == b"before"
+    exchange(third, b)
+    third("c.sendall(b'after')")
+    assert b("got(c, 5)") == b"after"
+    third("c.close()")
+    assert b("c.recv(1)") == b""
+
+
+def test_a_program_without_address_space_goes_on_through_the_service(local_tas: Lab) -> None:
+    """It cannot map the memory that the two would share."""
+    a, b = Puppet(local_tas), Puppet(local_tas)
+    b("l = socket.create_server(('127.0.0.1', 0)); port = l.getsockname()[1]")
+    a(f"c = socket.create_connection(('127.0.0.1', {b('port')})); c.send(b'0')")
+    b("c, _ = l.accept(); c.recv(1)")
+    for p in (a, b):
+        p(BACK_AND_FORTH)
+    a("import resource; n = int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 17)")
+    a("resource.setrlimit(resource.RLIMIT_AS, (n, n))")
+    exchange(a, b)
+    exchange(a, b)
+    assert direct(local_tas) == 0
+    a("c.close()")
+    assert b("c.recv(1)") == b""
+
+
+# ---- deaths ----
+STREAMS = 400
+WRITER = """
+import os, select, socket, sys
+port, count = int(sys.argv[1]), int(sys.argv[2])
+conns = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
+at = [0] * count
+block = bytes(range(251)) * 8
+def piece(n, size):
+    at_n = at[n] % 251
+    return block[at_n:at_n + size]
+for c in conns: c.setblocking(False)
+print("up", flush=True)
+sizes = (1, 7, 64, 200, 1000, 1700)
+step = 0
+while True:
+    for n, c in enumerate(conns):
+        step += 1
+        try:
+            at[n] += c.send(piece(n, sizes[step % len(sizes)]))
+        except BlockingIOError: pass
+        except OSError: sys.exit()
+"""
+READER = """
+import os, select, socket, sys, time
+l = socket.create_server(("127.0.0.1", 0), backlog=1000)
+print("listening on 127.0.0.1:%d" % l.getsockname()[1], flush=True)
+e = select.epoll()
+conns, at, ended = {}, {}, 0
+e.register(l, 1)
+block = bytes(range(251)) * 300
+say = time.monotonic()
+while True:
+    for fd, what in e.poll(1):
+        if fd == l.fileno():
+            c, _ = l.accept()
+            conns[c.fileno()], at[c.fileno()] = c, 0
+            e.register(c, 1)
+            continue
+        c = conns[fd]
+        try: b = c.recv(60000)
+        except OSError as x: b = b""; print(type(x).__name__, flush=True)
+        k = at[fd] % 251
+        assert block[k:k + len(b)] == b, ("wrong bytes", fd, at[fd], b[:50])
+        at[fd] += len(b)
+        if not b:
+            e.unregister(fd); c.close(); ended += 1
+            del conns[fd]
+            if not conns: print("all ended", ended, sum(at.values()), flush=True); at.clear(); ended = 0
+    if len(conns) == int(sys.argv[1]) and time.monotonic() > say + .5 and sum(at.values()) > 200 * len(at):
+        print("flowing", flush=True); say = time.monotonic() + 1e6
+    if not conns: say = time.monotonic()
+"""
+
+
+def until_flowing(reader: Proc, times: int) -> None:
+    until("bytes flow", lambda: reader.out.count("flowing") >= times, 30)
+
+
+def until_direct(lab: Lab, count: int) -> None:
+    until("half are direct", lambda: lab.service and lab.service.counters()["conn_direct"] >= count, 30)
+
+
+def all_ended(reader: Proc, times: int) -> None:
+    until("all streams end", lambda: reader.out.count(f"all ended {STREAMS} ") >= times, 30)
+
+
+@pytest.mark.parametrize("dies", ["the writer", "the reader"])
+def test_a_death_in_the_middle_of_many_streams(local_tas: Lab, dies: str) -> None:
+    """Whatever a killed program was at: the other sees each stream end whole, and the next ones work."""
+    assert local_tas.service
+    reader = local_tas.tas_python(READER, str(STREAMS))
+    seen = 0
+    for _ in range(3):
+        before = local_tas.service.counters()["conn_direct"]
+        writer = local_tas.tas_python(WRITER, str(reader.listening()), str(STREAMS))
+        until_flowing(reader, seen + 1)
+        until_direct(local_tas, before + STREAMS // 2)
+        time.sleep(random.random() * 0.05)
+        if dies == "the reader":
+            reader.signal(signal.SIGKILL)
+            assert writer.wait(20) == 0, writer.err
+            reader = local_tas.tas_python(READER, str(STREAMS))
+        else:
+            seen += 1
+            writer.signal(signal.SIGKILL)
+            all_ended(reader, seen)
+        assert not reader.err
+    until("nothing of them is left", lambda: local_tas.service and local_tas.service.gauges()["sockets"] <= 1)
+    reader.kill()
+
+
+@pytest.mark.parametrize("sleep", ["recv", "poll", "epoll", "send"])
+def test_the_death_of_the_service_is_seen_at_both_ends(local_tas: Lab, sleep: str) -> None:
+    assert local_tas.service
+    a, b = pair(local_tas)
+    calls = {
+        "recv": "c.recv(9)",
+        "poll": "(lambda p: (p.register(c, 1), p.poll(10000))[1] and c.recv(9))(select.poll())",
+        "epoll": "(lambda e: (e.register(c, 1), e.poll(10))[1] and c.recv(9))(select.epoll())",
+        "send": "[c.send(bytes(100000)) for _ in range(10000)]",
+    }
+    k = [p(f"later(lambda: {calls[sleep]})") for p in (a, b)]
+    time.sleep(0.2)
+    local_tas.service.expect_exit = None
+    local_tas.service.kill()
+    for n, p in enumerate((a, b)):
+        assert p(f"told({k[n]})") == "ECONNRESET"
+        assert p("c.send(b'x')") == "EPIPE"
+        p("n = 0\nwhile x := c.recv(1 << 20): n += len(x)")  # what has arrived is there
+        assert (p("n") > 0) == (sleep == "send")
+
+
+# ---- a peer that means harm ----
+WILD = (
+    RAW
+    + """
+import random, socket, sys, threading, time
+port, mode, seed = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+r = random.Random(seed)
+conns = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+for c in conns: c.settimeout(5)
+for _ in range(60):
+    for c in conns: c.sendall(b"x" * 64)
+    for c in conns: c.recv(64)
+for c in conns: c.setblocking(False)
+all_blocks = blocks()
+chunks = shared("chunk")
+print("scribbling", flush=True)
+def nonsense():
+    return r.choice((r.getrandbits(64), r.getrandbits(32), r.getrandbits(8), 0, 2**64 - 1, 1 << r.randrange(64)))
+def put(at): U64.from_address(at).value = nonsense()
+def near(at):
+    U64.from_address(at).value = U64.from_address(at).value + r.choice((1, -1, 4096, -4096, 1 << 20)) & 2**64 - 1
+def counters():
+    at = r.choice(all_blocks) + r.choice((0, BLOCK_A)) + 8 * r.randrange(16)
+    put(at) if r.random() < 0.5 else near(at)
+def extents():
+    at = r.choice(all_blocks) + 128 + 8 * r.randrange(16)
+    put(at) if r.random() < 0.3 else near(at)
+def locks(): U32.from_address(r.choice(all_blocks) + BLOCK_C + 4 * r.randrange(32)).value = nonsense() & 0xffffffff
+def everything():
+    at = r.choice(all_blocks) + 8 * r.randrange(64)
+    put(at) if r.random() < 0.5 else near(at)
+def memory():  # bells, rings, too
+    lo, hi = r.choice(chunks)
+    put(lo + 8 * r.randrange(min(hi - lo, 1 << 18) // 8))
+kinds = {f.__name__: f for f in (counters, extents, locks, everything, memory)}
+def traffic():
+    while True:
+        for c in conns:
+            for call in (lambda: c.send(b"x" * r.randrange(1, 5000)), lambda: c.recv(10000)):
+                try: call()
+                except OSError: pass
+for _ in range(4): threading.Thread(target=traffic, daemon=True).start()  # it may hang itself
+end = time.monotonic() + 1.5
+while time.monotonic() < end:
+    for _ in range(r.randrange(20)): kinds[mode]()
+    time.sleep(0)
+print("done", flush=True)
+os._exit(0)
+"""
+)
+# Echoes to many; says when it was away for long.  Connections of the hostile program may do anything but hold it up.
+HONEST = """
+import select, socket, time
+l = socket.create_server(("127.0.0.1", 0), backlog=100)
+l.setblocking(False)
+print("listening on 127.0.0.1:%d" % l.getsockname()[1], flush=True)
+e, conns = select.epoll(), {}
+e.register(l, 1)
+while True:
+    events = e.poll(1)
+    begun = time.monotonic()
+    for fd, what in events:
+        if fd == l.fileno():
+            try: c, _ = l.accept()
+            except BlockingIOError: continue
+            c.setblocking(False)
+            conns[c.fileno()] = c
+            e.register(c, 1)
+            continue
+        c = conns[fd]
+        try:
+            b = c.recv(65536)
+            if b: c.send(b)
+        except BlockingIOError: continue
+        except OSError: b = b""
+        if not b:
+            e.unregister(fd); conns.pop(fd).close()
+    if time.monotonic() - begun > 3: print("away", time.monotonic() - begun, flush=True)
+"""
+
+
+@pytest.mark.parametrize("mode", ["counters", "extents", "locks", "everything", "memory"])
+def test_a_hostile_peer_harms_only_its_own_connections(local_tas: Lab, mode: str) -> None:
+    """What it can reach is what the two share; a third program's connection to the same server goes on."""
+    assert local_tas.service
+    server = local_tas.tas_python(HONEST)
+    port = server.listening()
+    good = Puppet(local_tas)
+    good(f"c = socket.create_connection(('127.0.0.1', {port})); c.settimeout(10)")
+    good(BACK_AND_FORTH)
+    good("client()")
+    assert direct(local_tas) == 2
+    with local_tas.service.carried(conn_direct=8):
+        bad = local_tas.tas_python(WILD, str(port), mode, str(len(mode)))
+        bad.line("scribbling")
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end and "done" not in bad.out:
+        good("client()")
+    finish(bad)
+    good("client()")
+    assert server.alive
+    assert "away" not in server.out, server.out
+    assert not server.err, server.err
+    assert local_tas.service.popen.poll() is None
+    good("c.close()")
+
+
+# ---- streams ----
+@pytest.mark.parametrize("mode", ["block", "epoll", "spin"])
+def test_threads_and_connections(local_tas: Lab, mode: str) -> None:
+    _, port = local_tas.echoserver("--threads=2")
+    assert local_tas.service
+    with local_tas.service.carried(conn_direct=16):
+        got = local_tas.tas(
+            BUILD / "rpcclient", "-j", "-c", "16", "-m", mode, "-n", "40000", "127.0.0.1", str(port)
+        ).json()
+    assert got["requests"] == 40000
+
+
+def test_a_stream_arrives_whole_while_the_other_side_comes_and_goes(local_tas: Lab) -> None:
+    """Bytes of a long stream, while the connection becomes ordinary and direct again all the time."""
+    assert local_tas.service
+    a, b = pair(local_tas)
+    third = Puppet(local_tas)
+    third("own = socket.create_server(('127.0.0.1', 0))")
+    a("def write():\n for n in range(3000): c.sendall(b'%06d' % n * 500)\n c.shutdown(1); return n")
+    b(
+        "def read():\n n = 0\n while x := got(c, 3000):\n  assert x == b'%06d' % n * 500, (n, x[:20])\n"
+        "  n += 1\n return n"
+    )
+    j, k = a("later(write)"), b("later(read)")
+    for _ in range(40):
+        b(f"give({third.path!r}, [c])")
+        third("os.close(take()[0])")
+        time.sleep(random.random() * 0.02)
+    assert a(f"told({j})") == 2999
+    assert b(f"told({k})") == 3000
+
+
+def test_a_stopped_reader_holds_only_its_writer(local_tas: Lab) -> None:
+    assert local_tas.service
+    a, b = pair(local_tas)
+    other = Puppet(local_tas)
+    other(f"c = socket.create_connection(('127.0.0.1', {b('port')}))")
+    os.kill(b.proc.pid, signal.SIGSTOP)
+    try:
+        a("c.setblocking(False); n = 0\ntry:\n while 1: n += c.send(bytes(10000))\nexcept BlockingIOError: pass")
+        assert a("n") > 1 << 17
+        begun = time.monotonic()
+        assert direct(local_tas) >= 0  # the service answers
+        assert time.monotonic() - begun < 2
+        a(
+            "d = socket.create_server(('127.0.0.1', 0))\n"
+            "x = socket.create_connection(d.getsockname()); y, _ = d.accept()"
+        )
+        a("x.sendall(b'here'); assert got(y, 4) == b'here'")
+    finally:
+        os.kill(b.proc.pid, signal.SIGCONT)
+    assert b(f"len(got(c, {a('n')}))") == a("n")

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Bells: how a direct peer reaches an epoll set.
+ *
+ * The marks of an epoll set lie in the set's own memory, which only its holders map: who can write there could hide the events of
+ * other members.  A bell is a copy of the marks and of the sleepers' word in memory that the peer has: the memory set of the
+ * connection.  There is one for each epoll set and memory set, made when the service had to pass on the first event between them.  The
+ * epoll set's processes find its bells in the head, a peer finds the one to ring in the block of the socket, and asks for the
+ * eventfd behind it once (TAS_MSG_BELL).
+ *
+ * All holders must reach the bell: a set that processes of several memory sets hold has none.  A bell that goes loses its key;
+ * who marks looks for the key afterwards, and else tells the service.  Its memory is used for bells only until the memory set goes,
+ * since a peer may be about to mark it.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fast/sock.h"
+#include "slow/epset.h"
+
+enum { BELL_SIZE = 4096 };
+_Static_assert(sizeof(struct tas_bell) <= BELL_SIZE, "fits");
+
+struct bell {
+	struct tas_set *set;
+	tas_off_t at;
+	struct tas_epset *e; /* NULL: nobody's */
+	uint32_t place;	     /* in the head */
+	struct bell *next;
+};
+
+static struct bell *bells;
+static uint64_t last_key;
+
+static struct tas_bell *shared_of(const struct bell *b)
+{
+	return tas__mem_ptr(b->set, b->at);
+}
+
+static void show(const struct bell *b, tas_off_t at)
+{
+	struct tas_ep_head *h = &b->e->m->head;
+
+	atomic_store_explicit(&h->bell[b->place], at, memory_order_relaxed);
+	/* pairs with the acquire load in tas__ep_bells_look() */
+	atomic_fetch_add_explicit(&h->bell_seq, 1, memory_order_release);
+}
+
+static void orphan(struct bell *b)
+{
+	atomic_store_explicit(&shared_of(b)->key, 0, memory_order_seq_cst);
+	show(b, 0);
+	b->e = NULL;
+}
+
+void tas__bells_forget(struct tas_epset *e)
+{
+	for (struct bell *b = bells; b; b = b->next)
+		if (b->e == e)
+			orphan(b);
+}
+
+/* What was marked is marked in the set's own memory: its holders do not look at the bells any more. */
+void tas__bells_revoke(struct tas_epset *e)
+{
+	struct tas_ep_head *h = &e->m->head;
+
+	for (struct bell *b = bells; b; b = b->next) {
+		struct tas_bell *shared = shared_of(b);
+
+		if (b->e != e)
+			continue;
+		orphan(b);
+		for (uint32_t w = 0; w < TAS_EP_WORDS; w++) {
+			uint64_t bits = atomic_exchange_explicit(&shared->word[w], 0, memory_order_seq_cst);
+
+			if (!bits)
+				continue;
+			atomic_fetch_or_explicit(&h->word[w], bits, memory_order_seq_cst);
+			atomic_fetch_or_explicit(&h->top, 1ull << (w / TAS_EP_TOP), memory_order_seq_cst);
+		}
+	}
+	if (atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
+		tas__ring(e->uid, e->efd);
+}
+
+void tas__bells_forget_set(const struct tas_set *s)
+{
+	for (struct bell **q = &bells, *b; (b = *q);) {
+		if (b->set != s) {
+			q = &b->next;
+			continue;
+		}
+		if (b->e)
+			orphan(b);
+		*q = b->next;
+		free(b);
+	}
+}
+
+static struct bell *bell_new(struct tas_set *s)
+{
+	struct bell *b = calloc(1, sizeof *b);
+	tas_off_t at = b ? tas__mem_alloc(s, BELL_SIZE) : 0;
+
+	if (!at) {
+		free(b);
+		return NULL;
+	}
+	memset(tas__mem_ptr(s, at), 0, BELL_SIZE);
+	*b = (struct bell){ .set = s, .at = at, .next = bells };
+	bells = b;
+	return b;
+}
+
+static struct bell *bell_for(struct tas_set *s, struct tas_epset *e)
+{
+	struct bell *spare = NULL, *b;
+	struct tas_bell *shared;
+	uint64_t places = 0;
+
+	_Static_assert(TAS_EP_BELLS == 64, "a bit each");
+	for (b = bells; b; b = b->next) {
+		if (b->e == e && b->set == s)
+			return b;
+		if (b->e == e)
+			places |= 1ull << b->place;
+		if (b->set == s && !b->e)
+			spare = b;
+	}
+	b = places == UINT64_MAX ? NULL : spare ? spare : bell_new(s);
+	if (!b)
+		return NULL;
+	b->e = e;
+	b->place = (uint32_t)__builtin_ctzll(~places);
+	shared = shared_of(b);
+	/* until its owner knows it, who marks it rings */
+	atomic_store_explicit(&shared->sleeping, 1, memory_order_relaxed);
+	atomic_store_explicit(&shared->sub, TAS_EP_SLOT << 16 | (e->index + 1), memory_order_relaxed);
+	atomic_store_explicit(&shared->key, ++last_key, memory_order_seq_cst);
+	show(b, b->at);
+	return b;
+}
+
+/* The set that the application's word names, if all who have it can have a bell in the memory of s. */
+static struct tas_epset *set_of_sub(const struct tas_sock *s, uint32_t sub)
+{
+	uint32_t index = (sub & 0xffff) - 1;
+	struct tas_epset *e = sub >> 16 == TAS_EP_SLOT && index < TAS_EP_MAX ? tas__epsets[index] : NULL;
+
+	return e && e->n_sets == 1 && tas__set_reaches(e->set[0], s->base.set) ? e : NULL;
+}
+
+static bool hangs(const struct tas_epset *e, const struct tas_set *s, tas_off_t at)
+{
+	for (const struct bell *b = bells; b; b = b->next)
+		if (b->e == e && b->set == s)
+			return b->at == at;
+	return false;
+}
+
+void tas__bell_hang(struct tas_sock *s)
+{
+	struct tas_lock_line *c = &s->base.b->c;
+	uint32_t is = atomic_load_explicit(&c->bell_sub, memory_order_relaxed), found = 0;
+	struct tas_epset *e = NULL;
+	struct bell *b;
+
+	for (int i = 0; i < TAS_SUBS; i++) {
+		uint32_t sub = atomic_load_explicit(&c->subs[i], memory_order_relaxed);
+		struct tas_epset *of = set_of_sub(s, sub); /* NULL for exclusive ones, too */
+
+		if (of && sub == is && hangs(of, s->base.set, atomic_load_explicit(&c->bell, memory_order_relaxed)))
+			return;
+		if (of) {
+			e = of;
+			found = sub;
+		}
+	}
+	b = e ? bell_for(s->base.set, e) : NULL;
+	if (!b)
+		return;
+	/* a set that is in none of the words any more may be marked in vain */
+	atomic_store_explicit(&c->bell_sub, 0, memory_order_seq_cst);
+	atomic_store_explicit(&c->bell, b->at, memory_order_seq_cst);
+	atomic_store_explicit(&c->bell_sub, found, memory_order_seq_cst);
+}
+
+int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	for (const struct bell *b = bells; b; b = b->next) {
+		if (b->at != req->u.bell.at || !b->e || !tas__set_reaches(p->set, b->set) || p->uid != b->e->uid)
+			continue;
+		rep->u.bell.at = b->at;
+		rep->u.bell.key = atomic_load_explicit(&shared_of(b)->key, memory_order_relaxed);
+		return b->e->efd;
+	}
+	return -ENOENT;
+}
