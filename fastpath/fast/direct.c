@@ -100,7 +100,7 @@ static void show(struct tas_sock *s)
 	atomic_store_explicit(&b->s.direct, 0, memory_order_seq_cst);
 	atomic_store_explicit(&b->s.tx_acked, s->acked, memory_order_release);
 	atomic_store_explicit(&b->s.rx_delivered, s->delivered, memory_order_release);
-	s->u.local.direct = false;
+	s->u.local.direct = s->u.local.ends = false;
 	s->u.local.passed = 0;
 	atomic_store_explicit(&b->a.tx_want, 0, memory_order_relaxed); /* of a ring of the peer's; who waits asks again */
 	if (atomic_exchange_explicit(&b->c.want_room, 0, memory_order_seq_cst))
@@ -133,12 +133,6 @@ int tas__direct_end(struct tas_sock *s)
 	tas__tx_renew(s->u.local.peer);
 	release(&l);
 	return 0;
-}
-
-void tas__direct_cut(struct tas_sock *s)
-{
-	if (tas__is_direct(s))
-		end(s);
 }
 
 /* ---- locks that nobody has ---- */
@@ -192,6 +186,7 @@ static void again(struct tas_sock *s)
 bool tas__direct_ended(struct tas_sock *s)
 {
 	if (tas__direct_end(s)) {
+		s->u.local.ends = true;
 		again(s);
 		return false;
 	}
@@ -204,7 +199,7 @@ static bool plain(const struct tas_sock *s)
 {
 	const struct tas_app_line *a = &s->base.b->a;
 
-	return !s->dead && !s->base.closed && !s->listener && !tas__accept_waiting(s) && !s->bridge && !s->rx_eof && !s->app_fin && !s->app_deaf &&
+	return !s->dead && !s->u.local.nonsense && !s->u.local.ends && !s->base.closed && !s->listener && !tas__accept_waiting(s) && !s->bridge && !s->rx_eof && !s->app_fin && !s->app_deaf &&
 	       !atomic_load_explicit(&a->shut, memory_order_relaxed) && !atomic_load_explicit(&a->rcvbuf, memory_order_relaxed) &&
 	       !atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
 }

@@ -25,9 +25,9 @@ static void show_state(struct tas_sock *s)
 		tas__sock_state(s, out && in ? TAS_S_CLOSE : out ? TAS_S_FIN_WAIT2 : in ? TAS_S_CLOSE_WAIT : TAS_S_ESTABLISHED);
 }
 
+/* Not while it is direct: the peer's writer may be in memory that goes with s. */
 static void part(struct tas_sock *s)
 {
-	tas__direct_cut(s);
 	if (s->u.local.peer)
 		s->u.local.peer->u.local.peer = NULL;
 	s->u.local.peer = NULL;
@@ -119,7 +119,7 @@ static bool pump(struct tas_sock *from)
 	struct tas_sock *to = from->u.local.peer;
 	uint64_t n = from->written - from->acked, room;
 
-	if (!to)
+	if (!to || from->u.local.direct)
 		return false;
 	if (to->base.closed) {
 		if (n) { /* data for a closed socket is answered by RST, and what that still had to send is lost */
@@ -164,7 +164,8 @@ static bool pump(struct tas_sock *from)
 		if (from->rx_eof) /* Linux: LAST_ACK ends in CLOSE, which has no port */
 			tas__port_del(from);
 	}
-	if (from->base.closed && from->acked == from->written) {
+	/* one without FIN waits for a lock (tas__sock_close_now()) */
+	if (from->base.closed && from->app_fin && from->acked == from->written) {
 		part(from);
 		tas__sock_free(from);
 		return true;
@@ -235,7 +236,6 @@ void tas__local_close(struct tas_sock *s, bool abort_it)
 		tas__sock_free(s);
 		return;
 	}
-	tas__direct_cut(s);
 	/* Linux: none after both FINs; the connection has ended */
 	if (abort_it && peer && !peer->dead && !(s->rx_eof && peer->rx_eof)) {
 		part(s);

@@ -379,9 +379,18 @@ void tas__moved_drop_all(struct tas_set *set)
 
 void tas__socks_reset(const struct tas_set *set)
 {
-	for (uint32_t i = 0; i < next_id; i++)
-		if (table[i] && table[i]->base.set == set && !table[i]->dead && !table[i]->base.closed)
-			tas__sock_nonsense(table[i]);
+	for (uint32_t i = 0; i < next_id; i++) {
+		struct tas_sock *s = table[i];
+
+		if (!s || s->base.set != set || s->dead || s->base.closed)
+			continue;
+		if (tas__is_direct(s)) {
+			s->u.local.nonsense = true;
+			if (!tas__direct_ended(s))
+				continue; /* its timer goes on */
+		}
+		tas__sock_nonsense(s);
+	}
 }
 
 void tas__sock_last_close(struct tas_sock_base *b)
@@ -407,7 +416,7 @@ void tas__sock_close_now(struct tas_sock *s)
 	struct tas_sock_base *b = &s->base;
 	uint32_t shut;
 
-	if (tas__is_direct(s) && !tas__direct_ended(s))
+	if (b->kind == TAS_K_LOCAL && !tas__direct_ended(s))
 		return; /* it comes here again */
 	if (!s->dead && (tas__local_nonsense(s) || tas__app_read(s) < 0)) {
 		tas__sock_nonsense(s);

@@ -107,6 +107,7 @@ struct tas_sock {
 			bool direct;       /* the peer, too */
 			bool never;        /* somebody who holds it could not map what it would need */
 			bool moved;        /* into a set of two, to become direct */
+			bool ends;         /* and waits for a lock for that */
 			bool nonsense;     /* its counters made none while it was */
 			uint32_t passed;   /* messages or their worth since it was thought of last */
 			uint32_t counted;  /* events that went into segs_in */
@@ -282,7 +283,6 @@ void tas__direct_timer(struct tas_sock *s);
 int tas__direct_end(struct tas_sock *s);
 /* The same; false: a timer will come for it. */
 bool tas__direct_ended(struct tas_sock *s);
-void tas__direct_cut(struct tas_sock *s); /* at once: the connection is given up, or the service ends */
 /* The counters of both sides become known.  False: they make no sense. */
 bool tas__direct_sync(struct tas_sock *s);
 /* ---- bells: bell.c ---- */

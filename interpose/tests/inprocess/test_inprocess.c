@@ -3,15 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "fast/counters.h"
 #include "service.h"
+#include "sockets/sock.h"
 #include "tas_sockets.h"
 
 enum { CONNS = 8, MESSAGES = 300, BULK = 4 << 20 };
@@ -341,6 +344,66 @@ static void idle_connections_hold_a_kilobyte(void **state)
 	assert_in_range(memory_at_rest(), 0, before);
 }
 
+/* ---- direct connections ---- */
+static void direct_pair(uint16_t port, int fd[2])
+{
+	int l = listener(port);
+
+	fd[0] = dial(port);
+	fd[1] = tas_accept4(l, NULL, NULL, 0);
+	assert_true(fd[0] >= 0 && fd[1] >= 0);
+	assert_int_equal(tas_close(l), 0);
+	for (int i = 0; i < 8; i++) {
+		whole_messages(fd[0], fd[1], 64);
+		whole_messages(fd[1], fd[0], 64);
+	}
+}
+
+static bool is_direct(int fd)
+{
+	struct tas_obj *o = tas__obj_get(fd);
+	bool is = atomic_load(&tas__block(o)->s.direct) != 0;
+
+	tas__obj_put(o);
+	return is;
+}
+
+static short polled(int fd, short events)
+{
+	struct pollfd p = { .fd = fd, .events = events };
+
+	tas_ppoll(&p, 1, &(struct timespec){ .tv_sec = 5 }, NULL);
+	return p.revents;
+}
+
+/* Somebody is at the bytes of one end when the other is closed, and the connection becomes ordinary for another reason. */
+static void a_last_close_that_waits_for_a_lock_is_heard_of(void **state)
+{
+	uint32_t held;
+	struct tas_obj *o;
+	struct tas_block *b;
+	char byte;
+	int fd[2];
+
+	(void)state;
+	direct_pair(18006, fd);
+	assert_true(is_direct(fd[1]));
+	for (int i = 0; i < 100; i++) /* so much that the reader is offered more when the service comes to it */
+		whole_messages(fd[0], fd[1], 1000);
+	o = tas__obj_get(fd[1]);
+	b = tas__block(o);
+	held = (o->ss->slot + 1) << 20 | 1;
+	atomic_store(&b->c.lock_rx, held);
+	assert_int_equal(tas_close(fd[0]), 0);
+	usleep(60000); /* the service comes ever less often */
+	atomic_store(&b->c.lock_rx, 0);
+	assert_int_equal(tas_shutdown(fd[1], SHUT_WR), 0);
+	assert_true(polled(fd[1], POLLIN) & POLLIN);
+	assert_int_equal(tas_read(fd[1], &byte, 1), 0);
+	tas__obj_put(o);
+	assert_int_equal(tas_close(fd[1]), 0);
+}
+
 static int start(void **state)
 {
 	(void)state;
@@ -365,6 +428,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(an_edge_triggered_server_serves_all),
 		cmocka_unit_test(threads_share_a_connection_without_losing_a_byte),
 		cmocka_unit_test(idle_connections_hold_a_kilobyte),
+		cmocka_unit_test(a_last_close_that_waits_for_a_lock_is_heard_of),
 	};
 
 	(void)argc;
