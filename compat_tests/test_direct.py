@@ -80,6 +80,38 @@ def test_two_users_share_no_memory(public_tas: Lab) -> None:
     assert not maps[0] & maps[1]
 
 
+def confine(p: Puppet) -> None:
+    """From now on a message to the service would kill it."""
+    p(
+        "import ctypes; f = lambda *a: struct.pack('HBBI', *a); l = ctypes.CDLL(None)\n"
+        "f = ctypes.create_string_buffer(f(32, 0, 0, 0) + f(21, 2, 0, 46) + f(21, 1, 0, 47) + f(6, 0, 0, 0x7fff0000)"
+        " + f(6, 0, 0, 0x80000000))\n"
+        "assert not l.prctl(38, 1, 0, 0, 0)\n"
+        "assert not l.prctl(22, 2, ctypes.create_string_buffer(struct.pack('HxxxxxxQ', 5, ctypes.addressof(f))))"
+    )
+
+
+@pytest.mark.parametrize("when", ["before", "since"])
+def test_a_confined_program_goes_on_through_the_service(local_tas: Lab, when: str) -> None:
+    """It can map nothing more."""
+    a, b = Puppet(local_tas), Puppet(local_tas)
+    b("l = socket.create_server(('127.0.0.1', 0)); port = l.getsockname()[1]")
+    a(f"c = socket.create_connection(('127.0.0.1', {b('port')}))")
+    b("c, _ = l.accept()")
+    for p in (a, b):
+        p(BACK_AND_FORTH)
+    if when == "since":
+        exchange(a, b)
+        assert direct(local_tas) == 2
+    confine(a)
+    for _ in range(3):
+        exchange(a, b)
+        exchange(b, a)
+        assert direct(local_tas) == 0
+    b("c.close()")
+    assert a("c.recv(1)") == b""
+
+
 # what is done with it, and whether it stays direct; a's c stays usable for question and answer, unless None
 STAYS: dict[str, tuple[str, str]] = {
     "nothing": ("", ""),

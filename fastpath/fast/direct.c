@@ -204,17 +204,35 @@ static bool plain(const struct tas_sock *s)
 	       !atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
 }
 
-/* The memory set in which both ends can lie; NULL: none. */
+/* A process that has shut itself in cannot map what it would need. */
+static bool shut_in(const struct tas_set *x, const struct tas_set *y)
+{
+	for (uint32_t i = 0; i < tas__n_procs; i++) {
+		const struct tas_proc *p = tas__procs[i];
+
+		if (p && p->mail_ended && (tas__set_reaches(p->set, x) || tas__set_reaches(p->set, y)))
+			return true;
+	}
+	return false;
+}
+
+/* Is there a memory set in which both ends can lie, or can there be one?  Changes nothing but `never`, where that will not change. */
+static bool can_meet(struct tas_sock *a, const struct tas_sock *b)
+{
+	const struct tas_set *x = a->base.set, *y = b->base.set;
+
+	if (x != y && (x->number || y->number || tas__set_dead(x) || tas__set_dead(y) || x->n_shared >= PAIRS_MAX ||
+		       y->n_shared >= PAIRS_MAX))
+		return false;
+	a->u.local.never = x->uid != y->uid || shut_in(x, y);
+	return !a->u.local.never;
+}
+
 static struct tas_set *meeting(const struct tas_sock *a, const struct tas_sock *b)
 {
-	struct tas_set *x = a->base.set, *y = b->base.set, *both[2] = { x, y };
+	struct tas_set *both[2] = { a->base.set, b->base.set };
 
-	if (x == y)
-		return x;
-	if (x->number || y->number || x->uid != y->uid || tas__set_dead(x) || tas__set_dead(y) || x->n_shared >= PAIRS_MAX ||
-	    y->n_shared >= PAIRS_MAX)
-		return NULL;
-	return tas__set_shared(both, 2);
+	return both[0] == both[1] ? both[0] : tas__set_shared(both, 2);
 }
 
 /* Under the locks: nothing is on its way any more, and there is a ring to write to. */
@@ -287,7 +305,7 @@ void tas__direct_consider(struct tas_sock *s, uint32_t bytes)
 	s->u.local.passed = 0;
 	if (tas__socks_cold())
 		return; /* of so many most lines come from memory, and the applications would touch more of them than we */
-	if (!plain(s) || !plain(peer) || tas__is_direct(s))
+	if (!plain(s) || !plain(peer) || tas__is_direct(s) || !can_meet(s, peer))
 		return;
 	wake_now(peer);
 	wake_now(s);
@@ -400,6 +418,19 @@ int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct
 	if (s->u.local.nonsense)
 		tas__sock_hint(s);
 	return err;
+}
+
+void tas__direct_shut_in(const struct tas_proc *p)
+{
+	for (uint32_t w = 0; w < TAS_SOCK_MAX / 64; w++)
+		for (uint64_t bits = atomic_load_explicit(&p->region->claims[w], memory_order_relaxed); bits; bits &= bits - 1) {
+			struct tas_sock_base *b = tas__sock(w * 64 + (uint32_t)__builtin_ctzll(bits), 0);
+
+			if (!b || b->kind != TAS_K_LOCAL || b->closed || !tas__set_reaches(p->set, b->set))
+				continue;
+			tas__of(b)->u.local.never = true;
+			tas__direct_ended(tas__of(b));
+		}
 }
 
 void tas__direct_forget_proc(struct tas_sock *s, bool locked)

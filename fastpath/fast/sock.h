@@ -105,7 +105,7 @@ struct tas_sock {
 			uint32_t segs_in, segs_out; /* as a loopback device would have carried them, for TCP_INFO */
 			uint64_t got_at, sent_at;
 			bool direct;       /* the peer, too */
-			bool never;        /* somebody who holds it could not map what it would need */
+			bool never;        /* somebody who holds it could not map what it would need, or may not */
 			bool moved;        /* into a set of two, to become direct */
 			bool ends;         /* and waits for a lock for that */
 			bool nonsense;     /* its counters made none while it was */

@@ -457,6 +457,7 @@ static int mail_end(struct tas_request *q)
 
 	p->mail_ended = true;
 	memset(p->ident, 0, sizeof p->ident);
+	tas__direct_shut_in(p);
 	return 0;
 }
 

@@ -199,6 +199,7 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 
 /* ---- direct connections: fast/direct.c ---- */
 int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+void tas__direct_shut_in(const struct tas_proc *p); /* TAS_MSG_MAIL_END: what it has becomes ordinary, for good */
 
 /* ---- bells of epoll sets: fast/bell.c ---- */
 struct tas_epset;

@@ -269,6 +269,25 @@ void tas__note_received(const struct msghdr *m)
 }
 
 /* ---- seccomp, namespaces ---- */
+/* What was direct lies in our own memory, and is known, while that can still be asked for. */
+static void come_home(void)
+{
+	uint32_t high = atomic_load(&tas__high);
+
+	for (uint32_t fd = 0; fd < high; fd++) {
+		struct tas_obj *o = tas__state((int)fd) == TAS_FD_TAS ? tas__obj_get((int)fd) : NULL;
+
+		if (!o)
+			continue;
+		if (atomic_load(&o->kind) == TAS_OBJ_CONN) {
+			tas__block(o);
+			if (atomic_load(&o->number) && tas__ordinary(o))
+				tas__block(o);
+		}
+		tas__obj_put(o);
+	}
+}
+
 void tas_confining(void)
 {
 	struct tas_session *ss = tas__session_get();
@@ -277,6 +296,7 @@ void tas_confining(void)
 	if (!ss)
 		return;
 	tas__ask(ss, &m, TAS_MSG_MAIL_END, NULL, 0);
+	come_home();
 	tas__session_put(ss);
 }
 
