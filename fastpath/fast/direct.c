@@ -247,7 +247,8 @@ static void told(struct tas_sock *s)
 {
 	/* what it asked for it needs no more */
 	tas__tx_unoffer(s);
-	if (atomic_exchange_explicit(&s->base.b->a.tx_want, 0, memory_order_relaxed))
+	/* pairs: who polls stores this, then looks at direct */
+	if (atomic_exchange_explicit(&s->base.b->a.tx_want, 0, memory_order_seq_cst))
 		tas__wake_soon(s, TAS_WAKE_OUT);
 	s->u.local.direct = true;
 	s->u.local.counted = s->u.local.told_in = atomic_load_explicit(&s->base.b->s.ev_in, memory_order_relaxed);
@@ -267,12 +268,12 @@ static bool begin(struct tas_sock *a, struct locks *l)
 		tas__set_put(set);
 		return false;
 	}
-	told(a);
-	told(b);
 	a->u.local.moved |= moved;
 	b->u.local.moved |= moved;
 	atomic_store_explicit(&a->base.b->s.direct, b->base.block, memory_order_seq_cst);
 	atomic_store_explicit(&b->base.b->s.direct, a->base.block, memory_order_seq_cst);
+	told(a);
+	told(b);
 	release(l);
 	if (moved) { /* the new blocks came into being locked */
 		struct locks fresh = { .word = { &a->base.b->c.lock_rx, &a->base.b->c.lock_tx, &b->base.b->c.lock_rx,

@@ -5,7 +5,7 @@
  */
 #include "sockets/sock.h"
 
-enum { SETTLE_NS = 1000000000, SETTLE_YIELD_NS = 200000, SETTLE_NAP_MAX_NS = 2000000 };
+enum { TURNS = 16, SETTLE_NS = 1000000000, SETTLE_YIELD_NS = 200000, SETTLE_NAP_MAX_NS = 2000000 };
 
 static uint32_t listener_ready(struct tas_obj *o)
 {
@@ -20,20 +20,28 @@ static uint32_t listener_ready(struct tas_obj *o)
 
 static bool writable(struct tas_obj *o)
 {
-	struct tas_block *b = tas__block(o);
-	uint32_t len;
-	uint64_t room = tas__tx_room(o, &len);
+	for (int i = 0; i < TURNS; i++) {
+		struct tas_block *b = tas__block(o);
+		tas_off_t direct = atomic_load_explicit(&b->s.direct, memory_order_relaxed);
+		uint32_t len;
+		uint64_t room = tas__tx_room(o, &len);
 
-	/* Linux: a third of what is in use must be free (sk_stream_is_writeable); here of the ring */
-	if (len && room * 3 >= len)
-		return true;
-	/* tell the service, or a direct peer, that somebody waits for room */
-	if (tas__direct(o, b))
-		atomic_store_explicit(&b->c.want_room, 1, memory_order_seq_cst);
-	else if (!atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
-		atomic_store_explicit(&b->a.tx_want, len ? len : 16384, memory_order_seq_cst);
-	room = tas__tx_room(o, &len);
-	return len && room * 3 >= len;
+		/* Linux: a third of what is in use must be free (sk_stream_is_writeable); here of the ring */
+		if (len && room * 3 >= len)
+			return true;
+		/* tell the service, or a direct peer, that somebody waits for room */
+		if (direct)
+			atomic_store_explicit(&b->c.want_room, 1, memory_order_seq_cst);
+		else if (!atomic_load_explicit(&b->a.tx_want, memory_order_relaxed))
+			atomic_store_explicit(&b->a.tx_want, len ? len : 16384, memory_order_seq_cst);
+		room = tas__tx_room(o, &len);
+		if (len && room * 3 >= len)
+			return true;
+		/* pairs: the service stores direct, then looks at the other word.  Who hears of it has changed: once more */
+		if (atomic_load_explicit(&b->s.direct, memory_order_seq_cst) == direct && !tas__moved(b))
+			return false;
+	}
+	return false; /* its peer plays with it */
 }
 
 uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
