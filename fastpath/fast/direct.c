@@ -312,8 +312,12 @@ void tas__direct_consider(struct tas_sock *s, uint32_t bytes)
 	wake_now(s);
 	if (!take(&l, s))
 		return;
-	if (!begin(s, &l))
-		release(&l);
+	if (begin(s, &l))
+		return;
+	release(&l);
+	/* what was seen meanwhile of either is nobody's news any more */
+	tas__output_soon(s);
+	tas__output_soon(peer);
 }
 
 /* ---- while direct ---- */

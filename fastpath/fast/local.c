@@ -96,9 +96,12 @@ bool tas__local_drain(struct tas_sock *from)
 
 	if (changed < 0)
 		return false;
-	if (changed & TAS_CH_SHUT) { /* seen here first: the rest of it is pump()'s */
-		tas__sock_flags(from, TAS_F_TX_EOF);
-		tas__output_soon(from);
+	if (changed & (TAS_CH_DEAF | TAS_CH_SHUT)) { /* seen here first, as in tas__sock_hint(); the rest of it is pump()'s */
+		tas__wake_soon(from, TAS_WAKE_IN);
+		if (changed & TAS_CH_SHUT)
+			tas__sock_flags(from, TAS_F_TX_EOF);
+		if ((changed & TAS_CH_SHUT) && from->acked != from->written)
+			show_state(from);
 		return false;
 	}
 	while (from->written != from->acked) {
