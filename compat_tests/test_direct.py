@@ -537,6 +537,61 @@ def test_a_hostile_peer_harms_only_its_own_connections(local_tas: Lab, mode: str
     good("c.close()")
 
 
+def hostile(lab: Lab, port: int) -> Puppet:
+    """A peer of the server on this port, direct, that has means to do harm."""
+    bad = Puppet(lab)
+    bad(f"c = socket.create_connection(('127.0.0.1', {port}))")
+    bad(BACK_AND_FORTH)
+    bad("client()")
+    bad(RAW)
+    return bad
+
+
+def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
+    """Who rings a direct peer's epoll set has the eventfd behind it, and can make writes to it wait: not the service's."""
+    assert local_tas.service
+    server = local_tas.tas_python(HONEST)
+    port = server.listening()
+    good = Puppet(local_tas)
+    good(f"c = socket.socket(); c.setsockopt(1, 8, 60000); c.connect(('127.0.0.1', {port}))")  # never direct
+    good(BACK_AND_FORTH)
+    bad = hostile(local_tas, port)
+    bad("client()")
+    assert direct(local_tas) == 2
+    bad("def fill(fd):\n while True: write_eventfd(fd, 2**64 - 2)")
+    bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2); threading.Thread(target=fill, args=(fd,), daemon=True).start()")
+    for n in range(3):
+        server.signal(signal.SIGSTOP)  # as if it had no turn for a while
+        time.sleep(0.1)
+        good(f"c.sendall(b'000{n}')")
+        time.sleep(0.1)
+        server.signal(signal.SIGCONT)
+        assert good("got(c, 4)") == b"000%d" % n
+        good("client()")
+    bad.kill()
+    good("client()")
+    assert server.alive
+    assert "away" not in server.out, server.out
+    good("c.close()")
+
+
+def test_a_bell_rings_only_in_a_set_that_has_the_socket(local_tas: Lab) -> None:
+    """A peer that writes the name of another epoll set into the other end's subscriptions is not brought to it."""
+    other = "import select, socket; e2 = select.epoll(); o = socket.create_server(('127.0.0.1', 0)); e2.register(o, 1)\n"
+    server = local_tas.tas_python(other + HONEST)
+    port = server.listening()
+    bad = hostile(local_tas, port)
+    bad("client()")
+    bad("near = [b for b in blocks() if U32.from_address(b + BLOCK_C + 44).value]")
+    assert len(bad("near")) == 1
+    bad("sub = U32.from_address(near[0] + BLOCK_C + 44); first = U32.from_address(near[0] + BLOCK_C + 16); true = sub.value")
+    assert bad("first.value == true")
+    for index in range(1, 9):
+        bad(f"evil = true & ~0xffff | {index}; first.value = evil; c.send(b'x'); time.sleep(.02)")
+        assert bad("sub.value == true or evil == true"), index
+    bad("c.close()")
+
+
 # ---- streams ----
 @pytest.mark.parametrize("mode", ["block", "epoll", "spin"])
 def test_threads_and_connections(local_tas: Lab, mode: str) -> None:

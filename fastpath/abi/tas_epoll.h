@@ -11,7 +11,8 @@
  *   bucket   first item of each hash chain, by the lower 12 bits of the socket's id
  *   item     one per member; item 0 is the head of the ready list
  *
- * The service believes nothing of it and reads nothing but `sleeping`.  Applications that share a set may scribble over it, so
+ * The service believes nothing of it and reads nothing but `sleeping`, and whether a socket is a member, which concerns who has the
+ * set alone.  Applications that share a set may scribble over it, so
  * each range-checks what it follows.  Everything from `lock` on is used under it.  Whoever dies with the lock leaves `busy`
  * raised: the service frees the lock, and the next holder makes chains, lists and counts anew from the items, of which each
  * is whole while TAS_IT_USED is set.

@@ -8,6 +8,9 @@
  * epoll set's processes find its bells in the head, a peer finds the one to ring in the block of the socket, and asks for the
  * eventfd behind it once (TAS_MSG_BELL).
  *
+ * A peer gets the eventfd only of a set that has a socket of the two as a member, as its holders say.  It can make a write to it wait:
+ * from then on the kernel rings for the service (ring.c).
+ *
  * All holders must reach the bell: a set that processes of several memory sets hold has none.  A bell that goes loses its key;
  * who marks looks for the key afterwards, and else tells the service.  Its memory is used for bells only until the memory set goes,
  * since a peer may be about to mark it.
@@ -19,7 +22,7 @@
 #include "fast/sock.h"
 #include "slow/epset.h"
 
-enum { BELL_SIZE = 4096 };
+enum { BELL_SIZE = 4096, CHAIN_MAX = 256 };
 _Static_assert(sizeof(struct tas_bell) <= BELL_SIZE, "fits");
 
 struct bell {
@@ -82,7 +85,7 @@ void tas__bells_revoke(struct tas_epset *e)
 		}
 	}
 	if (atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
-		tas__ring(e->uid, e->efd);
+		tas__epset_ring(e);
 }
 
 void tas__bells_forget_set(const struct tas_set *s)
@@ -143,6 +146,24 @@ static struct bell *bell_for(struct tas_set *s, struct tas_epset *e)
 	return b;
 }
 
+/* Is s a member?  So say those who have the set; its own memory a peer can write to. */
+static bool has_member(const struct tas_epset *e, const struct tas_sock *s)
+{
+	const struct tas_ep_memory *m = e->m;
+	uint32_t x = __atomic_load_n(&m->bucket[s->base.id & (TAS_EP_BUCKETS - 1)], __ATOMIC_RELAXED);
+
+	for (int n = 0; x && n < CHAIN_MAX; n++) {
+		const struct tas_ep_item *i = &m->item[x & (TAS_EP_ITEMS - 1)];
+
+		if ((__atomic_load_n(&i->flags, __ATOMIC_ACQUIRE) & TAS_IT_USED) &&
+		    __atomic_load_n(&i->id, __ATOMIC_RELAXED) == s->base.id &&
+		    __atomic_load_n(&i->gen, __ATOMIC_RELAXED) == s->base.gen)
+			return true;
+		x = __atomic_load_n(&i->hash_next, __ATOMIC_RELAXED);
+	}
+	return false;
+}
+
 /* The set that the application's word names, if all who have it can have a bell in the memory of s. */
 static struct tas_epset *set_of_sub(const struct tas_sock *s, uint32_t sub)
 {
@@ -173,7 +194,7 @@ void tas__bell_hang(struct tas_sock *s)
 
 		if (of && sub == is && hangs(of, s->base.set, atomic_load_explicit(&c->bell, memory_order_relaxed)))
 			return;
-		if (of) {
+		if (of && (of->set[0] == s->base.set || has_member(of, s))) {
 			e = of;
 			found = sub;
 		}
@@ -192,6 +213,9 @@ int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas
 	for (const struct bell *b = bells; b; b = b->next) {
 		if (b->at != req->u.bell.at || !b->e || !tas__set_reaches(p->set, b->set) || p->uid != b->e->uid)
 			continue;
+		if (p->set != b->e->set[0] && !tas__ring_never_waits())
+			break;
+		b->e->lent |= p->set != b->e->set[0];
 		rep->u.bell.at = b->at;
 		rep->u.bell.key = atomic_load_explicit(&shared_of(b)->key, memory_order_relaxed);
 		return b->e->efd;

@@ -22,6 +22,16 @@ void tas__futex_wake(_Atomic uint32_t *word)
 	syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+void tas__epset_ring(const struct tas_epset *e)
+{
+	/* with the eventfd of one that was lent nobody knows who makes a write wait */
+	if (tas__ring(e->lent ? (uid_t)-1 : e->uid, e->efd) || e->lent)
+		return;
+	tas_warn("an epoll set's wake descriptor blocks");
+	for (uint32_t i = 0; i < e->n_sets; i++)
+		tas__set_condemn(e->set[i]);
+}
+
 /* An epoll set: mark, and wake whoever sleeps on it in any process. */
 static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
 {
@@ -36,11 +46,8 @@ static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
 	    !atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
 		return false;
 	tas_count(s->core, TAS_CTR_app_wakeups, 1);
-	if (tas__set_dead(e->set[0]) || tas__ring(e->uid, e->efd))
-		return true;
-	tas_warn("an epoll set's wake descriptor blocks");
-	for (uint32_t i = 0; i < e->n_sets; i++)
-		tas__set_condemn(e->set[i]);
+	if (!tas__set_dead(e->set[0]))
+		tas__epset_ring(e);
 	return true;
 }
 

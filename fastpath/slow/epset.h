@@ -12,6 +12,7 @@ struct tas_epset {
 	int memfd, efd;
 	uid_t uid; /* of who made it, until somebody else has it */
 	struct tas_ep_memory *m;
+	bool lent;   /* a direct peer of another memory set has the eventfd */
 	bool kept;   /* was passed, or survived an exec */
 	bool making; /* not in the kernel's set yet: nobody else of the memory set makes one */
 	uint32_t n_holders;
@@ -43,6 +44,7 @@ void tas__epsets_moved(const struct tas_proc *p); /* into another memory set */
 void tas__epsets_proc_end(const struct tas_proc *p);
 void tas__epsets_forget(const struct tas_set *s); /* s goes */
 uint32_t tas__epsets_count(void);
+void tas__epset_ring(const struct tas_epset *e); /* wake.c */
 /* Async-signal-safe.  The memory set of the one in whose memory addr lies. */
 struct tas_set *tas__epsets_at(const void *addr);
 void tas__epsets_exit(void);
