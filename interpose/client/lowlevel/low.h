@@ -202,6 +202,7 @@ static inline bool tas__may(enum tas_may what)
 uint32_t tas__filter_forbids(const struct sock_fprog *prog); /* bits of enum tas_may */
 void tas__forbid(uint32_t forbidden);
 
+uint64_t tas__per_us(void); /* cycles */
 bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active);
 
 /* Handlers that ran on this thread, and the eventfd of a sleep that is about to begin (signal.c). */

@@ -20,7 +20,7 @@ uint64_t tas__now(void)
 }
 
 /* Cycles per microsecond; a guess until a millisecond lies between the first call and this one. */
-static uint64_t per_us(void)
+uint64_t tas__per_us(void)
 {
 	static _Atomic uint64_t rate, tsc0, ns0;
 	uint64_t r = atomic_load_explicit(&rate, memory_order_relaxed), t, n;
@@ -50,7 +50,7 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 {
 	static _Atomic uint64_t hold_until, hold_us;
 	static __thread uint64_t alone_until;
-	uint64_t us = per_us(), t = tas__tsc(), limit = ss->r->h.poll_us < SPIN_US ? ss->r->h.poll_us : SPIN_US, d;
+	uint64_t us = tas__per_us(), t = tas__tsc(), limit = ss->r->h.poll_us < SPIN_US ? ss->r->h.poll_us : SPIN_US, d;
 
 	if (!tas__may(TAS_MAY_YIELD))
 		return false;
@@ -343,9 +343,11 @@ static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t su
 		*unknown = bell_room(ss, key);
 		return false;
 	}
-	if (atomic_exchange_explicit(&bell->sleeping, 0, memory_order_seq_cst))
-		sys_write(fd, &one, sizeof one);
-	return true;
+	if (!atomic_exchange_explicit(&bell->sleeping, 0, memory_order_seq_cst))
+		return true;
+	sys_write(fd, &one, sizeof one);
+	/* it may have become another set's meanwhile, who then waits for what we took: the service marks what the socket names */
+	return atomic_load_explicit(&bell->key, memory_order_seq_cst) == key;
 }
 
 bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t id, struct tas_bell *bell, tas_off_t *learn)

@@ -16,7 +16,7 @@ enum {
 	WANT_MAX = 1 << 20,
 	RING_FIRST = 16384, /* of a connection that is not idle */
 	CONTROL_MOST = 1024, /* control data that the kernel has room for in any case */
-	STALL_TSC = 8000000, /* some milliseconds */
+	STALL_US = 3000,
 	DIRECT_RING = 256 << 10, /* what a writer that can wait asks for: it stays in the cache */
 };
 
@@ -275,7 +275,7 @@ static bool ask_for_room(struct tas_obj *o, struct tas_block *b, const struct ta
 		if (len && len >= ((flags & MSG_DONTWAIT) ? WANT_MAX : DIRECT_RING)) {
 			/* it is large enough; the service looks now and then whether anything moves */
 			atomic_store_explicit(&b->a.tx_want, 1, memory_order_relaxed);
-			if (now - atomic_load_explicit(&o->waited, memory_order_relaxed) < STALL_TSC)
+			if (now - atomic_load_explicit(&o->waited, memory_order_relaxed) < STALL_US * tas__per_us())
 				return false;
 			atomic_store_explicit(&o->waited, now, memory_order_relaxed);
 			return true;
