@@ -300,6 +300,20 @@ def test_it_is_passed_to_a_third_program(local_tas: Lab) -> None:
     assert b("c.recv(1)") == b""
 
 
+def test_a_program_that_gets_the_other_end_finds_there_at_once_what_it_sends(local_tas: Lab) -> None:
+    """Also when the connection, which needed not move for that, is not direct any more."""
+    a, b = pair(local_tas)
+    a(RAW)
+    near = "sum(U32.from_address(x + 12).value >> 5 & 1 for x in blocks())"  # TAS_F_NEAR: the library waits for the service
+    assert a(near) == 0
+    b(f"give({a.path!r}, [c]); c.close()")
+    a("d = sock(take()[0]); d.getpeername()")
+    assert a(near) == 2
+    a("c.setsockopt(1, 8, 60000); c.setblocking(False)")
+    until("the connection is ordinary", lambda: direct(local_tas) == 0)
+    a("for n in range(100): d.sendall(b'%03d' % n); assert c.recv(9) == b'%03d' % n")
+
+
 def test_a_program_without_address_space_goes_on_through_the_service(local_tas: Lab) -> None:
     """It cannot map the memory that the two would share."""
     a, b = Puppet(local_tas), Puppet(local_tas)

@@ -84,10 +84,13 @@ enum tas_msg_op {
 	/* Let me see this member.  req: subscribe (ws: index of the set).  rep: sock: in memory that the asker reaches.  The socket names
 	 * the set in its subscriptions: so said somebody who holds both. */
 	TAS_MSG_EP_MEMBER,
-	/* The sender cannot map the memory that a connection became direct in (no descriptor to be had, a filter), or has waited for
-	 * one of its locks for long (the far end may have made up who holds it): back with it into the sender's own set, for good.
+	/* The sender cannot map the memory that a connection became direct in (no descriptor to be had, a filter): back with it into
+	 * the sender's own set if it came from there and no other set's process has it, and ordinary for good.
 	 * req: sock.id, gen.  rep: sock.  -EAGAIN: somebody is at its bytes at this moment. */
 	TAS_MSG_ORDINARY,
+	/* The sender has waited for one of the socket's locks for long: the far end of a direct connection may have made up who holds
+	 * it.  req: sock.id, gen. */
+	TAS_MSG_LOCKS,
 	/* The eventfd behind a bell.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell, or of another user. */
 	TAS_MSG_BELL,
 };

@@ -404,25 +404,54 @@ bool tas__direct_hint(struct tas_sock *s)
 	return true;
 }
 
-int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+static struct tas_sock *reached(const struct tas_proc *p, const struct tas_msg *req)
 {
 	struct tas_sock_base *b = tas__sock(req->u.sock.id, req->u.sock.gen);
-	struct tas_sock *s;
+
+	return b && b->kind == TAS_K_LOCAL && !b->closed && tas__set_reaches(p->set, b->set) ? tas__of(b) : NULL;
+}
+
+/* The asker's own end, not the other: it lay in this set before, and nobody else has it. */
+static bool is_of(const struct tas_sock *s, const struct tas_set *set)
+{
+	for (uint32_t i = 0; i < tas__n_procs; i++) {
+		const struct tas_proc *p = tas__procs[i];
+
+		if (p && p->set != set && p->region && tas__set_reaches(p->set, s->base.set) &&
+		    tas_claim_test(p->region->claims, s->base.id))
+			return false;
+	}
+	return tas__sock_was_in(&s->base, set);
+}
+
+int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	struct tas_sock *s = reached(p, req);
 	int err;
 
-	if (!b || b->kind != TAS_K_LOCAL || b->closed || !tas__set_reaches(p->set, b->set))
+	if (!s)
 		return -EINVAL;
-	s = tas__of(b);
-	s->u.local.never = true;
 	locks_check(s);
 	err = tas__direct_end(s);
-	/* of the two sets that reach it only one holds it; of more, which a passed socket has, several may */
-	if (!err && s->u.local.moved && b->set->n_members == 2)
-		err = tas__sock_move(b, p->set);
-	rep->u.sock = (struct tas_msg_sock){ .id = b->id, .gen = b->gen, .block = b->block };
+	if (!err && s->u.local.moved && is_of(s, p->set))
+		err = tas__sock_move(&s->base, p->set);
+	s->u.local.never |= !err;
+	rep->u.sock = (struct tas_msg_sock){ .id = s->base.id, .gen = s->base.gen, .block = s->base.block };
 	if (s->u.local.nonsense)
 		tas__sock_hint(s);
 	return err;
+}
+
+int tas__op_locks(const struct tas_proc *p, const struct tas_msg *req)
+{
+	struct tas_sock *s = reached(p, req);
+
+	if (!s)
+		return -EINVAL;
+	locks_check(s);
+	if (s->u.local.nonsense)
+		tas__sock_hint(s);
+	return 0;
 }
 
 void tas__direct_shut_in(const struct tas_proc *p)

@@ -52,6 +52,14 @@ void tas__moved_drop(struct tas_sock_base *s, const struct tas_set *set)
 	}
 }
 
+bool tas__sock_was_in(const struct tas_sock_base *s, const struct tas_set *set)
+{
+	for (const struct tas_moved *m = s->moved; m; m = m->next)
+		if (m->set == set)
+			return true;
+	return false;
+}
+
 /* ---- memory ---- */
 static void place_free(struct place *p, struct tas_set *to)
 {
@@ -280,6 +288,21 @@ static void check_near(struct tas_sock *s)
 	if (near || tas__set_reaches(s->base.set, peer->base.set)) {
 		tas__sock_flags(s, TAS_F_NEAR);
 		tas__sock_flags(peer, TAS_F_NEAR);
+	}
+}
+
+void tas__sock_taken(const struct tas_proc *by, struct tas_sock_base *s)
+{
+	struct tas_sock *peer = s->kind == TAS_K_LOCAL ? tas__of(s)->u.local.peer : NULL;
+
+	for (uint32_t i = 0; peer && i < tas__n_procs; i++) {
+		const struct tas_proc *p = tas__procs[i];
+
+		if (!p || p->set != by->set || !p->region || !tas_claim_test(p->region->claims, peer->base.id))
+			continue;
+		tas__sock_flags(tas__of(s), TAS_F_NEAR);
+		tas__sock_flags(peer, TAS_F_NEAR);
+		return;
 	}
 }
 

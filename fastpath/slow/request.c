@@ -165,6 +165,7 @@ static int resolve(struct tas_request *q)
 			return err;
 	}
 	tas_claim_set(p->region->claims, s->id);
+	tas__sock_taken(p, s);
 	q->rep.u.sock = (struct tas_msg_sock){ .id = s->id, .gen = s->gen, .block = s->block, .set_id = p->set->id };
 	return 0;
 }
@@ -317,6 +318,11 @@ static int ws_close(struct tas_request *q)
 static int ordinary(struct tas_request *q)
 {
 	return tas__op_ordinary(q->s->proc, &q->msg, &q->rep);
+}
+
+static int locks(struct tas_request *q)
+{
+	return tas__op_locks(q->s->proc, &q->msg);
 }
 
 static int bell(struct tas_request *q)
@@ -557,6 +563,7 @@ static const struct {
 	[TAS_MSG_SHUTDOWN] = { do_shutdown, 0, 0, 0 },
 	[TAS_MSG_MAIL_END] = { mail_end, 0, 0, ATTACHED },
 	[TAS_MSG_ORDINARY] = { ordinary, 0, 0, ATTACHED },
+	[TAS_MSG_LOCKS] = { locks, 0, 0, ATTACHED },
 	[TAS_MSG_BELL] = { bell, 0, 0, ATTACHED },
 	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };

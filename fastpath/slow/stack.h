@@ -171,6 +171,10 @@ void tas__sock_identify(struct tas_sock_base *s, const struct tas_ident *i);
 /* Puts it, its memory and what waits in its accept queue into another set's memory (fast/move.c).  0; -EAGAIN: somebody is at
  * its bytes at this moment; -ENOBUFS. */
 int tas__sock_move(struct tas_sock_base *s, struct tas_set *to);
+/* A process has it now, which may have the other end as well. */
+void tas__sock_taken(const struct tas_proc *by, struct tas_sock_base *s);
+/* Has it left a block there? */
+bool tas__sock_was_in(const struct tas_sock_base *s, const struct tas_set *set);
 /* Frees the blocks that s had in set (NULL: any). */
 void tas__moved_drop(struct tas_sock_base *s, const struct tas_set *set);
 /* The same for all sockets: the last process of set has ended, nobody looks at them any more. */
@@ -199,6 +203,7 @@ int tas__op_info(struct tas_proc *p, const struct tas_msg *req, struct tas_msg *
 
 /* ---- direct connections: fast/direct.c ---- */
 int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+int tas__op_locks(const struct tas_proc *p, const struct tas_msg *req);
 void tas__direct_shut_in(const struct tas_proc *p); /* TAS_MSG_MAIL_END: what it has becomes ordinary, for good */
 
 /* ---- bells of epoll sets: fast/bell.c ---- */

@@ -299,6 +299,17 @@ int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct
 	return -EINVAL;
 }
 
+int tas__op_locks(const struct tas_proc *p, const struct tas_msg *req)
+{
+	(void)p, (void)req;
+	return -EINVAL;
+}
+
+void tas__sock_taken(const struct tas_proc *by, struct tas_sock_base *s)
+{
+	(void)by, (void)s;
+}
+
 void tas__direct_shut_in(const struct tas_proc *p)
 {
 	(void)p;

@@ -293,7 +293,7 @@ int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b)
 
 			if (!tas__alive(o->ss))
 				return -EPIPE;
-			tas__ask(o->ss, &m, TAS_MSG_ORDINARY, NULL, 0);
+			tas__ask(o->ss, &m, TAS_MSG_LOCKS, NULL, 0);
 			continue;
 		}
 		if (r < 0 || !tas__moved(*b))
