@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 
 import pytest
 from _lab import BUILD, KERNEL_ONLY, Lab, Proc, until
 from _puppet import Puppet
-from test_hostile import RAW, finish
+from test_hostile import FASTPATH, RAW, finish
 
 from tas_sockets._control import What
 
@@ -304,7 +305,7 @@ def test_a_program_that_gets_the_other_end_finds_there_at_once_what_it_sends(loc
     """Also when the connection, which needed not move for that, is not direct any more."""
     a, b = pair(local_tas)
     a(RAW)
-    near = "sum(U32.from_address(x + 12).value >> 5 & 1 for x in blocks())"  # TAS_F_NEAR: the library waits for the service
+    near = "sum(U32.from_address(x + 12).value >> 5 & 1 for x in blocks())"  # TAS_F_NEAR
     assert a(near) == 0
     b(f"give({a.path!r}, [c]); c.close()")
     a("d = sock(take()[0]); d.getpeername()")
@@ -557,12 +558,14 @@ def hostile(lab: Lab, port: int) -> Puppet:
     bad(f"c = socket.create_connection(('127.0.0.1', {port}))")
     bad(BACK_AND_FORTH)
     bad("client()")
+    bad("client()")
     bad(RAW)
+    bad("[its] = [b for b in blocks() if U32.from_address(b + BLOCK_C + 44).value]")  # the far end's block: has a bell
     return bad
 
 
 def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
-    """Who rings a direct peer's epoll set has the eventfd behind it, and can make writes to it wait: not the service's."""
+    """Who rings a direct peer's epoll set has the eventfd, and can make writes to it wait: not the service's."""
     assert local_tas.service
     server = local_tas.tas_python(HONEST)
     port = server.listening()
@@ -570,10 +573,9 @@ def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
     good(f"c = socket.socket(); c.setsockopt(1, 8, 60000); c.connect(('127.0.0.1', {port}))")  # never direct
     good(BACK_AND_FORTH)
     bad = hostile(local_tas, port)
-    bad("client()")
     assert direct(local_tas) == 2
     bad("def fill(fd):\n while True: write_eventfd(fd, 2**64 - 2)")
-    bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2); threading.Thread(target=fill, args=(fd,), daemon=True).start()")
+    bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2); later(fill, fd)")
     for n in range(3):
         server.signal(signal.SIGSTOP)  # as if it had no turn for a while
         time.sleep(0.1)
@@ -591,19 +593,47 @@ def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
 
 def test_a_bell_rings_only_in_a_set_that_has_the_socket(local_tas: Lab) -> None:
     """A peer that writes the name of another epoll set into the other end's subscriptions is not brought to it."""
-    other = "import select, socket; e2 = select.epoll(); o = socket.create_server(('127.0.0.1', 0)); e2.register(o, 1)\n"
+    other = "import select, socket; e2 = select.epoll(); o = socket.create_server(('', 0)); e2.register(o, 1)\n"
     server = local_tas.tas_python(other + HONEST)
     port = server.listening()
     bad = hostile(local_tas, port)
-    bad("client()")
-    bad("near = [b for b in blocks() if U32.from_address(b + BLOCK_C + 44).value]")
-    assert len(bad("near")) == 1
-    bad("sub = U32.from_address(near[0] + BLOCK_C + 44); first = U32.from_address(near[0] + BLOCK_C + 16); true = sub.value")
+    bad("sub = U32.from_address(its + BLOCK_C + 44); first = U32.from_address(its + BLOCK_C + 16); true = sub.value")
     assert bad("first.value == true")
     for index in range(1, 9):
         bad(f"evil = true & ~0xffff | {index}; first.value = evil; c.send(b'x'); time.sleep(.02)")
         assert bad("sub.value == true or evil == true"), index
     bad("c.close()")
+
+
+# A request to the service past the library, over its control socket.  Its error, and the number of the socket's memory.
+ASK = """
+def ask(op, id, gen):
+    unix = [x.split() for x in open('/proc/self/net/unix')]
+    links = {'socket:[%s]' % x[6] for x in unix if x[4] == '0005' and x[5] == '03'}
+    fds = os.listdir('/proc/self/fd')
+    [ctl] = [int(f) for f in fds if os.path.lexists(link + f) and os.readlink(link + f) in links]
+    m = ctypes.create_string_buffer(struct.pack('<IHHIiII', 0x31534154, op, 0, 99, 0, id, gen), 320)
+    assert syscall(WRITE, ctl, ctypes.addressof(m), 320) == 320
+    assert syscall(0, ctl, ctypes.addressof(m), 320) == 320
+    return struct.unpack_from('<i', m, 12)[0], struct.unpack_from('<Q', m, 24)[0] >> 44
+link = '/proc/self/fd/'
+"""
+
+
+def test_what_is_asked_for_the_other_end_takes_nothing_from_it(local_tas: Lab) -> None:
+    ops = re.findall(r"^\tTAS_MSG_(\w+)(?: = 1)?,", (FASTPATH / "abi" / "tas_msg.h").read_text(), re.M)
+    server = local_tas.tas_python(HONEST)
+    bad = hostile(local_tas, server.listening())
+    bad(ASK)
+    bad("gen, id = [U32.from_address(its + n).value for n in (0, 40)]")
+    assert direct(local_tas) == 2
+    request = f"ask({ops.index('ORDINARY') + 1}, id, gen)"
+    err, number = until("the service does it", lambda: (r := bad(request))[0] != -11 and r)  # EAGAIN: somebody is at it
+    assert err == 0
+    assert number != 0, "the other program's end lies in this one's memory"
+    bad("client()")
+    assert server.alive
+    assert not server.err
 
 
 # ---- streams ----
