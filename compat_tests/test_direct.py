@@ -264,6 +264,53 @@ def test_who_sleeps_is_woken_by_the_other_program(local_tas: Lab, sleep: str) ->
     assert direct(local_tas) == 2
 
 
+def test_a_child_that_cannot_map_the_bells_of_a_set_hears_of_events(local_tas: Lab) -> None:
+    a, b = pair(local_tas, ends=2)
+    third = Puppet(local_tas)
+    third("own = socket.create_server(('127.0.0.1', 0))")
+    b("e = select.epoll(); e.register(c, 1); r, w = os.pipe(); r2, w2 = os.pipe()")
+    b(
+        "if not os.fork():\n os.read(r, 1); import resource\n"
+        " n = int(open('/proc/self/statm').read().split()[0]) * 4096 + (1 << 17)\n"
+        " resource.setrlimit(resource.RLIMIT_AS, (n, n))\n"
+        " os.write(w2, b'%d' % len(e.poll(10))); os._exit(0)"
+    )
+    third(f"d = socket.create_connection(('127.0.0.1', {b('port')}))")  # of memory that the child has not seen
+    b("d, _ = l.accept(); e.register(d, 1 | select.EPOLLET); c, old = d, c")
+    third("c = d")
+    third(BACK_AND_FORTH)
+    b(f"def server():\n for n in range({ROUNDS}): e.poll(10); c.sendall(got(c, 4))")
+    for _ in range(3):
+        exchange(third, b)
+    assert direct(local_tas) == 4
+    b("os.write(w, b'x')")
+    time.sleep(0.5)
+    third("c.send(b'x')")
+    assert b("os.read(r2, 1)") == b"1"
+
+
+def test_a_set_with_bells_outlives_the_memory_of_its_program(local_tas: Lab) -> None:
+    """A program without sockets inherits one, with the memory that it lies in; its own goes."""
+    third = Puppet(local_tas)
+    third("l = socket.create_server(('127.0.0.1', 0)); x = socket.create_connection(l.getsockname()); y, _ = l.accept()")
+    third("e = select.epoll(); e.register(y, 1); outer = select.epoll(); outer.register(e, 1)")
+    third(f"for n in range({ROUNDS}): later(lambda: (time.sleep(.002), x.send(b'x'))); e.poll(5); y.recv(1)")
+    assert direct(local_tas) == 2
+    third("x.close(); y.close(); l.close()")
+    until("they are gone", lambda: local_tas.service and local_tas.service.gauges()["sockets"] == 0)
+    a, b = Puppet(local_tas), Puppet(local_tas)
+    b("l = socket.create_server(('127.0.0.1', 0)); port = l.getsockname()[1]")
+    a(f"c = socket.create_connection(('127.0.0.1', {b('port')})); give({third.path!r}, [c])")
+    b("c, _ = l.accept()")
+    a.kill()  # its heir goes into its memory set
+    assert local_tas.service
+    until("it has gone", lambda: local_tas.service and local_tas.service.gauges()["processes"] == 2)
+    third("c = sock(take()[0]); c.getpeername(); e.register(c, 1)")
+    b("c.send(b'hello')")
+    assert third("len(outer.poll(5)), len(e.poll(5))") == (1, 1)
+    assert third("c.recv(9)") == b"hello"
+
+
 def test_a_forked_child_writes_into_it_and_its_death_ends_nothing(local_tas: Lab) -> None:
     a, b = pair(local_tas)
     a("pid = os.fork()\nif pid == 0:\n c.sendall(b'child'); os._exit(0)\nos.waitpid(pid, 0)")

@@ -93,6 +93,7 @@ enum tas_msg_op {
 	TAS_MSG_LOCKS,
 	/* The eventfd behind a bell.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell, or of another user. */
 	TAS_MSG_BELL,
+	TAS_MSG_BELLS_END, /* req: ep.index: the sender cannot map a bell of this set, which is to have none.  No reply */
 };
 
 /* tas_msg.ep.flags */

@@ -170,7 +170,7 @@ static struct tas_epset *set_of_sub(const struct tas_sock *s, uint32_t sub)
 	uint32_t index = (sub & 0xffff) - 1;
 	struct tas_epset *e = sub >> 16 == TAS_EP_SLOT && index < TAS_EP_MAX ? tas__epsets[index] : NULL;
 
-	return e && e->n_sets == 1 && tas__set_reaches(e->set[0], s->base.set) ? e : NULL;
+	return e && !e->mute && e->n_sets == 1 && tas__set_reaches(e->set[0], s->base.set) ? e : NULL;
 }
 
 static bool hangs(const struct tas_epset *e, const struct tas_set *s, tas_off_t at)

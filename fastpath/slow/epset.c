@@ -170,6 +170,27 @@ void tas__epset_close(const struct tas_proc *p, uint32_t index)
 		let_go(e, p);
 }
 
+static void mute(struct tas_epset *e)
+{
+	e->mute = true;
+	tas__bells_revoke(e);
+}
+
+void tas__epset_mute(const struct tas_proc *p, uint32_t index)
+{
+	struct tas_epset *e = set_of(p, index);
+
+	if (e)
+		mute(e);
+}
+
+void tas__epsets_mute(const struct tas_proc *p)
+{
+	for (uint32_t i = 0; i < high; i++)
+		if (set_of(p, i))
+			mute(tas__epsets[i]);
+}
+
 void tas__epset_keep(const struct tas_proc *p, uint32_t index)
 {
 	struct tas_epset *e = set_of(p, index);

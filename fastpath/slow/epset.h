@@ -13,6 +13,7 @@ struct tas_epset {
 	uid_t uid; /* of who made it, until somebody else has it */
 	struct tas_ep_memory *m;
 	bool lent;   /* a direct peer of another memory set has the eventfd */
+	bool mute;   /* no bells: somebody could not map one, or may not */
 	bool kept;   /* was passed, or survived an exec */
 	bool making; /* not in the kernel's set yet: nobody else of the memory set makes one */
 	uint32_t n_holders;
@@ -36,6 +37,8 @@ int tas__epset_new(struct tas_proc *p, int efd, uint32_t flags, struct tas_epset
 int tas__epset_find(struct tas_proc *p, uint64_t token, struct tas_epset **out);
 void tas__epset_made(const struct tas_proc *p, uint32_t index);
 void tas__epset_close(const struct tas_proc *p, uint32_t index);
+void tas__epset_mute(const struct tas_proc *p, uint32_t index);
+void tas__epsets_mute(const struct tas_proc *p); /* all of p */
 void tas__epset_keep(const struct tas_proc *p, uint32_t index);
 /* The socket, if p's set has it as a member. */
 struct tas_sock_base *tas__epset_member(const struct tas_proc *p, uint32_t index, uint32_t id, uint32_t gen);

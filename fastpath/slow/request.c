@@ -393,6 +393,13 @@ static int ep_close(struct tas_request *q)
 	return 0;
 }
 
+static int bells_end(struct tas_request *q)
+{
+	tas__epset_mute(q->s->proc, q->msg.u.ep.index);
+	q->silent = true;
+	return 0;
+}
+
 static int ep_keep(struct tas_request *q)
 {
 	q->silent = true;
@@ -464,6 +471,7 @@ static int mail_end(struct tas_request *q)
 	p->mail_ended = true;
 	memset(p->ident, 0, sizeof p->ident);
 	tas__direct_shut_in(p);
+	tas__epsets_mute(p);
 	return 0;
 }
 
@@ -564,6 +572,7 @@ static const struct {
 	[TAS_MSG_MAIL_END] = { mail_end, 0, 0, ATTACHED },
 	[TAS_MSG_ORDINARY] = { ordinary, 0, 0, ATTACHED },
 	[TAS_MSG_LOCKS] = { locks, 0, 0, ATTACHED },
+	[TAS_MSG_BELLS_END] = { bells_end, 0, 0, ATTACHED },
 	[TAS_MSG_BELL] = { bell, 0, 0, ATTACHED },
 	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };

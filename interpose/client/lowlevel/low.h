@@ -86,6 +86,7 @@ struct tas_session {
 		_Atomic uint64_t key; /* release, after fd */
 		int fd;
 	} bell[TAS_BELLS_KNOWN];
+	_Atomic uint32_t bells; /* of our epoll sets, in memory of our own set */
 	/* fork in progress (under all locks) */
 	struct {
 		int ctl, door, region;

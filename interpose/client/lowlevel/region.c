@@ -198,7 +198,7 @@ void tas__session_moved(struct tas_session *ss, uint32_t set_id)
 	for (unsigned i = 0; i < TAS_CHUNKS_MAX; i++) {
 		uint8_t *p = atomic_exchange(&ss->chunk[i], NULL);
 
-		if (p)
-			sys_munmap(p, TAS_CHUNK_SIZE);
+		if (p && !atomic_load(&ss->bells)) /* else it stays for them */
+			tas__shared_unmap(p, TAS_CHUNK_SIZE);
 	}
 }

@@ -52,7 +52,8 @@ struct tas_ep {
 	_Atomic uint32_t kernel_quiet; /* looks at the kernel's members in a row that found nothing */
 	uint64_t kernel_looked; /* tsc of the last one; under the lock */
 	_Atomic uint32_t raw_waiters; /* threads in the kernel's epoll_wait alone */
-	uint32_t bell_seq, n_bells; /* of the head when these were looked up; n_bells: up to the last one */
+	_Atomic uint32_t bell_seq; /* of the head when these were looked up */
+	uint32_t n_bells; /* up to the last one */
 	tas_off_t bell_at[TAS_EP_BELLS]; /* 0: none */
 	struct tas_bell *bell[TAS_EP_BELLS]; /* its memory is held */
 	struct tas_ep *next, *free;
@@ -144,6 +145,12 @@ void tas__ep_ready_all(struct tas_ep *ep, uint32_t flags);
 bool tas__ep_pending(struct tas_ep *ep);
 bool tas__ep_armed(struct tas_ep *ep); /* nobody has rung since */
 void tas__ep_bells_look(struct tas_ep *ep); /* bells (direct peers' way to reach the set) come and go */
+void tas__ep_bells_map(struct tas_ep *ep);  /* those that it has not seen before; without the lock */
+static inline bool tas__ep_bells_news(struct tas_ep *ep)
+{
+	return __builtin_expect(atomic_load_explicit(&ep->p.m->head.bell_seq, memory_order_acquire) !=
+					atomic_load_explicit(&ep->bell_seq, memory_order_relaxed), 0);
+}
 void tas__ep_bells_drop(struct tas_ep *ep);
 void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */
 void tas__ep_ring(struct tas_ep *ep);

@@ -427,6 +427,8 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 			revive(ep);
 		if (ep->nests)
 			tas__ep_refresh_all();
+		if (tas__ep_bells_news(ep))
+			tas__ep_bells_map(ep);
 		n = collect(ep, epfd, ev, max, again);
 		again = false;
 		if (!n && !end && h->near && ep->p.ss && tas__settle(ep->p.ss))
