@@ -87,7 +87,8 @@ struct tas_ep *tas__ep_new(int fd)
 	}
 	ep->fd = fd;
 	ep->p = (struct tas_ep_part){.efd = -1};
-	ep->bell_seq = ep->n_bells = 0;
+	ep->n_bells = 0;
+	atomic_store_explicit(&ep->bell_seq, 0, memory_order_relaxed);
 	atomic_store(&ep->m, NULL);
 	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
 	atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
@@ -494,7 +495,8 @@ void tas__ep_bells_drop(struct tas_ep *ep)
 {
 	for (uint32_t k = 0; k < ep->n_bells; k++)
 		bell_drop(ep, k);
-	ep->n_bells = ep->bell_seq = 0;
+	ep->n_bells = 0;
+	atomic_store_explicit(&ep->bell_seq, 0, memory_order_relaxed);
 }
 
 /* ---- the memory ---- */
