@@ -265,7 +265,7 @@ def test_who_sleeps_is_woken_by_the_other_program(local_tas: Lab, sleep: str) ->
 
 
 def test_a_child_that_cannot_map_the_bells_of_a_set_hears_of_events(local_tas: Lab) -> None:
-    a, b = pair(local_tas, ends=2)
+    _a, b = pair(local_tas)
     third = Puppet(local_tas)
     third("own = socket.create_server(('127.0.0.1', 0))")
     b("e = select.epoll(); e.register(c, 1); r, w = os.pipe(); r2, w2 = os.pipe()")
@@ -292,7 +292,9 @@ def test_a_child_that_cannot_map_the_bells_of_a_set_hears_of_events(local_tas: L
 def test_a_set_with_bells_outlives_the_memory_of_its_program(local_tas: Lab) -> None:
     """A program without sockets inherits one, with the memory that it lies in; its own goes."""
     third = Puppet(local_tas)
-    third("l = socket.create_server(('127.0.0.1', 0)); x = socket.create_connection(l.getsockname()); y, _ = l.accept()")
+    third(
+        "l = socket.create_server(('127.0.0.1', 0)); x = socket.create_connection(l.getsockname()); y, _ = l.accept()"
+    )
     third("e = select.epoll(); e.register(y, 1); outer = select.epoll(); outer.register(e, 1)")
     third(f"for n in range({ROUNDS}): later(lambda: (time.sleep(.002), x.send(b'x'))); e.poll(5); y.recv(1)")
     assert direct(local_tas) == 2
