@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +14,8 @@ from harness.plugin import *  # noqa: F403  (the conformance suite's fixture and
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_machine() -> None:
-    """What crashed runs left goes first."""
+    """What crashed runs left goes first. Nor shall programs inherit that a shell's background jobs ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not missing():
         sweep()
 
