@@ -188,7 +188,7 @@ bench:
 	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(REPS),--reps $(REPS)) $(if $(ONLY),--only '$(ONLY)') --out $(abspath $(O))/bench
 
 .PHONY: profile
-#? make profile     instructions of the service per request, by module and file (ONLY=text)
+#? make profile     instructions and cycles of the service per request (ONLY=text)
 profile:
 	$(Q).ci/deps bench
 	$(Q)$(MAKE) --no-print-directory all

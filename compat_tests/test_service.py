@@ -209,9 +209,19 @@ def test_tasctl_up_status_conns_stats_down(lab: Lab) -> None:
     assert "no service" in after.err
 
 
+def test_cycles_are_counted_only_when_asked_for(lab: Lab) -> None:
+    for options, counted in ((("--fp-cycles",), True), ((), False)):
+        service = Service(lab, *options, link=False)
+        server = lab.tas(BUILD / "echoserver", "--port=0")
+        lab.tas(BUILD / "rpcclient", "-n", "100", "127.0.0.1", str(server.listening())).ok(30)
+        assert any(n for name, n in service.counters().items() if name.startswith("cycles_")) == counted
+        server.kill()
+        service.finish(check=True)
+
+
 def test_tasctl_top_shows_where_time_goes(lab: Lab) -> None:
     sock = f"{lab.tmp}/top.sock"
-    ctl(lab, "-s", sock, "up", "--link=none").ok(60)
+    ctl(lab, "-s", sock, "up", "--link=none", "--fp-cycles").ok(60)
     env = {"LD_PRELOAD": str(BUILD / "libtas_interpose.so"), "TAS_SOCKET": sock, "TAS_REQUIRE": "1"}
     server = lab.start(lab.app, BUILD / "echoserver", "--port=0", env=env)
     idle = json.loads(ctl(lab, "-s", sock, "top", "--once", "--json", "--interval=0.5").ok())
@@ -232,6 +242,8 @@ def test_tasctl_top_shows_where_time_goes(lab: Lab) -> None:
     assert by_name["rpcclient"]["mails"] > 10
     assert by_name["echoserver"]["hints"] > 10
     assert by_name["echoserver"]["pid"] == server.pid
+    assert abs(sum(busy["stages"].values()) - 100) < 1
+    assert busy["stages"]["hints"] > 1
     shown = ctl(lab, "-s", sock, "top", "-1", "-i", "0.1").ok()
     assert re.search(r"core +work +poll +sleep", shown), shown
     assert re.search(rf"^ *{server.pid} .*echoserver$", shown, re.M), shown

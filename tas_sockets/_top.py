@@ -26,6 +26,7 @@ RATES = (  # name in the report, counters that it sums
     ("sleeps", ("sleeps",)),
 )
 SHARES = ("work", "poll", "sleep")
+STAGES = ("receive", "hints", "timers", "output", "wake", "transmit", "control")
 
 
 def seconds(text: str) -> float:
@@ -50,7 +51,10 @@ class Sample:
 
 
 def report(old: Sample, new: Sample) -> dict[str, Any]:
-    """What happened between two samples: shares of time in percent, everything else per second."""
+    """What happened between two samples: shares of time in percent, everything else per second.
+
+    ``stages``: shares of the cycles spent on work; all zero without the service's ``--fp-cycles``.
+    """
     took = max(new.at - old.at, 1e-6)
     before, after = old.stats["counters"], new.stats["counters"]
     cores = []
@@ -59,6 +63,7 @@ def report(old: Sample, new: Sample) -> dict[str, Any]:
         whole = max(sum(spent.values()), 1)
         cores.append({name: round(100 * spent[name] / whole, 1) for name in SHARES})
         cores[-1]["rounds"] = round((now["rounds"] - was["rounds"]) / took, 1)
+    cycles = {name: after[f"cycles_{name}"] - before[f"cycles_{name}"] for name in STAGES}
     known = {(p["slot"], p["pid"]): p for p in old.processes}
     processes = []
     for p in new.processes:
@@ -70,6 +75,7 @@ def report(old: Sample, new: Sample) -> dict[str, Any]:
         "seconds": round(took, 3),
         "cores": cores,
         "rates": {name: round(sum(after[c] - before[c] for c in of) / took, 1) for name, of in RATES},
+        "stages": {name: round(100 * n / max(sum(cycles.values()), 1), 1) for name, n in cycles.items()},
         "sockets": new.stats["gauges"]["sockets"],
         "processes": processes,
     }
@@ -82,6 +88,8 @@ def text(r: dict[str, Any]) -> str:
     for n, core in enumerate(r["cores"]):
         shares = " ".join(f"{core[name]:>6.1f}%" for name in SHARES)
         lines.append(f"{n:>6} {shares} {core['rounds']:>11,.0f}")
+    if any(r["stages"].values()):
+        lines.append("  of work: " + ", ".join(f"{name} {share}%" for name, share in r["stages"].items()))
     lines.append("")
     lines += [f"{name:>18} {value:>15,.0f} /s" for name, value in r["rates"].items()]
     lines += ["", f"{'process':>9} {'sockets':>8} {'hints/s':>11} {'mails/s':>9}  program"]

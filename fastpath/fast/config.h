@@ -42,7 +42,7 @@ struct tas_config {
 	bool exit_idle; /* --exit-when-unused: end when the last session and the last process are gone */
 
 	unsigned fp_cores_max;
-	bool fp_no_ints, fp_no_xsumoffload, fp_no_autoscale, fp_no_hugepages;
+	bool fp_no_ints, fp_no_xsumoffload, fp_no_autoscale, fp_no_hugepages, fp_cycles;
 	uint64_t poll_ns_tas; /* --fp-poll-interval-tas */
 	uint64_t poll_ns_app; /* --fp-poll-interval-app */
 	const char *dpdk_extra[TAS_EAL_ARGS_MAX];

@@ -16,12 +16,18 @@
 
 struct rte_mbuf;
 
+/* The parts of a round, in their order (--fp-cycles); each has a counter. */
+enum tas_stage {
+	TAS_ST_receive, TAS_ST_hints, TAS_ST_timers, TAS_ST_output, TAS_ST_wake, TAS_ST_transmit, TAS_ST_control, TAS_ST_N
+};
+
 struct tas_core {
 	_Alignas(128) unsigned index;
 	uint64_t now; /* ns, CLOCK_MONOTONIC; the loop refreshes it once per round */
 	uint64_t counters[TAS_CTR_N];
 	struct tas_stack *stack; /* private to fast/ and slow/ */
 	struct tas_net *net;     /* private to the edge */
+	uint64_t stage_end, stage[TAS_ST_N]; /* TSC; this round */
 };
 
 extern struct tas_core tas_cores[TAS_CORES_MAX];
@@ -30,6 +36,18 @@ extern unsigned tas_n_cores;
 static inline void tas_count(struct tas_core *c, enum tas_counter n, uint64_t by)
 {
 	c->counters[n] += by;
+}
+
+/* A part of the round is over: --fp-cycles counts what it took. */
+static inline void tas__stage(struct tas_core *c, enum tas_stage s)
+{
+	uint64_t t;
+
+	if (__builtin_expect(!tas_config.fp_cycles, 1))
+		return;
+	t = __builtin_ia32_rdtsc();
+	c->stage[s] += t - c->stage_end;
+	c->stage_end = t;
 }
 
 /* ---- Implemented by the stack, called by the edge ---- */

@@ -48,6 +48,14 @@
 	C(work_ns, "time of rounds in which something was done, ns") \
 	C(poll_ns, "time of rounds in which nothing was there, the processor left to others meanwhile included, ns") \
 	C(sleep_ns, "time asleep, ns") \
+	C(cycles_receive, "processor cycles (TSC) of rounds with work, --fp-cycles: packets in, up to the streams") \
+	C(cycles_hints, "the same: hints and mail of applications; payload of local connections moves here") \
+	C(cycles_timers, "the same: timers") \
+	C(cycles_output, "the same: segments made, local output") \
+	C(cycles_wake, "the same: applications woken, idle connections' rings, bridges") \
+	C(cycles_transmit, "the same: packets given to the port") \
+	C(cycles_control, "the same: descriptors looked at, requests over control sockets") \
+	C(cycles_idle, "processor cycles (TSC) of rounds that found nothing, yields and sleeps included, --fp-cycles") \
 	C(procs_attached, "processes ever attached") \
 	C(sock_moves, "sockets that another memory set came to hold, and that moved for it") \
 	C(procs_died, "processes that ended without closing their session") \

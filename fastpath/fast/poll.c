@@ -227,16 +227,20 @@ unsigned tas_core_poll(struct tas_core *c)
 	struct tas_proc *p, *next;
 
 	tas__wakes_run(c); /* of the packets that came before */
+	tas__stage(c, TAS_ST_receive);
 	for (p = c->stack->polled; p; p = next) {
 		next = p->lane[c->index].next;
 		work += tas__proc_hints(c, p);
 	}
+	tas__stage(c, TAS_ST_hints);
 	if (c->now - c->stack->last_retire > POLL_IDLE_NS / 4) {
 		c->stack->last_retire = c->now;
 		retire_idle(c);
 	}
 	tas__timers_run(c, &work);
+	tas__stage(c, TAS_ST_timers);
 	work += output_run(c->stack);
+	tas__stage(c, TAS_ST_output);
 	tas__slack_run(c);
 	tas__wakes_run(c);
 	if (c->index == 0 && tas__bridges_due()) {
@@ -244,6 +248,7 @@ unsigned tas_core_poll(struct tas_core *c)
 		tas__bridges_run();
 		tas__wakes_run(c);
 	}
+	tas__stage(c, TAS_ST_wake);
 	return work;
 }
 

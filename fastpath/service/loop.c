@@ -249,6 +249,23 @@ static bool look_due(const struct loop *l, uint64_t now, bool work)
 	return now - l->last_look >= every;
 }
 
+/* --fp-cycles: the last round's, by stage if it did something.  Who waits at its end does so because there was nothing. */
+static void account_cycles(struct tas_core *c, unsigned work)
+{
+	static const enum tas_counter counter[TAS_ST_N] = {
+		TAS_CTR_cycles_receive, TAS_CTR_cycles_hints, TAS_CTR_cycles_timers, TAS_CTR_cycles_output,
+		TAS_CTR_cycles_wake, TAS_CTR_cycles_transmit, TAS_CTR_cycles_control,
+	};
+	uint64_t last = c->stage_end;
+
+	for (unsigned s = 0; s < TAS_ST_N; s++) {
+		tas_count(c, work ? counter[s] : TAS_CTR_cycles_idle, c->stage[s]);
+		c->stage[s] = 0;
+	}
+	c->stage_end = __builtin_ia32_rdtsc();
+	tas_count(c, work ? TAS_CTR_cycles_control : TAS_CTR_cycles_idle, c->stage_end - last);
+}
+
 /* For tasctl top: where the time of the last round went. */
 static void account(struct loop *l, struct tas_core *c, unsigned work)
 {
@@ -258,6 +275,8 @@ static void account(struct loop *l, struct tas_core *c, unsigned work)
 	tas_count(c, work ? TAS_CTR_work_ns : TAS_CTR_poll_ns, took > slept ? took - slept : 0);
 	l->round = c->now;
 	l->slept += slept;
+	if (tas_config.fp_cycles)
+		account_cycles(c, work);
 }
 
 void tas__loop_run(struct tas_core *c)
@@ -267,6 +286,7 @@ void tas__loop_run(struct tas_core *c)
 	unsigned work = 0;
 
 	l.round = l.idle.last_work = tas__clock();
+	c->stage_end = __builtin_ia32_rdtsc();
 	while (!stopping) {
 		c->now = tas__clock();
 		account(&l, c, work);
@@ -279,6 +299,7 @@ void tas__loop_run(struct tas_core *c)
 			tas__link_timer(c);
 			tas__net_timer(c);
 			tas__net_flush(c);
+			tas__stage(c, TAS_ST_transmit);
 		}
 		if (look_due(&l, c->now, work)) {
 			uint64_t rung = doorbells(c);
@@ -289,6 +310,7 @@ void tas__loop_run(struct tas_core *c)
 			if (seen > doorbells(c) - rung)
 				l.last_event = c->now;
 		}
+		tas__stage(c, TAS_ST_control);
 		if (work)
 			l.last_work = l.idle.last_work = c->now;
 		else if (!may_sleep)

@@ -228,6 +228,8 @@ static const struct option options[] = {
 	  AT(poll_ns_tas), .scale = US, .min = 0, .max = 10000000 },
 	{ "fp-poll-interval-app", "USEC", "how long an application polls before it sleeps [20; TAS: 10000]", .kind = K_NUMBER,
 	  AT(poll_ns_app), .scale = US, .min = 0, .max = 10000000 },
+	{ "fp-cycles", NULL, "count processor cycles by stage (tasctl stats, top); costs some 200 a round", .kind = K_FLAG,
+	  AT(fp_cycles) },
 	{ "low-latency", "auto|on|off", "hold idle processors awake (/dev/cpu_dma_latency): while traffic\n"
 				      "flows, always, never [off]",
 	  .kind = K_CUSTOM, .set = set_low_latency },

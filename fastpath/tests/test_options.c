@@ -126,8 +126,10 @@ static void holding_processors_awake_is_a_choice_of_three(void **state)
 static void flags_are_set(void **state)
 {
 	(void)state;
-	ACCEPTED("--link=none", "--quiet", "--fp-no-ints", "--fp-no-xsumoffload", "--fp-no-autoscale", "--fp-no-hugepages");
-	assert_true(c.quiet && c.fp_no_ints && c.fp_no_xsumoffload && c.fp_no_autoscale && c.fp_no_hugepages);
+	ACCEPTED("--link=none", "--quiet", "--fp-no-ints", "--fp-no-xsumoffload", "--fp-no-autoscale", "--fp-no-hugepages",
+		 "--fp-cycles");
+	assert_true(c.quiet && c.fp_no_ints && c.fp_no_xsumoffload && c.fp_no_autoscale && c.fp_no_hugepages &&
+		    c.fp_cycles);
 	assert_int_equal(c.link, TAS_LINK_NONE);
 }
 
