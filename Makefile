@@ -181,11 +181,11 @@ apps: test-deps
 
 # ---- TAS beside Linux (QUICK=1: a short list, three repetitions; ONLY=text: rows whose name contains it; REPS=n) ----
 .PHONY: bench
-#? make bench       TAS beside Linux, interleaved, as ratios (QUICK=1, ONLY=text, REPS=n)
+#? make bench       TAS beside Linux, interleaved, as ratios (QUICK=1, ONLY=text, REPS=n; DOCS=1: also into docs/bench)
 bench:
 	$(Q).ci/deps bench
 	$(Q)$(MAKE) --no-print-directory all
-	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(REPS),--reps $(REPS)) $(if $(ONLY),--only '$(ONLY)') --out $(abspath $(O))/bench
+	$(Q)cd compat_tests && TAS_BUILD=$(abspath $(O)) PYTHONPATH=$(CURDIR) $(CURDIR)/.venv/bin/python -m bench $(if $(QUICK),--quick) $(if $(REPS),--reps $(REPS)) $(if $(ONLY),--only '$(ONLY)') $(if $(DOCS),--docs) --out $(abspath $(O))/bench
 
 .PHONY: profile
 #? make profile     instructions and cycles of the service per request (ONLY=text)

@@ -11,15 +11,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from _lab import BUILD, sweep
+from _lab import BUILD, ROOT, sweep
 
 from . import report
 from .measure import repeat
 from .rows import chosen, rows
+
+DOCS = ROOT / "docs" / "bench"
 
 
 def main() -> int:
@@ -29,6 +32,7 @@ def main() -> int:
     p.add_argument("--only", default="", metavar="TEXT", help="rows whose `topology: name` contains TEXT")
     p.add_argument("--list", action="store_true", help="name the rows and end")
     p.add_argument("--out", type=Path, default=BUILD / "bench", help="folder for result.json, table.md, plots")
+    p.add_argument("--docs", action="store_true", help=f"put table and plots into {DOCS.relative_to(ROOT)} as well")
     args = p.parse_args()
     if args.list:
         print(*rows(), sep="\n")
@@ -41,15 +45,22 @@ def main() -> int:
         print(f"bench: no row contains {args.only!r}; rows:", *rows(), sep="\n  ")
         return 2
     sweep()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    def keep(result: dict[str, object]) -> None:
+        (args.out / "result.json").write_text(json.dumps(result, indent=1))
+
     with tempfile.TemporaryDirectory(prefix="tasbench-") as tmp:
         Path(tmp).chmod(0o755)
-        result = repeat(wanted, args.reps or (3 if args.quick else 7), Path(tmp))
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "result.json").write_text(json.dumps(result, indent=1))
+        result = repeat(wanted, args.reps or (3 if args.quick else 7), Path(tmp), keep)
     (args.out / "table.md").write_text(report.markdown(result))
     print(report.table(result))
-    print(*report.plots(result, args.out), sep="\n")
-    return 0
+    made = [args.out / "table.md", *report.plots(result, args.out)]
+    print(*made, sep="\n")
+    if args.docs:
+        for path in made:
+            shutil.copy(path, DOCS)
+    return 1 if result["failed"] else 0
 
 
 if __name__ == "__main__":

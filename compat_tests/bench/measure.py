@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import sys
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ def mode_of(placement: dict[str, int]) -> str:
     return "together" if servers & services else "apart"
 
 
-def repeat(chosen: list[Row], reps: int, tmp: Path) -> dict[str, Any]:
-    """Runs everything; the result as written to the JSON file."""
+def repeat(chosen: list[Row], reps: int, tmp: Path, keep: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """Runs everything; the result as written to the JSON file, which ``keep`` is given after every repetition as well.
+
+    A row that fails is told on stderr and counted in ``failed``; the others go on.
+    """
     found: dict[str, dict[str, Any]] = {
-        str(r): {"unit": r.unit, "better": r.better, "topology": r.topology, "linux": [], "tas": []} for r in chosen
+        str(r): {"unit": r.unit, "better": r.better, "topology": r.topology, "linux": [], "tas": [], "failed": 0}
+        for r in chosen
     }
     notes = []
     with stacks(tmp, {r.topology for r in chosen}) as places:
@@ -39,13 +44,26 @@ def repeat(chosen: list[Row], reps: int, tmp: Path) -> dict[str, Any]:
                     continue
                 order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
                 for name in order:
-                    found[str(row)][name].append(_once(row, places[row.topology, name]))
+                    try:
+                        found[str(row)][name].append(_once(row, places[row.topology, name]))
+                    except Exception:  # whatever it was: an hour's other figures are worth keeping
+                        found[str(row)]["failed"] += 1
+                        print(f"\n{row} on {name}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
                 print(f"\r{rep + 1}/{reps} {number + 1}/{len(chosen)} {row!s:70}", end="", file=sys.stderr, flush=True)
+            result = _so_far(found, rep + 1, notes)
+            keep(result)
         print(file=sys.stderr)
-    for result in found.values():
-        summarise(result)
+    return result
+
+
+def _so_far(found: dict[str, dict[str, Any]], reps: int, notes: list[dict[str, Any]]) -> dict[str, Any]:
+    for row in found.values():
+        if row["linux"] and row["tas"]:
+            summarise(row)
     return {
-        "reps": reps, "cpus": psutil.cpu_count(), "kernel": os.uname().release, "beside": notes, "rows": found,
+        "reps": reps, "cpus": psutil.cpu_count(), "kernel": os.uname().release, "beside": notes,
+        "rows": {name: row for name, row in found.items() if "ratio" in row},
+        "failed": {name: row["failed"] for name, row in found.items() if row["failed"]},
         "noisy": max(n["competing_cpus"] for n in notes) > NOISE,
     }  # fmt: skip
 

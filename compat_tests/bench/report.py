@@ -24,6 +24,10 @@ def ratio(row: dict[str, Any]) -> str:
     return "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
+def figure(n: float) -> str:
+    return f"{n:,.0f}" if abs(n) >= 100 else f"{n:.3g}"
+
+
 def verdict(result: dict[str, Any]) -> str:
     """Under which conditions, and whether anything follows."""
     lines = [n["cacheline_ns"] for n in result["beside"]]
@@ -32,6 +36,8 @@ def verdict(result: dict[str, Any]) -> str:
         f"{result['reps']} repetitions; cache line round trip {min(lines):.0f}-{max(lines):.0f} ns; "
         f"competing load {min(others)}-{max(others)} CPUs"
     )
+    if result["failed"]:
+        text += "\nFailed (runs): " + ", ".join(f"{name} ({n})" for name, n in result["failed"].items())
     if result["noisy"]:
         text += "\nThe machine was too busy with other things to conclude from this."
     return text
@@ -39,10 +45,13 @@ def verdict(result: dict[str, Any]) -> str:
 
 def markdown(result: dict[str, Any]) -> str:
     """For a page of the documentation."""
-    lines = ["| row | Linux | TAS | unit | ratio |", "|---|---|---|---|---|"]
+    lines = ["| row | Linux | TAS | unit | ratio | spread of Linux | of TAS |", "|---|---|---|---|---|---|---|"]
     for name, r in result["rows"].items():
-        lines.append(f"| {name} | {r['linux_median']:,.1f} | {r['tas_median']:,.1f} | {r['unit']} | {ratio(r)} |")
-    return "\n".join([*lines, "", verdict(result), ""])
+        medians = [figure(r[f"{s}_median"]) for s in ("linux", "tas")]
+        spreads = ["–".join(map(figure, r[f"{s}_spread"])) for s in ("linux", "tas")]
+        lines.append(f"| {' | '.join([name, *medians, r['unit'], ratio(r), *spreads])} |")
+    conditions = f"{result['cpus']} CPUs, Linux {result['kernel']}. {verdict(result)}"
+    return "\n".join([conditions, "", *lines, ""])
 
 
 def plots(result: dict[str, Any], folder: Path) -> list[Path]:
