@@ -313,6 +313,28 @@ def test_a_set_with_bells_outlives_the_memory_of_its_program(local_tas: Lab) -> 
     assert third("c.recv(9)") == b"hello"
 
 
+def test_epoll_sets_of_a_program_come_and_go(local_tas: Lab) -> None:
+    """It rings many more of them than it keeps eventfds for."""
+    count = 200
+    a = Puppet(local_tas)
+    a("l = socket.create_server(('127.0.0.1', 0), backlog=512); sets = []")
+    a(
+        f"for n in range({count}):\n x = socket.create_connection(l.getsockname()); y, _ = l.accept()\n"
+        f" e = select.epoll(); e.register(y, 1); sets.append((x, y, e))\n"
+        f" for k in range({ROUNDS}): x.send(b'x'); y.recv(1); y.send(b'y'); x.recv(1)"
+    )
+    assert direct(local_tas) == 2 * count
+    a("fds = lambda: sum('eventfd' in os.readlink(f) for f in links())")
+    a("def links():\n for f in os.listdir('/proc/self/fd'):\n  if os.path.lexists('/proc/self/fd/' + f): yield '/proc/self/fd/' + f")
+    a("had = fds()")
+    a("turns = lambda n: [(later(lambda: (time.sleep(.002), x.send(b'x'))), len(e.poll(5)), y.recv(1)) for x, y, e in sets[:n]]")
+    for _ in range(3):
+        assert [t[1] for t in a(f"turns({count})")] == [1] * count
+    assert a("fds() - had") <= 64
+    a("for x, y, e in sets[10:]: x.close(), y.close(), e.close()")
+    assert [t[1] for t in a("turns(10)")] == [1] * 10
+
+
 def test_a_forked_child_writes_into_it_and_its_death_ends_nothing(local_tas: Lab) -> None:
     a, b = pair(local_tas)
     a("pid = os.fork()\nif pid == 0:\n c.sendall(b'child'); os._exit(0)\nos.waitpid(pid, 0)")
@@ -613,8 +635,24 @@ def hostile(lab: Lab, port: int) -> Puppet:
     return bad
 
 
+# A request to the service past the library, over its control socket.  Its error, and the number of the socket's memory.
+ASK = """
+def ask(op, id, gen):
+    unix = [x.split() for x in open('/proc/self/net/unix')]
+    links = {'socket:[%s]' % x[6] for x in unix if x[4] == '0005' and x[5] == '03'}
+    fds = os.listdir('/proc/self/fd')
+    [ctl] = [int(f) for f in fds if os.path.lexists(link + f) and os.readlink(link + f) in links]
+    m = ctypes.create_string_buffer(struct.pack('<IHHIiII', 0x31534154, op, 0, 99, 0, id, gen), 320)
+    assert syscall(WRITE, ctl, ctypes.addressof(m), 320) == 320
+    assert syscall(0, ctl, ctypes.addressof(m), 320) == 320
+    return struct.unpack_from('<i', m, 12)[0], struct.unpack_from('<Q', m, 24)[0] >> 44
+link = '/proc/self/fd/'
+"""
+OPS = re.findall(r"^\tTAS_MSG_(\w+)(?: = 1)?,", (FASTPATH / "abi" / "tas_msg.h").read_text(), re.M)
+
+
 def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
-    """Who rings a direct peer's epoll set has the eventfd, and can make writes to it wait: not the service's."""
+    """Who marks a direct peer's bell does not get the eventfd behind it: the service rings."""
     assert local_tas.service
     server = local_tas.tas_python(HONEST)
     port = server.listening()
@@ -623,6 +661,9 @@ def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
     good(BACK_AND_FORTH)
     bad = hostile(local_tas, port)
     assert direct(local_tas) == 2
+    bad(ASK)
+    bad("at = int.from_bytes(ctypes.string_at(its + BLOCK_C + 48, 8), 'little')")
+    assert bad(f"at != 0 and ask({OPS.index('BELL') + 1}, at & 0xffffffff, at >> 32)[0]") == -2
     bad("def fill(fd):\n while True: write_eventfd(fd, 2**64 - 2)")
     bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2); later(fill, fd)")
     for n in range(3):
@@ -654,29 +695,13 @@ def test_a_bell_rings_only_in_a_set_that_has_the_socket(local_tas: Lab) -> None:
     bad("c.close()")
 
 
-# A request to the service past the library, over its control socket.  Its error, and the number of the socket's memory.
-ASK = """
-def ask(op, id, gen):
-    unix = [x.split() for x in open('/proc/self/net/unix')]
-    links = {'socket:[%s]' % x[6] for x in unix if x[4] == '0005' and x[5] == '03'}
-    fds = os.listdir('/proc/self/fd')
-    [ctl] = [int(f) for f in fds if os.path.lexists(link + f) and os.readlink(link + f) in links]
-    m = ctypes.create_string_buffer(struct.pack('<IHHIiII', 0x31534154, op, 0, 99, 0, id, gen), 320)
-    assert syscall(WRITE, ctl, ctypes.addressof(m), 320) == 320
-    assert syscall(0, ctl, ctypes.addressof(m), 320) == 320
-    return struct.unpack_from('<i', m, 12)[0], struct.unpack_from('<Q', m, 24)[0] >> 44
-link = '/proc/self/fd/'
-"""
-
-
 def test_what_is_asked_for_the_other_end_takes_nothing_from_it(local_tas: Lab) -> None:
-    ops = re.findall(r"^\tTAS_MSG_(\w+)(?: = 1)?,", (FASTPATH / "abi" / "tas_msg.h").read_text(), re.M)
     server = local_tas.tas_python(HONEST)
     bad = hostile(local_tas, server.listening())
     bad(ASK)
     bad("gen, id = [U32.from_address(its + n).value for n in (0, 40)]")
     assert direct(local_tas) == 2
-    request = f"ask({ops.index('ORDINARY') + 1}, id, gen)"
+    request = f"ask({OPS.index('ORDINARY') + 1}, id, gen)"
     err, number = until("the service does it", lambda: (r := bad(request))[0] != -11 and r)  # EAGAIN: somebody is at it
     assert err == 0
     assert number != 0, "the other program's end lies in this one's memory"

@@ -91,7 +91,8 @@ enum tas_msg_op {
 	/* The sender has waited for one of the socket's locks for long: the far end of a direct connection may have made up who holds
 	 * it.  req: sock.id, gen. */
 	TAS_MSG_LOCKS,
-	/* The eventfd behind a bell.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell, or of another user. */
+	/* The eventfd behind a bell, in the sender's own memory set.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell there, or of
+	 * others; -EACCES: another user's (rep: bell). */
 	TAS_MSG_BELL,
 	TAS_MSG_BELLS_END, /* req: ep.index: the sender cannot map a bell of this set, which is to have none.  No reply */
 };

@@ -5,11 +5,11 @@
  * The marks of an epoll set lie in the set's own memory, which only its holders map: who can write there could hide the events of
  * other members.  A bell is a copy of the marks and of the sleepers' word in memory that the peer has: the memory set of the
  * connection.  There is one for each epoll set and memory set, made when the service had to pass on the first event between them.  The
- * epoll set's processes find its bells in the head, a peer finds the one to ring in the block of the socket, and asks for the
- * eventfd behind it once (TAS_MSG_BELL).
+ * epoll set's processes find its bells in the head, a peer finds the one to mark in the block of the socket.
  *
- * A peer gets the eventfd only of a set that has a socket of the two as a member, as its holders say.  It can make a write to it wait:
- * from then on the kernel rings for the service (ring.c).
+ * Who has an eventfd can make writes to it wait, and take from it what others rang.  So only processes of the epoll set's own memory set,
+ * which can have the set itself as well, get it (TAS_MSG_BELL, once) and ring themselves; for others, who find that somebody sleeps
+ * behind the bell, the service rings.  While nobody sleeps it does not hear of their messages.
  *
  * All holders must reach the bell: a set that processes of several memory sets hold has none.  A bell that goes loses its key;
  * who marks looks for the key afterwards, and else tells the service.  Its memory is used for bells only until the memory set goes,
@@ -211,14 +211,11 @@ void tas__bell_hang(struct tas_sock *s)
 int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
 {
 	for (const struct bell *b = bells; b; b = b->next) {
-		if (b->at != req->u.bell.at || !b->e || !tas__set_reaches(p->set, b->set) || p->uid != b->e->uid)
+		if (b->at != req->u.bell.at || !b->e || b->set != p->set || b->e->set[0] != p->set)
 			continue;
-		if (p->set != b->e->set[0] && !tas__ring_never_waits())
-			break;
-		b->e->lent |= p->set != b->e->set[0];
 		rep->u.bell.at = b->at;
 		rep->u.bell.key = atomic_load_explicit(&shared_of(b)->key, memory_order_relaxed);
-		return b->e->efd;
+		return p->uid == b->e->uid ? b->e->efd : -EACCES;
 	}
 	return -ENOENT;
 }

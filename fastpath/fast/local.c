@@ -94,8 +94,11 @@ bool tas__local_drain(struct tas_sock *from)
 	int changed = tas__app_read(from);
 	uint32_t moved;
 
-	if (changed < 0)
+	if (changed < 0) { /* who is about to write to the peer's memory must be gone first: in a moment */
+		from->u.local.nonsense = true;
+		tas__timer_set(from, from->core->now);
 		return false;
+	}
 	if (changed & (TAS_CH_DEAF | TAS_CH_SHUT)) { /* seen here first, as in tas__sock_hint(); the rest of it is pump()'s */
 		tas__wake_soon(from, TAS_WAKE_IN);
 		if (changed & TAS_CH_SHUT)
@@ -195,6 +198,10 @@ void tas__local_timer(struct tas_sock *s)
 	}
 	if (tas__is_direct(s)) {
 		tas__direct_timer(s);
+		return;
+	}
+	if (s->u.local.nonsense && !s->dead && !s->base.closed) {
+		tas__sock_hint(s);
 		return;
 	}
 	if (s->stall_at && s->stall_at <= s->core->now)

@@ -5,7 +5,7 @@
  * The application shares the open file: it can fill the counter and clear O_NONBLOCK, and a write would wait for ever.  Two ways
  * around that:
  *
- * For processes of other users, and where a direct peer has the eventfd, too (bell.c), the kernel rings: an asynchronous read of no bytes names the eventfd (IOCB_FLAG_RESFD) and is complete
+ * For processes of other users the kernel rings: an asynchronous read of no bytes names the eventfd (IOCB_FLAG_RESFD) and is complete
  * when io_submit() returns.  That never waits, whatever the mode of the file; it costs half a microsecond more than a write.
  *
  * For our own user's, and where io_setup() is not to be had: write.  While writes are made, a timer's signal comes a hundred times
@@ -99,11 +99,6 @@ static uid_t self;
 bool tas__ring(uid_t uid, int efd)
 {
 	return (uid != self && aio.ctx && aio_ring(efd)) || write_guarded(efd);
-}
-
-bool tas__ring_never_waits(void)
-{
-	return aio.ctx != 0;
 }
 
 void tas__ring_init(void)

@@ -181,8 +181,6 @@ void tas__wake_watchers(struct tas_sock *s); /* look again, though nothing happe
 void tas__wake_news(struct tas_sock *s); /* wait sets only: of an event whose sequence is up already */
 /* Writes to an eventfd of a process of this user.  False: it made that wait (ring.c). */
 bool tas__ring(uid_t uid, int efd);
-/* Rings for others than our own user make no wait at all. */
-bool tas__ring_never_waits(void);
 void tas__futex_wake(_Atomic uint32_t *word); /* everybody who waits on it */
 
 /* ---- stream memory: stream.c ---- */

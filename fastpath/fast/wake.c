@@ -24,8 +24,7 @@ void tas__futex_wake(_Atomic uint32_t *word)
 
 void tas__epset_ring(const struct tas_epset *e)
 {
-	/* with the eventfd of one that was lent nobody knows who makes a write wait */
-	if (tas__ring(e->lent ? (uid_t)-1 : e->uid, e->efd) || e->lent)
+	if (tas__ring(e->uid, e->efd))
 		return;
 	tas_warn("an epoll set's wake descriptor blocks");
 	for (uint32_t i = 0; i < e->n_sets; i++)

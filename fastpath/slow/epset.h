@@ -12,7 +12,6 @@ struct tas_epset {
 	int memfd, efd;
 	uid_t uid; /* of who made it, until somebody else has it */
 	struct tas_ep_memory *m;
-	bool lent;   /* a direct peer of another memory set has the eventfd */
 	bool mute;   /* no bells: somebody could not map one, or may not */
 	bool kept;   /* was passed, or survived an exec */
 	bool making; /* not in the kernel's set yet: nobody else of the memory set makes one */

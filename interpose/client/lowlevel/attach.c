@@ -145,8 +145,8 @@ static void session_free(struct tas_session *ss)
 	tas__shared_free(ss);
 	tas__shared_unmap(ss->r, ss->size);
 	for (unsigned i = 0; i < TAS_BELLS_KNOWN; i++)
-		if (atomic_exchange(&ss->bell[i].key, 0))
-			tas__internal_close(ss->bell[i].fd);
+		tas__internal_close(atomic_load(&ss->bell[i].fd) - 1);
+	memset(ss->bell, 0, sizeof ss->bell);
 	memset(ss->ws_open, 0, sizeof ss->ws_open);
 	memset(ss->ws_busy, 0, sizeof ss->ws_busy);
 	ss->r = NULL; /* marks the struct as free to take, under tas__attach_lock */

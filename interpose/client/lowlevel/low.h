@@ -61,7 +61,15 @@ struct tas_shared {
 	uint32_t refs; /* under ws_lock */
 	_Atomic(uint8_t *) chunk[TAS_CHUNKS_MAX];
 };
-enum { TAS_SHARED_MAX = 1024, TAS_BELLS_KNOWN = 256 };
+enum { TAS_SHARED_MAX = 1024, TAS_BELLS_KNOWN = 64 };
+
+/* A bell of our own memory set that we have rung, and its eventfd.  A newer one takes the place of an older, with its number (dup3): a
+ * thread that is about to write there finds afterwards that it was not its bell any more, and lets the service ring. */
+struct tas_bell_known {
+	_Atomic uint64_t key; /* 0: none, or becoming another's */
+	_Atomic int fd;	      /* plus 1; 0: none yet; stays until the session ends */
+	_Atomic bool refused; /* we do not get the eventfd of this key */
+};
 
 struct tas_session {
 	_Atomic uint32_t refs; /* current session: 1; each socket, each user; 0: the struct may be taken again */
@@ -80,12 +88,7 @@ struct tas_session {
 	struct tas_mutex ws_lock; /* wait sets, shared memory */
 	uint64_t ws_open[TAS_WS_MAX / 64], ws_busy[TAS_WS_MAX / 64]; /* under ws_lock */
 	int ws_fd[TAS_WS_MAX]; /* valid where ws_open */
-	/* Bells of others that we have rung: by key, from key % TAS_BELLS_KNOWN on.  Entries stay as long as the session, since a thread
-	 * may be about to write; with no place left the service rings. */
-	struct {
-		_Atomic uint64_t key; /* release, after fd */
-		int fd;
-	} bell[TAS_BELLS_KNOWN];
+	struct tas_bell_known bell[TAS_BELLS_KNOWN]; /* at key % TAS_BELLS_KNOWN; written under ws_lock */
 	_Atomic uint32_t bells; /* of our epoll sets, in memory of our own set */
 	/* fork in progress (under all locks) */
 	struct {

@@ -280,14 +280,30 @@ void tas__unsubscribe(struct tas_session *ss, uint32_t me, struct tas_block *b, 
 }
 
 /* ---- bells ---- */
-enum { BELL_PROBES = 8 };
-
-static int bell_fd(struct tas_session *ss, uint64_t key)
+/* Its place, if this one has it. */
+static struct tas_bell_known *bell_known(struct tas_session *ss, uint64_t key)
 {
-	for (uint64_t i = key; i < key + BELL_PROBES; i++)
-		if (atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_acquire) == key)
-			return ss->bell[i % TAS_BELLS_KNOWN].fd;
-	return -1;
+	struct tas_bell_known *k = &ss->bell[key % TAS_BELLS_KNOWN];
+
+	return atomic_load_explicit(&k->key, memory_order_seq_cst) == key ? k : NULL;
+}
+
+/* Takes fd; -1: we get none for this key. */
+static void bell_keep(struct tas_bell_known *k, uint64_t key, int fd)
+{
+	int had = atomic_load_explicit(&k->fd, memory_order_relaxed) - 1;
+
+	atomic_store_explicit(&k->key, 0, memory_order_seq_cst);
+	if (fd >= 0 && had >= 0) {
+		/* the number stays, so that nobody writes into what else may get it */
+		if (sys3(SYS_dup3, fd, had, O_CLOEXEC) < 0)
+			key = 0;
+		tas__internal_close(fd);
+	} else if (fd >= 0) {
+		atomic_store_explicit(&k->fd, fd + 1, memory_order_relaxed);
+	}
+	atomic_store_explicit(&k->refused, fd < 0, memory_order_relaxed);
+	atomic_store_explicit(&k->key, key, memory_order_seq_cst);
 }
 
 void tas__bell_learn(struct tas_session *ss, tas_off_t at)
@@ -297,39 +313,29 @@ void tas__bell_learn(struct tas_session *ss, tas_off_t at)
 	unsigned n = 1;
 	int fd = -1;
 
-	if (!tas__may(TAS_MAY_OPEN) || tas__rpc(ss, &m, NULL, 0, &fd, &n) < 0 || n != 1)
+	if (!tas__may(TAS_MAY_OPEN) || tas__rpc(ss, &m, NULL, 0, &fd, &n) < 0)
 		return;
+	if (n != 1 && m.err != -EACCES)
+		return; /* it has gone, or we have no room for a descriptor */
 	key = m.u.bell.key;
-	fd = tas__internal_fd(fd);
+	fd = n == 1 ? tas__internal_fd(fd) : -1;
 	mask = tas__signals_block();
 	tas__mutex_lock(&ss->ws_lock);
-	for (uint64_t i = key; fd >= 0 && key && i < key + BELL_PROBES && bell_fd(ss, key) < 0; i++) {
-		if (atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_relaxed))
-			continue;
-		ss->bell[i % TAS_BELLS_KNOWN].fd = fd;
-		atomic_store_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, key, memory_order_release);
-		fd = -1;
-	}
+	if (key && !bell_known(ss, key))
+		bell_keep(&ss->bell[key % TAS_BELLS_KNOWN], key, fd);
+	else
+		tas__internal_close(fd);
 	tas__mutex_unlock(&ss->ws_lock);
 	tas__signals_restore(mask);
-	tas__internal_close(fd);
-}
-
-static bool bell_room(struct tas_session *ss, uint64_t key)
-{
-	for (uint64_t i = key; i < key + BELL_PROBES; i++)
-		if (!atomic_load_explicit(&ss->bell[i % TAS_BELLS_KNOWN].key, memory_order_relaxed))
-			return true;
-	return false;
 }
 
 /* Marks the bell of the epoll set that sub names, and wakes who sleeps behind it.  False: the service has to; *unknown: since we do not
- * have its eventfd, and have room for it. */
+ * have its eventfd, and did not ask for it. */
 static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t sub, uint32_t id, bool *unknown)
 {
+	const struct tas_bell_known *k;
 	const uint64_t one = 1;
 	uint64_t key;
-	int fd;
 
 	tas_bell_mark(bell, id);
 	/* pairs: the service takes the key away, then the marks; the sleeper says so, then looks at them */
@@ -338,16 +344,16 @@ static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t su
 		return false; /* it was that set's once: the service hangs up another */
 	if (!atomic_load_explicit(&bell->sleeping, memory_order_seq_cst))
 		return true;
-	fd = bell_fd(ss, key);
-	if (fd < 0) {
-		*unknown = bell_room(ss, key);
-		return false;
+	k = bell_known(ss, key);
+	if (!k || atomic_load_explicit(&k->refused, memory_order_relaxed)) {
+		*unknown = !k;
+		return false; /* whoever marks meanwhile is to find the sleeper as well */
 	}
 	if (!atomic_exchange_explicit(&bell->sleeping, 0, memory_order_seq_cst))
 		return true;
-	sys_write(fd, &one, sizeof one);
+	sys_write(atomic_load_explicit(&k->fd, memory_order_relaxed) - 1, &one, sizeof one);
 	/* it may have become another set's meanwhile, who then waits for what we took: the service marks what the socket names */
-	return atomic_load_explicit(&bell->key, memory_order_seq_cst) == key;
+	return atomic_load_explicit(&bell->key, memory_order_seq_cst) == key && bell_known(ss, key);
 }
 
 bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t id, struct tas_bell *bell, tas_off_t *learn)
@@ -372,7 +378,7 @@ bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t
 		    atomic_exchange_explicit(&ss->r->ws[ws].sleeping, 0, memory_order_seq_cst))
 			sys_write(ss->ws_fd[ws], &one, sizeof one);
 	}
-	if (unknown)
+	if (__builtin_expect(unknown, 0))
 		*learn = atomic_load_explicit(&b->c.bell, memory_order_relaxed);
 	return others;
 }

@@ -153,6 +153,7 @@ static inline bool tas__ep_bells_news(struct tas_ep *ep)
 }
 void tas__ep_bells_drop(struct tas_ep *ep);
 void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */
+void tas__ep_bells_disarm(struct tas_ep *ep); /* nobody sleeps: those whom the service rings for need not tell it */
 void tas__ep_ring(struct tas_ep *ep);
 void tas__ep_drain(struct tas_ep *ep);
 

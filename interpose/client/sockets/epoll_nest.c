@@ -32,6 +32,8 @@ static void refresh(struct tas_ep *ep)
 {
 	uint64_t mask;
 
+	if (tas__ep_bells_news(ep))
+		tas__ep_bells_map(ep);
 	for (int i = 0; i < 2; i++) {
 		mask = tas__ep_lock(ep);
 		if (ep->p.m)

@@ -550,6 +550,13 @@ void tas__ep_arm(struct tas_ep *ep)
 		atomic_exchange_explicit(&ep->p.m->head.sleeping, 1, memory_order_seq_cst);
 }
 
+void tas__ep_bells_disarm(struct tas_ep *ep)
+{
+	for (uint32_t k = 0; k < ep->n_bells; k++)
+		if (ep->bell[k])
+			atomic_store_explicit(&ep->bell[k]->sleeping, 0, memory_order_relaxed);
+}
+
 bool tas__ep_armed(struct tas_ep *ep)
 {
 	bool armed = atomic_load(&ep->p.m->head.sleeping);

@@ -322,6 +322,8 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 		if (p[1].revents & POLLIN) {
 			sig = tas__ep_lock(ep); /* it may have another eventfd by now */
 			tas__ep_drain(ep);
+			if (!atomic_load(&h->sleepers) && !atomic_load(&h->exposed))
+				tas__ep_bells_disarm(ep);
 			tas__ep_unlock(ep, sig);
 		}
 		if (p[2].revents & (POLLHUP | POLLERR))
@@ -405,6 +407,8 @@ static void leave(struct tas_ep *ep)
 
 	if (!atomic_load_explicit(&h->sleepers, memory_order_relaxed) && !atomic_load_explicit(&h->exposed, memory_order_relaxed))
 		return;
+	if (tas__ep_bells_news(ep))
+		tas__ep_bells_map(ep);
 	mask = tas__ep_lock(ep);
 	tas__ep_announce(ep, false);
 	tas__ep_unlock(ep, mask);
