@@ -315,7 +315,7 @@ def test_a_set_with_bells_outlives_the_memory_of_its_program(local_tas: Lab) -> 
 
 def test_epoll_sets_of_a_program_come_and_go(local_tas: Lab) -> None:
     """It rings many more of them than it keeps eventfds for."""
-    count = 200
+    count = 100
     a = Puppet(local_tas)
     a("l = socket.create_server(('127.0.0.1', 0), backlog=512); sets = []")
     a(
@@ -323,11 +323,15 @@ def test_epoll_sets_of_a_program_come_and_go(local_tas: Lab) -> None:
         f" e = select.epoll(); e.register(y, 1); sets.append((x, y, e))\n"
         f" for k in range({ROUNDS}): x.send(b'x'); y.recv(1); y.send(b'y'); x.recv(1)"
     )
-    assert direct(local_tas) == 2 * count
+    assert direct(local_tas) > 2 * 64  # an idle one is not
     a("fds = lambda: sum('eventfd' in os.readlink(f) for f in links())")
-    a("def links():\n for f in os.listdir('/proc/self/fd'):\n  if os.path.lexists('/proc/self/fd/' + f): yield '/proc/self/fd/' + f")
+    a(
+        "def links():\n for f in os.listdir('/proc/self/fd'):\n  if os.path.lexists('/proc/self/fd/' + f): yield '/proc/self/fd/' + f"
+    )
     a("had = fds()")
-    a("turns = lambda n: [(later(lambda: (time.sleep(.002), x.send(b'x'))), len(e.poll(5)), y.recv(1)) for x, y, e in sets[:n]]")
+    a(
+        "turns = lambda n: [(later(lambda: (time.sleep(.002), x.send(b'x'))), len(e.poll(5)), y.recv(1)) for x, y, e in sets[:n]]"
+    )
     for _ in range(3):
         assert [t[1] for t in a(f"turns({count})")] == [1] * count
     assert a("fds() - had") <= 64
@@ -722,13 +726,23 @@ def test_threads_and_connections(local_tas: Lab, mode: str) -> None:
     assert got["requests"] == 40000
 
 
-def test_a_stream_arrives_whole_while_the_other_side_comes_and_goes(local_tas: Lab) -> None:
+@pytest.mark.parametrize("writer", ["blocks", "polls", "waits for an edge"])
+def test_a_stream_arrives_whole_while_the_other_side_comes_and_goes(local_tas: Lab, writer: str) -> None:
     """Bytes of a long stream, while the connection becomes ordinary and direct again all the time."""
     assert local_tas.service
     a, b = pair(local_tas)
     third = Puppet(local_tas)
     third("own = socket.create_server(('127.0.0.1', 0))")
-    a("def write():\n for n in range(3000): c.sendall(b'%06d' % n * 500)\n c.shutdown(1); return n")
+    if writer == "blocks":
+        a("send = c.sendall")
+    else:
+        a("c.setblocking(False); p = select.poll(); p.register(c, 4)")
+        a("e = select.epoll(); e.register(c, 4 | select.EPOLLET)")
+        a(
+            "def send(x):\n while x:\n  try: x = x[c.send(x):]\n"
+            f"  except BlockingIOError: assert {'p.poll(9000)' if writer == 'polls' else 'e.poll(9)'}, 'nobody said it'"
+        )
+    a("def write():\n for n in range(3000): send(b'%06d' % n * 500)\n c.shutdown(1); return n")
     b(
         "def read():\n n = 0\n while x := got(c, 3000):\n  assert x == b'%06d' % n * 500, (n, x[:20])\n"
         "  n += 1\n return n"
@@ -740,6 +754,33 @@ def test_a_stream_arrives_whole_while_the_other_side_comes_and_goes(local_tas: L
         time.sleep(random.random() * 0.02)
     assert a(f"told({j})") == 2999
     assert b(f"told({k})") == 3000
+
+
+def test_an_end_while_it_becomes_direct_is_seen(local_tas: Lab) -> None:
+    """Messages both ways up to where the service thinks of it, from two threads each, then the end."""
+    assert local_tas.service
+    a, b = Puppet(local_tas), Puppet(local_tas)
+    b("l = socket.create_server(('127.0.0.1', 0), backlog=512); port = l.getsockname()[1]")
+    write = (
+        "import random\ndef write(c, n):\n for _ in range(n): c.send(b'x' * 10)\n"
+        " c.shutdown(1)\ndef read(c):\n n = 0\n while x := c.recv(100): n += len(x)\n return n\n"
+    )
+    with local_tas.service.carried():
+        for p in (a, b):
+            p(write)
+        b(
+            "def serve(count):\n for _ in range(count):\n  c, _ = l.accept(); k = later(write, c, random.randrange(40))\n"
+            "  c.settimeout(20); read(c); told(k); c.close()"
+        )
+        a(
+            "def ask(count):\n for n in range(count):\n  c = socket.create_connection(('127.0.0.1', port)); c.settimeout(20)\n"
+            "  k = later(write, c, n % 40); read(c); told(k); c.close()"
+        )
+        a(f"port = {b('port')}")
+        b.begin("serve(400)")
+        assert a("ask(400)") is None
+        b.end()
+    until("nothing is left", lambda: local_tas.service and local_tas.service.gauges()["sockets"] == 1)
 
 
 def test_a_stopped_reader_holds_only_its_writer(local_tas: Lab) -> None:

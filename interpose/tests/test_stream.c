@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "abi/tas_epoll.h"
 #include "sockets/sock.h"
 
 enum { RX_AT = 1 << 16, TX_AT = 2 << 16 };
@@ -290,6 +291,72 @@ static void a_wild_peer_leaves_no_room_and_no_way_out_of_the_memory(void **state
 	}
 }
 
+static struct tas_bell *hung_bell(uint64_t key, uint32_t sub)
+{
+	struct tas_bell *bell = (struct tas_bell *)(mem + 65536);
+
+	atomic_store(&b->c.subs[0], sub);
+	atomic_store(&b->c.bell_sub, sub);
+	atomic_store(&b->c.bell, TAS_OFF(0, 65536));
+	atomic_store(&bell->key, key);
+	atomic_store(&bell->sub, sub);
+	return bell;
+}
+
+static bool rang(int efd)
+{
+	uint64_t n;
+
+	return sys_read(efd, &n, sizeof n) == sizeof n;
+}
+
+static void who_sleeps_behind_a_bell_is_rung_or_the_service_hears_of_it(void **state)
+{
+	uint32_t sub = (uint32_t)TAS_EP_SLOT << 16 | 3;
+	struct tas_bell *bell = hung_bell(7, sub);
+	struct tas_bell_known *known = &ss->bell[7 % TAS_BELLS_KNOWN];
+	int efd = (int)sys2(SYS_eventfd2, 0, O_NONBLOCK | O_CLOEXEC);
+	tas_off_t learn = 0;
+
+	(void)state;
+	assert_true(efd >= 0);
+	/* nobody sleeps: a mark is enough */
+	assert_false(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_int_equal(atomic_load(&bell->word[(70000 & (TAS_EP_BUCKETS - 1)) / 64]), 1ull << 70000 % 64);
+	assert_true(atomic_load(&bell->top));
+	assert_int_equal(learn, 0);
+	/* its eventfd is not known: the sleeper stays for whoever else marks */
+	atomic_store(&bell->sleeping, 1);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_int_equal(atomic_load(&bell->sleeping), 1);
+	assert_int_equal(learn, TAS_OFF(0, 65536));
+	/* refused: not asked for again */
+	learn = 0;
+	atomic_store(&known->refused, true);
+	atomic_store(&known->key, 7);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_int_equal(learn, 0);
+	/* known */
+	atomic_store(&known->refused, false);
+	atomic_store(&known->fd, efd + 1);
+	assert_false(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_true(rang(efd));
+	assert_int_equal(atomic_load(&bell->sleeping), 0);
+	assert_false(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_false(rang(efd));
+	/* another's now, or nobody's */
+	atomic_store(&bell->sleeping, 1);
+	atomic_store(&bell->key, 7 + TAS_BELLS_KNOWN);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	atomic_store(&bell->key, 0);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	atomic_store(&bell->key, 7);
+	atomic_store(&bell->sub, sub + 1);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_false(rang(efd));
+	sys_close(efd);
+}
+
 static void errors_are_pending_until_they_are_taken(void **state)
 {
 	(void)state;
@@ -346,6 +413,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_direct_writer_puts_bytes_into_the_peers_ring, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_direct_reader_wakes_a_writer_that_waits_for_room, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_wild_peer_leaves_no_room_and_no_way_out_of_the_memory, setup, teardown),
+		cmocka_unit_test_setup_teardown(who_sleeps_behind_a_bell_is_rung_or_the_service_hears_of_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(errors_are_pending_until_they_are_taken, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_lock_is_refused_to_the_handler_of_its_owner, setup, teardown),
 		cmocka_unit_test_setup_teardown(v4_mapped_addresses_are_ipv4_to_the_service, setup, teardown),
