@@ -325,13 +325,10 @@ def test_epoll_sets_of_a_program_come_and_go(local_tas: Lab) -> None:
     )
     assert direct(local_tas) > 2 * 64  # an idle one is not
     a("fds = lambda: sum('eventfd' in os.readlink(f) for f in links())")
-    a(
-        "def links():\n for f in os.listdir('/proc/self/fd'):\n  if os.path.lexists('/proc/self/fd/' + f): yield '/proc/self/fd/' + f"
-    )
+    a("links = lambda: [f for n in os.listdir('/proc/self/fd') if os.path.lexists(f := '/proc/self/fd/' + n)]")
     a("had = fds()")
-    a(
-        "turns = lambda n: [(later(lambda: (time.sleep(.002), x.send(b'x'))), len(e.poll(5)), y.recv(1)) for x, y, e in sets[:n]]"
-    )
+    a("one = lambda x, y, e: (later(lambda: (time.sleep(.002), x.send(b'x'))), len(e.poll(5)), y.recv(1))")
+    a("turns = lambda n: [one(*s) for s in sets[:n]]")
     for _ in range(3):
         assert [t[1] for t in a(f"turns({count})")] == [1] * count
     assert a("fds() - had") <= 64
@@ -769,12 +766,12 @@ def test_an_end_while_it_becomes_direct_is_seen(local_tas: Lab) -> None:
         for p in (a, b):
             p(write)
         b(
-            "def serve(count):\n for _ in range(count):\n  c, _ = l.accept(); k = later(write, c, random.randrange(40))\n"
-            "  c.settimeout(20); read(c); told(k); c.close()"
+            "def serve(count):\n for _ in range(count):\n"
+            "  c, _ = l.accept(); k = later(write, c, random.randrange(40))\n  c.settimeout(20); read(c); told(k); c.close()"
         )
         a(
-            "def ask(count):\n for n in range(count):\n  c = socket.create_connection(('127.0.0.1', port)); c.settimeout(20)\n"
-            "  k = later(write, c, n % 40); read(c); told(k); c.close()"
+            "def ask(count):\n for n in range(count):\n"
+            "  c = socket.create_connection(('127.0.0.1', port)); c.settimeout(20)\n  k = later(write, c, n % 40); read(c); told(k); c.close()"
         )
         a(f"port = {b('port')}")
         b.begin("serve(400)")
