@@ -767,11 +767,13 @@ def test_an_end_while_it_becomes_direct_is_seen(local_tas: Lab) -> None:
             p(write)
         b(
             "def serve(count):\n for _ in range(count):\n"
-            "  c, _ = l.accept(); k = later(write, c, random.randrange(40))\n  c.settimeout(20); read(c); told(k); c.close()"
+            "  c, _ = l.accept(); k = later(write, c, random.randrange(40))\n"
+            "  c.settimeout(20); read(c); told(k); c.close()"
         )
         a(
             "def ask(count):\n for n in range(count):\n"
-            "  c = socket.create_connection(('127.0.0.1', port)); c.settimeout(20)\n  k = later(write, c, n % 40); read(c); told(k); c.close()"
+            "  c = socket.create_connection(('127.0.0.1', port)); c.settimeout(20)\n"
+            "  k = later(write, c, n % 40); read(c); told(k); c.close()"
         )
         a(f"port = {b('port')}")
         b.begin("serve(400)")
