@@ -199,7 +199,8 @@ static bool plain(const struct tas_sock *s)
 {
 	const struct tas_app_line *a = &s->base.b->a;
 
-	return !s->dead && !s->u.local.nonsense && !s->u.local.ends && !s->base.closed && !s->listener && !tas__accept_waiting(s) && !s->bridge && !s->rx_eof && !s->app_fin && !s->app_deaf &&
+	return !s->dead && !s->u.local.nonsense && !s->u.local.ends && !s->base.closed && !s->listener &&
+	       !tas__accept_waiting(s) && !s->bridge && !s->rx_eof && !s->app_fin && !s->app_deaf &&
 	       !atomic_load_explicit(&a->shut, memory_order_relaxed) && !atomic_load_explicit(&a->rcvbuf, memory_order_relaxed) &&
 	       !atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
 }
