@@ -617,7 +617,7 @@ def test_a_hostile_peer_harms_only_its_own_connections(local_tas: Lab, mode: str
         good("client()")
     finish(bad)
     good("client()")
-    assert server.alive
+    assert server.alive, (server.popen.returncode, server.err)
     assert "away" not in server.out, server.out
     assert not server.err, server.err
     assert local_tas.service.popen.poll() is None
@@ -677,9 +677,27 @@ def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
         good("client()")
     bad.kill()
     good("client()")
-    assert server.alive
+    assert server.alive, (server.popen.returncode, server.err)
     assert "away" not in server.out, server.out
     good("c.close()")
+
+
+@pytest.mark.parametrize("word", ["0).value += 1", "12).value |= 1 << 6"])  # generation, TAS_F_CLOSED
+def test_a_peer_that_says_the_other_end_is_closed_has_only_reset_it(local_tas: Lab, word: str) -> None:
+    """To the program it stays what it is: a member of its epoll set, to be closed."""
+    assert local_tas.service
+    server = local_tas.tas_python(HONEST)
+    bad = hostile(local_tas, server.listening())
+    assert local_tas.service.gauges()["sockets"] == 3
+    bad(f"U32.from_address(its + {word}; c.send(b'x')")
+    bad("c.settimeout(5); c.recv(1)")
+    bad("c.close()")
+    until("both ends have gone", lambda: local_tas.service and local_tas.service.gauges()["sockets"] == 1)
+    assert server.alive, server.err
+    good = Puppet(local_tas)
+    good(f"c = socket.create_connection(('127.0.0.1', {server.listening()}))")
+    good(BACK_AND_FORTH)
+    good("client()")
 
 
 def test_a_bell_rings_only_in_a_set_that_has_the_socket(local_tas: Lab) -> None:
@@ -707,7 +725,7 @@ def test_what_is_asked_for_the_other_end_takes_nothing_from_it(local_tas: Lab) -
     assert err == 0
     assert number != 0, "the other program's end lies in this one's memory"
     bad("client()")
-    assert server.alive
+    assert server.alive, (server.popen.returncode, server.err)
     assert not server.err
 
 

@@ -89,7 +89,7 @@ enum tas_msg_op {
 	 * req: sock.id, gen.  rep: sock.  -EAGAIN: somebody is at its bytes at this moment. */
 	TAS_MSG_ORDINARY,
 	/* The sender has waited for one of the socket's locks for long: the far end of a direct connection may have made up who holds
-	 * it.  req: sock.id, gen. */
+	 * it.  req: sock.id, gen.  -EINVAL: that socket is closed. */
 	TAS_MSG_LOCKS,
 	/* The eventfd behind a bell, in the sender's own memory set.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell there, or of
 	 * others; -EACCES: another user's (rep: bell). */

@@ -445,10 +445,13 @@ int tas__op_ordinary(const struct tas_proc *p, const struct tas_msg *req, struct
 
 int tas__op_locks(const struct tas_proc *p, const struct tas_msg *req)
 {
+	const struct tas_sock_base *b = tas__sock(req->u.sock.id, req->u.sock.gen);
 	struct tas_sock *s = reached(p, req);
 
-	if (!s)
+	if (!b || b->closed || !tas__set_reaches(p->set, b->set))
 		return -EINVAL;
+	if (!s)
+		return 0;
 	locks_check(s);
 	if (s->u.local.nonsense)
 		tas__sock_hint(s);

@@ -553,7 +553,7 @@ static void tidy_one(struct tas_ep *ep, uint32_t x)
 		tas__ep_unready(ep, x);
 		return;
 	}
-	if (tas__alive(o->ss) && tas__obj_closed(o)) {
+	if (tas__alive(o->ss) && tas__obj_closed(o) && tas__obj_gone(o)) {
 		member_end(ep, m, true);
 	} else {
 		i->flags &= ~(uint32_t)TAS_IT_UNSURE;

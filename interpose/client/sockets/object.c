@@ -90,6 +90,16 @@ void tas__claim_drop(struct tas_session *ss, struct tas_block *b, uint32_t id)
 	tas__hint(ss, b, id);
 }
 
+bool tas__obj_gone(struct tas_obj *o)
+{
+	struct tas_msg m = {.u.sock = {.id = o->id, .gen = o->gen}};
+
+	if (!atomic_load(&o->number) || tas__ask(o->ss, &m, TAS_MSG_LOCKS, NULL, 0))
+		return true;
+	atomic_fetch_or(&o->flags, TAS_OF_SPOILT);
+	return false;
+}
+
 static void obj_release(struct tas_obj *o)
 {
 	uint64_t mask = tas__table_lock();
@@ -103,7 +113,7 @@ static void obj_release(struct tas_obj *o)
 	if (atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ASYNC)
 		tas__async_forget(o);
 	/* closed behind our back, the socket is gone, and its id may be another's */
-	if (ss && o->b && atomic_load_explicit(&tas__block(o)->s.gen, memory_order_acquire) == o->gen)
+	if (ss && o->b && (atomic_load_explicit(&tas__block(o)->s.gen, memory_order_acquire) == o->gen || !tas__obj_gone(o)))
 		tas__claim_drop(ss, o->b, o->id);
 	o->free = free_list;
 	free_list = o;

@@ -33,6 +33,7 @@ enum {
 	TAS_OF_MARKED = 1u << 8, /* its backing socket is not as new (pool.c): an unknown option, a member of kernel sets */
 	TAS_OF_WATCHED_TOO = 1u << 7, /* without the interposer: the service watches it, besides claims */
 	TAS_OF_GHOST = 1u << 11, /* no number and no claim: stands for a member of an epoll set that others hold */
+	TAS_OF_SPOILT = 1u << 13, /* its block says that it is closed, though it is not: so wrote who shares that memory */
 	TAS_OF_CONNECTING = 1u << 6, /* PLAIN: a thread is asking the service to connect it; others wait for the answer */
 };
 
@@ -226,8 +227,10 @@ static inline bool tas__obj_closed(struct tas_obj *o)
 	return atomic_load_explicit(&o->kind, memory_order_relaxed) != TAS_OBJ_LISTEN &&
 	       (atomic_load_explicit(&s->gen, memory_order_acquire) != o->gen ||
 		(atomic_load_explicit(&s->flags, memory_order_relaxed) & TAS_F_CLOSED)) &&
-	       tas__alive(o->ss);
+	       tas__alive(o->ss) && !(atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_SPOILT);
 }
+/* Its block says so, but where another program can write to it the service is asked. */
+bool tas__obj_gone(struct tas_obj *o);
 
 static inline struct tas_obj *tas__conn_get(int fd)
 {
