@@ -284,7 +284,6 @@ async def main():
     except asyncio.CancelledError:
         writer.close(); server.close()
         raise
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 try:
     ta.run(main())
 except KeyboardInterrupt:
