@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,13 +37,14 @@ def two(tmp_path: Path) -> Iterator[tuple[Lab, Lab]]:
         yield labs[0], labs[1]
 
 
-def veth(lab: Lab, mtu: int = 1500) -> None:
-    """An Ethernet between the namespaces of ``lab``; its peer computes its checksums itself."""
+def veth(lab: Lab, mtu: int = 1500, offloads: bool = False) -> None:
+    """An Ethernet between the namespaces of ``lab``; without ``offloads`` its peer computes its checksums itself."""
     lab.app.ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth0", "netns", lab.peer.name)
     for ns in (lab.app, lab.peer):
         ns.ip("link", "set", "veth0", "mtu", str(mtu), "up")
     lab.peer.ip("addr", "add", f"{PEER_ADDR}/24", "dev", "veth0")
-    lab.peer.run("ethtool", "-K", "veth0", "tx", "off", "tso", "off", "gso", "off")
+    if not offloads:
+        lab.peer.run("ethtool", "-K", "veth0", "tx", "off", "tso", "off", "gso", "off")
 
 
 def serve(lab: Lab, link: str, addr: str = TAS_ADDR, *options: str) -> Service:
@@ -78,10 +82,16 @@ def test_a_kernel_client_talks_over(lab: Lab, kind: str, mtu: int) -> None:
     assert f"MTU {mtu}," in service.log()
 
 
+@pytest.mark.parametrize("kind", ["tap", "af_packet"])
 @pytest.mark.parametrize("whole", [True, False], ids=["whole", "fp-no-xsumoffload"])
-def test_a_tap_carries_segments(lab: Lab, whole: bool) -> None:
+def test_segments_stay_whole_over(lab: Lab, kind: str, whole: bool) -> None:
     """Both ends leave segments whole, in far fewer packets than there are MSS; or none of ours."""
-    service = Service(lab, *([] if whole else ["--fp-no-xsumoffload"]))
+    options = [] if whole else ["--fp-no-xsumoffload"]
+    if kind == "tap":
+        service = Service(lab, *options)
+    else:
+        veth(lab, offloads=True)
+        service = serve(lab, "af_packet:veth0", TAS_ADDR, *options)
     _, port = lab.echoserver()
     before = service.counters()
     assert lab.rpc(port, "--mode=block", "--count=16", "--size=1m")["requests"] == 16
@@ -120,6 +130,49 @@ def test_a_tap_that_stays_is_left_as_it_was(lab: Lab, mtu: int) -> None:
     shown = ns.ip("-d", "link", "show", name)
     assert f"mtu {mtu} " in shown
     assert "gso_max_size 65536" in shown
+
+
+def test_a_packet_socket_outlives_its_interface_being_down(lab: Lab) -> None:
+    veth(lab, offloads=True)
+    service = serve(lab, "af_packet:veth0")
+    _, port = lab.echoserver()
+    assert lab.rpc(port, "--count=100")["requests"] == 100
+    running = lab.kernel(lab.build / "rpcclient", "--json", "--mode=block", "--time=2", TAS_ADDR, str(port))
+    time.sleep(0.3)
+    for ns in (lab.app, lab.peer):
+        ns.ip("link", "set", "veth0", "down")
+        time.sleep(0.2)
+        ns.ip("link", "set", "veth0", "up")
+    assert running.json(30)["requests"] > 100  # it went on where it was
+    assert lab.rpc(port, "--count=100")["requests"] == 100
+    assert "Network is down" in service.log()
+
+
+SEND = """
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(("veth0", 0))
+s.send(bytes.fromhex(sys.argv[1]))
+"""
+
+
+def test_frames_of_vlans_are_not_ours(lab: Lab) -> None:
+    """A packet socket shows them without their tag."""
+    veth(lab, offloads=True)
+    service = serve(lab, "af_packet:veth0")
+
+    def asked(tag: str) -> int:
+        """Requests answered of one whose sender has this VLAN tag."""
+        before = service.counters()["arp_requests_in"]
+        sender, ours = (socket.inet_aton(a).hex() for a in (PEER_ADDR, TAS_ADDR))
+        arp = f"0001080006040001{'02' * 6}{sender}{'00' * 6}{ours}"
+        lab.peer.run(sys.executable, "-c", SEND, "ff" * 6 + "02" * 6 + tag + "0806" + arp)
+        time.sleep(0.3)
+        return service.counters()["arp_requests_in"] - before
+
+    assert asked("") == 1
+    assert asked("81000007") == 0
+    assert asked("") == 1
 
 
 def test_a_link_that_wakes_by_descriptor_costs_nothing_idle(lab: Lab) -> None:
@@ -180,6 +233,76 @@ def test_memif_carries_large_frames(two: tuple[Lab, Lab]) -> None:
     check_memif(two, ",mtu=9000,id=3", ",mtu=9000,id=3")
     assert two[0].service
     assert "MTU 9000" in two[0].service.log()
+
+
+def test_memif_without_checksums(two: tuple[Lab, Lab]) -> None:
+    check_memif(two, ",no-checksums,mtu=9000", ",no-checksums,mtu=9000")
+
+
+def test_checksums_that_one_end_leaves_out_are_missed(two: tuple[Lab, Lab]) -> None:
+    near, far = two
+    path = near.tmp / "memif.sock"
+    service = serve(near, f"memif:{path},server")
+    connect_memif(service, serve(far, f"memif:{path},no-checksums", PEER_ADDR))
+    _, port = near.echoserver()
+    client = far.tas(far.build / "rpcclient", "--json", "--count=1", TAS_ADDR, str(port))
+    until("the reason", lambda: "no-checksums belongs to both ends or to none" in service.log())
+    client.kill()
+    assert service.counters()["rx_bad_checksum"] > 0
+
+
+def _stopped(service: Service, seconds: float) -> float:
+    """Stops it for a while; for how long it was."""
+    os.kill(service.pid, signal.SIGSTOP)
+    begun = time.monotonic()
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(service.pid, signal.SIGCONT)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("seconds", [0.03, 1.0], ids=["shortly", "long"])
+def test_an_other_end_that_takes_no_packets(two: tuple[Lab, Lab], seconds: float) -> None:
+    """For a moment: output waits, and nothing is lost. For long: packets are, connections are not."""
+    near, far = two
+    path = near.tmp / "memif.sock"
+    service = serve(near, f"memif:{path},server")
+    other = serve(far, f"memif:{path}", PEER_ADDR)
+    connect_memif(service, other)
+    servers = [near.tas(near.build / "bulk", "send", "--listen=0.0.0.0:0", "-n", "400m") for _ in range(2)]
+    ports = [s.listening() for s in servers]
+    clients = [far.tas(far.build / "bulk", "recv", f"--connect={TAS_ADDR}:{p}", "-n", "400m", "--json") for p in ports]
+    _, port = near.echoserver()
+    before = service.counters()
+    time.sleep(0.3)
+    took = _stopped(other, seconds)
+    local = near.tas(near.build / "rpcclient", "--json", "--count=200", TAS_ADDR, str(port)).json(30)
+    assert local["requests"] == 200  # connections of this service went on
+    for p in (*clients, *servers):
+        assert p.wait(60) == 0
+    dropped = service.counters()["tx_dropped"] - before["tx_dropped"]
+    if took < 0.08:
+        assert dropped == 0
+    elif seconds == 1.0:
+        assert 0 < dropped < 20000
+
+
+@pytest.mark.parametrize("mtu", [1500, 9000])
+def test_two_services_talk_over_packet_sockets(two: tuple[Lab, Lab], mtu: int) -> None:
+    near, far = two
+    near.app.ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth1", "netns", far.app.name)
+    for lab in two:
+        lab.app.ip("link", "set", "veth1", "mtu", str(mtu), "up")
+    service = serve(near, "af_packet:veth1")
+    serve(far, "af_packet:veth1", PEER_ADDR)
+    with service.carried(conn_passive=17, bytes_in=31 * MEBIBYTE):
+        _, port = near.echoserver()
+        rpc: list[str | Path] = [far.build / "rpcclient", "--json"]
+        assert far.tas(*rpc, "--connections=16", "--count=5000", TAS_ADDR, str(port)).json()["requests"] == 5000
+        run = far.tas(*rpc, "--mode=block", "--count=500", "--size=64k", TAS_ADDR, str(port)).json()
+        assert run["requests"] == 500
+    assert service.counters()["rx_bad_checksum"] == 0
 
 
 @pytest.mark.full  # huge pages belong to the whole machine: other services would take some

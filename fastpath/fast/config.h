@@ -33,6 +33,7 @@ struct tas_config {
 	char link_name[108];  /* interface, name of the tap, socket of memif, address of the PCI device */
 	uint16_t link_mtu;    /* memif: its MTU; 0: the interface's or port's own */
 	bool memif_server, memif_zero_copy;
+	bool link_no_checksums; /* both ends are TAS, and between them is nothing but memory */
 	unsigned memif_id;
 	enum tas_low_latency low_latency; /* --low-latency */
 	char socket_path[108];

@@ -91,6 +91,8 @@ struct rte_mbuf *tas_net_alloc(struct tas_core *c);
  * round. */
 void tas_net_send_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_addr *src, const struct tas_addr *dst,
 		      uint32_t ip);
+/* The port takes no more packets now: what is sent nevertheless may be dropped.  Not for long: a port that is stuck is not full. */
+bool tas_net_full(struct tas_core *c);
 /* May a segment of len bytes refer to the stream's memory?  The port is then done with it when tas_net_send_tcp() returns. */
 bool tas_net_lends(uint32_t len);
 /* Largest TCP payload that one tas_net_send_tcp() may carry: 0: one MSS; larger where the port segments (TSO). */

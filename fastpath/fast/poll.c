@@ -14,56 +14,7 @@ enum {
 	HINTS_MAX = 128,
 	AHEAD = 2,
 	HINT_ROUNDS = 64,
-	OUTPUT_PER_SOCKET = 32, /* segments */
-	OUTPUT_PER_ROUND = 64,
 };
-
-void tas__output_soon(struct tas_sock *s)
-{
-	if (s->out_queued)
-		return;
-	s->out_queued = true;
-	s->out_next = NULL;
-	*s->core->stack->out_tail = s;
-	s->core->stack->out_tail = &s->out_next;
-	s->core->stack->n_out++;
-}
-
-void tas__output_forget(struct tas_sock *s)
-{
-	struct tas_stack *k = s->core->stack;
-	struct tas_sock **p;
-
-	if (!s->out_queued)
-		return;
-	for (p = &k->out_head; *p != s; p = &(*p)->out_next)
-		;
-	*p = s->out_next;
-	if (k->out_tail == &s->out_next)
-		k->out_tail = p;
-	k->n_out--;
-	s->out_queued = false;
-}
-
-/*
- * Output, a budget's worth per round: packets that come in meanwhile wait in the port's queue, which is not long, and the
- * acknowledgements of what goes out are among them.  Sockets take turns; who has more to send stands at the end again.
- */
-static unsigned output_run(struct tas_stack *k)
-{
-	unsigned n = k->n_out, spent = 0;
-
-	while (n-- && spent < OUTPUT_PER_ROUND && k->out_head) {
-		struct tas_sock *s = k->out_head;
-
-		tas__output_forget(s);
-		if (s->base.kind == TAS_K_LINK)
-			spent += 1 + tas__wire_output(s, OUTPUT_PER_SOCKET);
-		else
-			spent += 1 + tas__local_output(s);
-	}
-	return spent;
-}
 
 bool tas__sock_hint(struct tas_sock *s)
 {
@@ -239,7 +190,7 @@ unsigned tas_core_poll(struct tas_core *c)
 	}
 	tas__timers_run(c, &work);
 	tas__stage(c, TAS_ST_timers);
-	work += output_run(c->stack);
+	work += tas__output_run(c);
 	tas__stage(c, TAS_ST_output);
 	tas__slack_run(c);
 	tas__wakes_run(c);

@@ -41,6 +41,7 @@ int tas__socks_init(void)
 			return -ENOMEM;
 		}
 		k->out_tail = &k->out_head;
+		k->held_tail = &k->held_head;
 		k->slack.tail = &k->slack.head;
 		tas_cores[i].stack = k;
 	}

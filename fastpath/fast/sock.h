@@ -20,6 +20,7 @@ struct tas_stack {
 	uint64_t last_retire;
 	struct tas_sock *out_head, **out_tail; /* output is due */
 	uint32_t n_out;
+	struct tas_sock *held_head, **held_tail; /* as soon as the port takes packets again */
 	struct tas_sock *wake_head;            /* to be told at the end of the batch */
 	struct tas_sock **flows;               /* link connections by 4-tuple */
 	struct {                               /* binary heap by deadline */
@@ -54,7 +55,7 @@ struct tas_sock {
 	struct tas_sock *port_next, **port_pprev; /* by local port; NULL pprev: not listed */
 	struct tas_sock *flow_next, **flow_pprev; /* by 4-tuple (link only) */
 	struct tas_sock *out_next;                /* output due this round */
-	bool out_queued;
+	bool out_queued, out_held;
 	uint8_t wake_due;                         /* TAS_WAKE_*: to be told at the end of this batch */
 	struct tas_sock *wake_next;
 	struct tas_sock *slack_next, **slack_pprev; /* may have rings that it does not need; NULL pprev: not */
@@ -294,12 +295,14 @@ void tas__direct_forget_proc(struct tas_sock *s, bool locked);
 /* Both ends move, whose four locks the caller holds.  The new blocks are locked, too; the old ones remain so. */
 bool tas__sock_move_pair(struct tas_sock *a, struct tas_sock *b, struct tas_set *to);
 
-/* ---- timers and output: poll.c, timer.c ---- */
+/* ---- timers: timer.c ---- */
 void tas__timer_set(struct tas_sock *s, uint64_t when); /* UINT64_MAX: none */
 void tas__timer_del(struct tas_sock *s);
 void tas__timers_run(struct tas_core *c, unsigned *work);
 uint64_t tas__timer_next(const struct tas_core *c);
+/* ---- output.c ---- */
 void tas__output_soon(struct tas_sock *s);
+unsigned tas__output_run(struct tas_core *c); /* a round's worth; what it cost, in segments */
 void tas__output_forget(struct tas_sock *s);
 
 /* What an application says by a hint.  False: it is gone. */

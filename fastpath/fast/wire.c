@@ -317,7 +317,7 @@ void tas__wire_timer(struct tas_sock *s)
 		settle(s);
 }
 
-/* Sends until budget segments are out; returns how many. */
+/* Sends until budget segments are out, or the port is full; returns how many. */
 unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 {
 	uint32_t tso = tas_net_tso_max(), mss = tcp_mss(&s->u.tcp);
@@ -325,7 +325,7 @@ unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 	uint64_t off;
 	unsigned n = 0;
 
-	while (n < budget && tcp_output(&s->u.tcp, s->core->now, tso > mss ? tso : mss, &seg, &off)) {
+	while (n < budget && !tas_net_full(s->core) && tcp_output(&s->u.tcp, s->core->now, tso > mss ? tso : mss, &seg, &off)) {
 		if (seg.len && off < s->sent_high)
 			tas_count(s->core, TAS_CTR_tcp_retrans, 1);
 		if (off + seg.len > s->sent_high)
@@ -333,7 +333,7 @@ unsigned tas__wire_output(struct tas_sock *s, unsigned budget)
 		tas__segment_send(s->core, s, &seg, off, &s->base.local, &s->base.peer);
 		n += seg.len > mss ? seg.len / mss : 1; /* one that the port cuts counts as its pieces */
 	}
-	if (n >= budget)
+	if (n >= budget || tas_net_full(s->core))
 		tas__output_soon(s);
 	if (!finished(s)) {
 		tas__sock_state(s, (enum tas_sock_state)tcp_state(&s->u.tcp));

@@ -23,6 +23,7 @@ struct tas_net {
 	bool up;                /* there is a port */
 	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
 	bool hw_tx_checksum;    /* the port fills in TCP's; the IPv4 header's as well unless vnet */
+	bool no_checksums;      /* TCP's is neither filled in nor looked at */
 	bool vnet;              /* the kernel's virtio header stands in front of each frame (vnet.c) */
 	bool lends;             /* the port copies while it sends: segments may refer to the streams' memory */
 	uint32_t tso_max;       /* payload that the port cuts into segments; 0: it does not */
@@ -31,7 +32,10 @@ struct tas_net {
 	uint16_t ip_id;
 	uint16_t rx_burst;      /* packets to ask for at once */
 	uint16_t n_tx;
-	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round */
+	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round, or when it takes packets again */
+	uint32_t tx_len[TAS_TX_BURST];     /* their lengths */
+	bool full;              /* the port did not take what is in tx, and may soon */
+	uint64_t stuck_since;   /* it has taken nothing since; 0: it took something last */
 	struct rte_mempool *pool;
 	struct rte_mempool *rx_pool; /* the same, or buffers for whole segments (vnet) */
 	struct tas_arp *arp;
@@ -71,6 +75,13 @@ void tas__link_mac(uint8_t mac[6], unsigned side);
 void tas__tap_attached(void); /* after EAL is started: what the driver changed */
 void tas__tap_release(void); /* after the port is closed: a tap that stays is as it was */
 
+/* ---- link_packet.c ---- */
+int tas__packet_open(struct tas_net *n); /* 0 or -errno */
+void tas__packet_close(struct tas_net *n);
+unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max);
+/* How many of them are done with, those that will never go (*lost) included.  Fewer: no room now. */
+unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
+
 /* ---- vnet.c ---- */
 /* What the kernel says of a packet moves from the header before it into m's flags.  False: there is no such header. */
 bool tas__vnet_take(struct rte_mbuf *m);
@@ -96,6 +107,7 @@ int tas__net_init(struct tas_core *c);
 void tas__net_exit(struct tas_core *c);
 unsigned tas__net_receive(struct tas_core *c); /* one burst; packets received */
 void tas__net_flush(struct tas_core *c);
+void tas__net_queue(struct tas_core *c, struct rte_mbuf *m); /* a frame; takes it */
 void tas__net_timer(struct tas_core *c);
 uint64_t tas__net_deadline(const struct tas_core *c);
 /* ---- net_in.c, net_out.c ---- */

@@ -79,6 +79,7 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 
 	n->rx_burst = TAS_RX_BURST;
 	n->vnet = n->driver->vnet;
+	n->no_checksums = tas_config.link_no_checksums;
 	n->lends = n->driver->copies && !tas_config.memif_zero_copy;
 	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (soft ? n->vnet : (info->tx_offload_capa & tx_sums) == tx_sums);
 	n->hw_rx_checksum = soft ? n->vnet : (info->rx_offload_capa & rx_sums) == rx_sums;
@@ -179,6 +180,30 @@ static void find_interrupt(struct tas_net *n)
 	n->interrupts = false;
 }
 
+static void tell_if_down(bool up)
+{
+	if (!up)
+		tas_warn("link %s is down (ip link set %s up)", tas_config.link_name, tas_config.link_name);
+}
+
+static int open_own(struct tas_net *n)
+{
+	bool up;
+	int r;
+
+	n->mtu = find_mtu(n, &up);
+	n->rx_burst = TAS_RX_BURST;
+	n->vnet = n->lends = n->hw_rx_checksum = true;
+	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload;
+	n->tso_max = n->hw_tx_checksum ? TSO_MAX : 0;
+	r = make_pool(n, 0, 0);
+	if (!r)
+		r = tas__packet_open(n);
+	n->up = n->carrier = !r;
+	tell_if_down(up);
+	return r;
+}
+
 static int open_port(struct tas_net *n, const struct tas_fdset *before)
 {
 	struct rte_eth_dev_info info;
@@ -211,8 +236,7 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	memcpy(n->mac, mac.addr_bytes, 6);
 	if (tas_config.link == TAS_LINK_TAP)
 		tas__link_mac(n->mac, 1); /* the driver's is that of the kernel's end */
-	if (!up)
-		tas_warn("link %s is down (ip link set %s up)", tas_config.link_name, tas_config.link_name);
+	tell_if_down(up);
 	return 0;
 }
 
@@ -274,7 +298,7 @@ int tas__link_open(struct tas_net *n)
 	tas__fds_snapshot(&before);
 	r = tas__eal_init(&device);
 	if (!r)
-		r = open_port(n, &before);
+		r = n->driver->own ? open_own(n) : open_port(n, &before);
 	if (!r)
 		return 0;
 	if (!tas__eal_lacked_huge())
@@ -295,8 +319,11 @@ void tas__link_close(struct tas_net *n)
 	}
 	if (n->started)
 		rte_eth_dev_stop(n->port);
+	if (n->driver && n->driver->own)
+		tas__packet_close(n);
 	if (n->pool) { /* queues were set up */
-		rte_eth_dev_close(n->port);
+		if (!n->driver->own)
+			rte_eth_dev_close(n->port);
 		if (n->rx_pool != n->pool)
 			rte_mempool_free(n->rx_pool);
 		rte_mempool_free(n->pool);

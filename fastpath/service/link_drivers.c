@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -68,14 +69,8 @@ static int interface_mtu(void)
 
 static int packet_prepare(struct tas_eal_device *d)
 {
-	int r = check_interface(AF_PACKET, "CAP_NET_RAW");
-	unsigned frame = interface_mtu() <= TAS_MTU_USUAL ? FRAME_USUAL : FRAME_JUMBO;
-
-	if (r)
-		return r;
-	snprintf(d->arg, sizeof(d->arg), "--vdev=net_af_packet0,iface=%s,blocksz=%u,framesz=%u,framecnt=%u,qdisc_bypass=1",
-		 tas_config.link_name, 2 * frame, frame, tas_config.nic_rx_len & ~1u);
-	return 0;
+	snprintf(d->arg, sizeof(d->arg), "--no-pci"); /* buffers are all that DPDK is needed for */
+	return check_interface(AF_PACKET, "CAP_NET_RAW");
 }
 
 /* busy_budget=0: the socket is slept on, so the interface has to report packets by itself. */
@@ -141,9 +136,9 @@ static int memif_prepare(struct tas_eal_device *d)
 	d->needs_huge = d->single_file = tas_config.memif_zero_copy;
 	tas__link_mac(m, tas_config.memif_server);
 	snprintf(d->arg, sizeof(d->arg),
-		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=10,socket=%s,socket-abstract=no,zero-copy=%s,"
+		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=%s,socket=%s,socket-abstract=no,zero-copy=%s,"
 		 "mac=%02x:%02x:%02x:%02x:%02x:%02x",
-		 tas_config.memif_server ? "server" : "client", tas_config.memif_id, tas__link_frame_room(mtu), path,
+		 tas_config.memif_server ? "server" : "client", tas_config.memif_id, tas__link_frame_room(mtu), getenv("TAS_RSIZE") ? getenv("TAS_RSIZE") : "7", path,
 		 tas_config.memif_zero_copy ? "yes" : "no", m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }
@@ -193,7 +188,7 @@ const struct tas_link_driver tas__link_drivers[] = {
 	[TAS_LINK_TAP] = { "tap", tap_prepare, tap_explain, MTU_JUMBO, .interface = true, .descriptor = TAS_FD_OPENED_BY_QUEUE,
 			   .vnet = true, .copies = true },
 	[TAS_LINK_AF_PACKET] = { "af_packet", packet_prepare, say_failed, MTU_JUMBO, .interface = true,
-				 .descriptor = TAS_FD_OPENED_BY_EAL },
+				 .own = true, .vnet = true, .copies = true },
 	[TAS_LINK_AF_XDP] = { "af_xdp", xdp_prepare, say_failed, MTU_XDP, .interface = true,
 			      .descriptor = TAS_FD_OPENED_BY_QUEUE },
 	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE, .copies = true },

@@ -29,6 +29,7 @@ struct tas_link_driver {
 	enum tas_link_fd descriptor; /* becomes readable when packets wait: who opened it */
 	bool interrupts;             /* may have receive interrupts */
 	bool copies;                 /* what it is given to send is copied before it returns */
+	bool own;                    /* a queue of our own (link_packet.c), not DPDK's */
 	bool vnet;                   /* frames with the kernel's virtio header in front */
 };
 

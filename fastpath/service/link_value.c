@@ -11,7 +11,7 @@
 
 enum { MEMIF_MTU_MIN = 576, MEMIF_MTU_MAX = 9200 };
 
-static const char forms[] = "tap[:NAME], af_packet:IF, af_xdp:IF, memif:PATH[,server][,id=N][,mtu=N][,zero-copy], pci:BDF or none";
+static const char forms[] = "tap[:NAME], af_packet:IF, af_xdp:IF, memif:PATH[,server][,id=N][,mtu=N][,no-checksums][,zero-copy], pci:BDF or none";
 
 static const char *interface_name(struct tas_config *c, const char *name)
 {
@@ -48,6 +48,8 @@ static bool memif_word(struct tas_config *c, const char *w)
 		c->memif_server = false;
 	else if (!strcmp(w, "zero-copy"))
 		c->memif_zero_copy = true;
+	else if (!strcmp(w, "no-checksums"))
+		c->link_no_checksums = true;
 	else if (!strncmp(w, "id=", 3) && !tas__value_number(w + 3, false, 0, UINT32_MAX, &n))
 		c->memif_id = (unsigned)n;
 	else if (!strncmp(w, "mtu=", 4) && !tas__value_number(w + 4, false, MEMIF_MTU_MIN, MEMIF_MTU_MAX, &n))
@@ -59,13 +61,14 @@ static bool memif_word(struct tas_config *c, const char *w)
 
 static const char *value_memif(struct tas_config *c, const char *rest)
 {
-	static const char accepted[] = "memif:PATH[,server][,id=N][,mtu=576 to 9200][,zero-copy], PATH without comma, equals or blank";
+	static const char accepted[] = "memif:PATH[,server][,id=N][,mtu=576 to 9200][,no-checksums][,zero-copy], PATH without comma, "
+				       "equals or blank";
 	char words[256], *save, *w;
 
 	if (!rest || strlen(rest) >= sizeof(words))
 		return accepted;
 	strcpy(words, rest);
-	c->memif_server = c->memif_zero_copy = false;
+	c->memif_server = c->memif_zero_copy = c->link_no_checksums = false;
 	c->memif_id = 0;
 	c->link_mtu = 0;
 	w = strtok_r(words, ",", &save);
@@ -117,6 +120,7 @@ const char *tas__link_value(struct tas_config *c, const char *v)
 			continue;
 		c->link = kinds[i].kind;
 		c->link_mtu = 0;
+		c->link_no_checksums = false;
 		return kinds[i].value(c, colon ? colon + 1 : NULL);
 	}
 	return forms;

@@ -23,7 +23,7 @@
 
 enum { EVENTS = 64, EMPTY_WAKES = 64, STRETCH_MAX = 2 };
 static const uint64_t look_busy = 30000, look_idle = 5000, look_asked = 2000, asked_lately = 1000000;
-static const uint64_t port_quiet = 50000, port_every = 2000, short_wait = 2000, back_off = 1000000;
+static const uint64_t port_quiet = 50000, port_every = 2000, short_wait = 2000, full_wait = 20000, back_off = 1000000;
 
 static int epfd = -1;
 static bool stopping;
@@ -218,6 +218,8 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	deadline = earlier(deadline, tas__latency_deadline(l->last_work, now));
 	if (deadline <= now + short_wait)
 		return;
+	if (tas_net_full(c)) /* output waits: nobody says when there is room */
+		looked_at = earlier(looked_at, now + full_wait);
 	deadline = earlier(deadline, looked_at);
 	if (empty_wakes > EMPTY_WAKES) { /* no buffers, or a port that cries wolf: do not spin on it */
 		look(c, 0);
@@ -291,6 +293,8 @@ void tas__loop_run(struct tas_core *c)
 		c->now = tas__clock();
 		account(&l, c, work);
 		work = c->net->up ? receive(&l, c) : 0;
+		if (tas_net_full(c))
+			tas__net_flush(c);
 		work += tas_core_poll(c);
 		if (work && l.woken)
 			tas__latency_woken(c->now);

@@ -5,10 +5,12 @@
 #include <rte_mbuf.h>
 #include <rte_prefetch.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "service/edge.h"
+#include "service/link_drivers.h"
 
-enum { TX_TRIES = 8, RX_BURSTS = 6 };
+enum { RX_BURSTS = 6, LAST_TRIES = 8, STUCK_NS = 100 * 1000 * 1000 };
 /* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
 enum { WHOLE = 8192, WHOLE_BURST = 4, ROUND_BYTES = 256 * 1024 };
 
@@ -42,14 +44,28 @@ void tas__net_exit(struct tas_core *c)
 {
 	tas__arp_free(c->net->arp);
 	c->net->arp = NULL;
-	if (c->net->up)
+	for (unsigned i = 0; c->net->up && i < LAST_TRIES; i++)
 		tas__net_flush(c);
+}
+
+static unsigned take(struct tas_net *n, struct rte_mbuf **m)
+{
+	return n->driver->own ? tas__packet_receive(n, m, n->rx_burst) : rte_eth_rx_burst(n->port, 0, m, n->rx_burst);
+}
+
+/* How many are done with; those that will never go are lost. */
+static unsigned give(struct tas_net *n, unsigned *lost)
+{
+	*lost = 0;
+	if (!n->carrier)
+		return 0;
+	return n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : rte_eth_tx_burst(n->port, 0, n->tx, n->n_tx);
 }
 
 static unsigned receive_burst(struct tas_core *c, uint64_t *bytes)
 {
 	struct rte_mbuf *m[TAS_RX_BURST];
-	unsigned i, n = rte_eth_rx_burst(c->net->port, 0, m, c->net->rx_burst);
+	unsigned i, n = take(c->net, m);
 	uint64_t got = 0;
 
 	for (i = 0; i < n; i++)
@@ -83,35 +99,100 @@ unsigned tas__net_receive(struct tas_core *c)
 	return n;
 }
 
-/* A full port is asked a few times, then the rest is dropped: TCP sends again, and a round must end. */
+/* ---- out ---- */
+static void drop(struct tas_core *c)
+{
+	struct tas_net *net = c->net;
+
+	for (unsigned i = 0; i < net->n_tx; i++)
+		rte_pktmbuf_free(net->tx[i]);
+	tas_count(c, TAS_CTR_tx_dropped, net->n_tx);
+	net->n_tx = 0;
+	net->full = false;
+}
+
+/* What refers to memory of applications (segment.c) cannot wait: it is copied. */
+static void keep(struct tas_core *c, unsigned sent)
+{
+	struct tas_net *net = c->net;
+	unsigned n = 0;
+
+	for (unsigned i = sent; i < net->n_tx; i++) {
+		struct rte_mbuf *m = net->tx[i];
+
+		if (net->lends && m->nb_segs > 1) {
+			m = rte_pktmbuf_copy(m, net->pool, 0, UINT32_MAX);
+			rte_pktmbuf_free(net->tx[i]);
+			if (!m) {
+				tas_count(c, TAS_CTR_tx_dropped, 1);
+				continue;
+			}
+		}
+		net->tx[n] = m;
+		net->tx_len[n++] = net->tx_len[i];
+	}
+	net->n_tx = (uint16_t)n;
+	net->full = n > 0;
+}
+
+/*
+ * What a full port does not take waits, and with it everybody's output (fast/poll.c).  One that has taken nothing for STUCK_NS, or whose
+ * other end is gone, loses it instead: TCP sends again.
+ */
 void tas__net_flush(struct tas_core *c)
 {
 	struct tas_net *net = c->net;
-	uint32_t len[TAS_TX_BURST];
-	unsigned sent = 0, tries = 0, k;
+	unsigned sent, lost;
 	uint64_t bytes = 0;
 
 	if (!net->n_tx)
 		return;
-	for (k = 0; k < net->n_tx; k++) {
-		len[k] = net->tx[k]->pkt_len;
-		bytes += len[k];
-		if (net->vnet)
-			tas__vnet_hide_length(net->tx[k]);
-	}
-	while (net->carrier && sent < net->n_tx && tries < TX_TRIES) {
-		k = rte_eth_tx_burst(net->port, 0, net->tx + sent, (uint16_t)(net->n_tx - sent));
-		sent += k;
-		tries += !k;
-	}
-	tas_count(c, TAS_CTR_tx_packets, sent);
-	for (k = sent; k < net->n_tx; k++) {
-		bytes -= len[k];
-		rte_pktmbuf_free(net->tx[k]);
-	}
+	sent = give(net, &lost);
+	for (unsigned i = 0; i < sent; i++)
+		bytes += net->tx_len[i];
+	tas_count(c, TAS_CTR_tx_packets, sent - lost);
 	tas_count(c, TAS_CTR_tx_bytes, bytes);
-	tas_count(c, TAS_CTR_tx_dropped, net->n_tx - sent);
-	net->n_tx = 0;
+	tas_count(c, TAS_CTR_tx_dropped, lost);
+	if (sent == net->n_tx) {
+		net->n_tx = 0;
+		net->full = false;
+		net->stuck_since = 0;
+		return;
+	}
+	if (sent || !net->stuck_since)
+		net->stuck_since = c->now;
+	if (net->carrier && c->now - net->stuck_since < STUCK_NS) {
+		keep(c, sent);
+		return;
+	}
+	memmove(net->tx, net->tx + sent, (net->n_tx - sent) * sizeof(net->tx[0]));
+	net->n_tx = (uint16_t)(net->n_tx - sent);
+	drop(c);
+}
+
+void tas__net_queue(struct tas_core *c, struct rte_mbuf *m)
+{
+	struct tas_net *n = c->net;
+
+	if (n->n_tx == TAS_TX_BURST)
+		tas__net_flush(c);
+	if (n->n_tx == TAS_TX_BURST) {
+		tas_count(c, TAS_CTR_tx_dropped, 1);
+		rte_pktmbuf_free(m);
+		return;
+	}
+	n->tx_len[n->n_tx] = m->pkt_len;
+	n->tx[n->n_tx++] = m;
+	if (n->vnet)
+		tas__vnet_hide_length(m);
+	/* a long one at once, while it is in the cache; a lent one, while its memory is there */
+	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1)
+		tas__net_flush(c);
+}
+
+bool tas_net_full(struct tas_core *c)
+{
+	return c->net->full;
 }
 
 void tas__net_timer(struct tas_core *c)

@@ -152,8 +152,12 @@ static void tell_partial(struct tas_core *c, uint16_t field, uint64_t pseudo)
 	if (c->net->partial_told || field != tas__sum_fold(pseudo))
 		return;
 	c->net->partial_told = true;
-	tas_warn("a peer on %s leaves TCP checksums to hardware that is not there; its packets are dropped "
-		 "(on the peer's interface: ethtool -K IF tx off)", tas_config.link_name);
+	if (tas_config.link == TAS_LINK_MEMIF)
+		tas_warn("the other end of memif:%s leaves TCP checksums out; its packets are dropped "
+			 "(no-checksums belongs to both ends or to none)", tas_config.link_name);
+	else
+		tas_warn("a peer on %s leaves TCP checksums to hardware that is not there; its packets are dropped "
+			 "(on the peer's interface: ethtool -K IF tx off)", tas_config.link_name);
 }
 
 static bool tcp_sound(struct tas_core *c, const struct rte_mbuf *m, const uint8_t *tcp, unsigned len,
@@ -162,6 +166,8 @@ static bool tcp_sound(struct tas_core *c, const struct rte_mbuf *m, const uint8_
 	uint64_t flag = m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK, pseudo;
 	uint16_t field;
 
+	if (c->net->no_checksums)
+		return true;
 	/* NONE (both bits): the field is not filled in, but the port vouches for the data */
 	if (c->net->hw_rx_checksum && (flag == RTE_MBUF_F_RX_L4_CKSUM_GOOD || flag == RTE_MBUF_F_RX_L4_CKSUM_NONE))
 		return true;

@@ -54,16 +54,6 @@ bool tas_net_lends(uint32_t len)
 	return len >= LEND_MIN && tas_cores[0].net->lends;
 }
 
-static void queue(struct tas_core *c, struct rte_mbuf *m)
-{
-	struct tas_net *n = c->net;
-
-	n->tx[n->n_tx++] = m;
-	/* a long one at once, while it is in the cache; a lent one, while its memory is there */
-	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1)
-		tas__net_flush(c);
-}
-
 static void give_up(struct tas_core *c, struct rte_mbuf *m)
 {
 	tas_count(c, TAS_CTR_tx_dropped, 1);
@@ -86,7 +76,7 @@ static void send_ether(struct tas_core *c, struct rte_mbuf *m, uint16_t type, co
 		give_up(c, m);
 		return;
 	}
-	queue(c, m);
+	tas__net_queue(c, m);
 }
 
 static void to_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct tas_next *next)
@@ -147,6 +137,8 @@ static void tcp_checksum(struct tas_net *n, struct rte_mbuf *m, uint32_t src, ui
 		m->ol_flags |= RTE_MBUF_F_TX_IPV4 | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_TCP_CKSUM;
 		if (m->tso_segsz)
 			m->ol_flags |= RTE_MBUF_F_TX_TCP_SEG;
+	} else if (n->no_checksums) {
+		sum = tas__sum_fold(pseudo); /* what Linux leaves there: an end that wants more can tell (tell_partial()) */
 	} else {
 		sum = m->nb_segs > 1 ? sum_chain(m, pseudo) : tas__checksum(tcp, m->data_len, pseudo);
 	}

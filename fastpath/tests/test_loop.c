@@ -88,6 +88,11 @@ void tas__net_flush(struct tas_core *c)
 	(void)c;
 }
 
+bool tas_net_full(struct tas_core *c)
+{
+	return c->net->full;
+}
+
 void tas__net_timer(struct tas_core *c)
 {
 	(void)c;

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/* Packets that a full port does not take. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+static uint16_t fake_tx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n);
+static uint16_t fake_rx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n);
+static struct rte_mbuf *fake_copy(const struct rte_mbuf *m, struct rte_mempool *p, uint32_t off, uint32_t len);
+static void fake_free(struct rte_mbuf *m);
+#define rte_eth_tx_burst fake_tx
+#define rte_eth_rx_burst fake_rx
+#define rte_pktmbuf_copy fake_copy
+#define rte_pktmbuf_free fake_free
+#include "service/net.c"
+
+struct tas_config tas_config;
+struct tas_core tas_cores[TAS_CORES_MAX];
+struct tas_routes tas__routes;
+const struct tas_arp_ops tas__net_arp_ops;
+static struct tas_net net;
+static const struct tas_link_driver driver;
+
+enum { MS = 1000000, PACKETS = 512 };
+static struct rte_mbuf packet[PACKETS], copies[PACKETS];
+static struct rte_mbuf *taken[PACKETS];
+static unsigned n_taken, room, freed, n_copies;
+
+static uint16_t fake_tx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n)
+{
+	uint16_t i;
+
+	(void)port, (void)queue;
+	for (i = 0; i < n && room; i++, room--)
+		taken[n_taken++] = m[i];
+	return i;
+}
+
+static uint16_t fake_rx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n)
+{
+	(void)port, (void)queue, (void)m, (void)n;
+	return 0;
+}
+
+static struct rte_mbuf *fake_copy(const struct rte_mbuf *m, struct rte_mempool *p, uint32_t off, uint32_t len)
+{
+	(void)p, (void)off, (void)len;
+	copies[n_copies] = *m;
+	copies[n_copies].next = NULL;
+	copies[n_copies].nb_segs = 1;
+	return &copies[n_copies++];
+}
+
+static void fake_free(struct rte_mbuf *m)
+{
+	(void)m;
+	freed++;
+}
+
+/* ---- what net.c calls besides ---- */
+void tas__vnet_hide_length(struct rte_mbuf *m)
+{
+	m->pkt_len = 60;
+}
+
+int tas__routes_init(struct tas_routes *r, const struct tas_config *c, unsigned *bad)
+{
+	(void)r, (void)c, (void)bad;
+	return 0;
+}
+
+struct tas_arp *tas__arp_new(uint64_t timeout, uint64_t max, const struct tas_arp_ops *ops, void *ctx)
+{
+	(void)timeout, (void)max, (void)ops, (void)ctx;
+	return NULL;
+}
+
+void tas__arp_free(struct tas_arp *a)
+{
+	(void)a;
+}
+
+uint64_t tas__arp_deadline(const struct tas_arp *a)
+{
+	(void)a;
+	return UINT64_MAX;
+}
+
+void tas__arp_timer(struct tas_arp *a, uint64_t now)
+{
+	(void)a, (void)now;
+}
+
+void tas__net_announce(struct tas_core *c)
+{
+	(void)c;
+}
+
+void tas__net_input(struct tas_core *c, struct rte_mbuf *m)
+{
+	(void)c, (void)m;
+}
+
+unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max)
+{
+	(void)n, (void)m, (void)max;
+	return 0;
+}
+
+unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
+{
+	(void)n, (void)m, (void)lost;
+	return count;
+}
+
+void tas_warn(const char *fmt, ...)
+{
+	(void)fmt;
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(&net, 0, sizeof(net));
+	memset(tas_cores, 0, sizeof(tas_cores));
+	net.up = net.carrier = net.lends = true;
+	net.driver = &driver;
+	tas_cores[0].net = &net;
+	tas_cores[0].now = 1000ull * MS;
+	for (unsigned i = 0; i < PACKETS; i++)
+		packet[i] = (struct rte_mbuf){ .pkt_len = 100 + i, .nb_segs = 1 };
+	n_taken = freed = n_copies = room = 0;
+	return 0;
+}
+
+static struct tas_core *const core = &tas_cores[0];
+
+static uint64_t counted(enum tas_counter n)
+{
+	return core->counters[n];
+}
+
+static void what_a_full_port_does_not_take_goes_later_in_order(void **state)
+{
+	(void)state;
+	room = 3;
+	for (unsigned i = 0; i < 10; i++)
+		tas__net_queue(core, &packet[i]);
+	tas__net_flush(core);
+	assert_true(tas_net_full(core));
+	assert_int_equal(n_taken, 3);
+	room = 2;
+	tas__net_flush(core);
+	assert_true(tas_net_full(core));
+	tas__net_queue(core, &packet[10]); /* an answer to somebody: behind the others */
+	room = 100;
+	tas__net_flush(core);
+	assert_false(tas_net_full(core));
+	assert_int_equal(n_taken, 11);
+	for (unsigned i = 0; i < 11; i++)
+		assert_ptr_equal(taken[i], &packet[i]);
+	assert_int_equal(freed, 0);
+	assert_int_equal(counted(TAS_CTR_tx_packets), 11);
+	assert_int_equal(counted(TAS_CTR_tx_bytes), 11 * 100 + 55);
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 0);
+}
+
+static void lengths_that_the_driver_must_not_see_are_counted(void **state)
+{
+	(void)state;
+	net.vnet = true;
+	tas__net_queue(core, &packet[300]);
+	tas__net_flush(core);
+	assert_true(tas_net_full(core));
+	room = 1;
+	tas__net_flush(core);
+	assert_int_equal(packet[300].pkt_len, 60);
+	assert_int_equal(counted(TAS_CTR_tx_bytes), 400);
+}
+
+static void what_lies_in_an_applications_memory_is_copied_when_it_has_to_wait(void **state)
+{
+	struct rte_mbuf *lent = &packet[1];
+
+	(void)state;
+	lent->next = &packet[2];
+	lent->nb_segs = 2;
+	tas__net_queue(core, &packet[0]);
+	tas__net_queue(core, lent); /* at once, and does not fit */
+	assert_int_equal(n_copies, 1);
+	assert_int_equal(freed, 1);
+	tas__net_flush(core);
+	assert_int_equal(n_copies, 1); /* once */
+	room = 5;
+	tas__net_flush(core);
+	assert_ptr_equal(taken[0], &packet[0]);
+	assert_ptr_equal(taken[1], &copies[0]);
+	assert_int_equal(counted(TAS_CTR_tx_bytes), 100 + 101);
+}
+
+static void a_port_that_takes_nothing_for_long_is_stuck_and_loses_packets(void **state)
+{
+	(void)state;
+	tas__net_queue(core, &packet[0]);
+	tas__net_flush(core);
+	core->now += STUCK_NS - 1;
+	tas__net_flush(core);
+	assert_true(tas_net_full(core));
+	core->now++;
+	tas__net_flush(core);
+	assert_false(tas_net_full(core)); /* nobody waits for it */
+	assert_int_equal(freed, 1);
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 1);
+	tas__net_queue(core, &packet[1]);
+	tas__net_flush(core); /* still stuck: no waiting again */
+	assert_false(tas_net_full(core));
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 2);
+	room = 1;
+	for (unsigned i = 2; i < 4; i++)
+		tas__net_queue(core, &packet[i]);
+	tas__net_flush(core); /* it moves: another chance */
+	assert_true(tas_net_full(core));
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 2);
+}
+
+static void without_its_other_end_a_port_keeps_nothing(void **state)
+{
+	(void)state;
+	tas__net_queue(core, &packet[0]);
+	tas__net_flush(core);
+	assert_true(tas_net_full(core));
+	net.carrier = false;
+	tas__net_flush(core);
+	assert_false(tas_net_full(core));
+	assert_int_equal(freed, 1);
+}
+
+static void there_is_an_end_to_what_waits(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < TAS_TX_BURST + 5; i++)
+		tas__net_queue(core, &packet[i]);
+	assert_int_equal(net.n_tx, TAS_TX_BURST);
+	assert_int_equal(freed, 5);
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 5);
+	room = PACKETS;
+	tas__net_flush(core);
+	assert_int_equal(n_taken, TAS_TX_BURST);
+	assert_ptr_equal(taken[TAS_TX_BURST - 1], &packet[TAS_TX_BURST - 1]); /* the newest were dropped */
+}
+
+#define TEST(f) cmocka_unit_test_setup(f, setup)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(what_a_full_port_does_not_take_goes_later_in_order),
+		TEST(lengths_that_the_driver_must_not_see_are_counted),
+		TEST(what_lies_in_an_applications_memory_is_copied_when_it_has_to_wait),
+		TEST(a_port_that_takes_nothing_for_long_is_stuck_and_loses_packets),
+		TEST(without_its_other_end_a_port_keeps_nothing),
+		TEST(there_is_an_end_to_what_waits),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
