@@ -282,10 +282,7 @@ def test_an_other_end_that_takes_no_packets(two: tuple[Lab, Lab], seconds: float
     for p in (*clients, *servers):
         assert p.wait(60) == 0
     dropped = service.counters()["tx_dropped"] - before["tx_dropped"]
-    if took < 0.08:
-        assert dropped == 0
-    elif seconds == 1.0:
-        assert 0 < dropped < 20000
+    assert dropped == 0 if took < 0.08 else dropped < 20000  # of 550,000
 
 
 @pytest.mark.parametrize("mtu", [1500, 9000])

@@ -161,7 +161,7 @@ def rows() -> Iterator[Row]:
     for t in ("local", "link"):
         yield from _rpcs(t)
         yield from _bulks(t, quick=True)
-    for t in ("memif", "af_xdp"):
+    for t in ("memif", "veth"):
         yield Row("1 connection, blocking, 64 B: p50", t, "us", "less", _latency("-m", "block"), quick=False)
         yield Row("64 connections, epoll, 64 B", t, "requests/s", "more", _rate("-c", "64"), quick=False)
         yield Row("64 connections, epoll, 1 KiB", t, "requests/s", "more", _rate("-c", "64", "-s", "1k"), quick=False)

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -20,6 +19,7 @@
 #include "service/link_drivers.h"
 
 enum { FRAME_USUAL = 2048, FRAME_JUMBO = 10240, MTU_JUMBO = 9000, MTU_MEMIF = 9200 };
+enum { SLOTS_USUAL = 9, SLOTS_JUMBO = 7 }; /* powers of two */
 enum { MTU_XDP = 1500 /* a chunk of a page takes headroom and frame */ };
 
 unsigned tas__link_frame_room(uint16_t mtu)
@@ -121,7 +121,8 @@ static int memif_free_path(const char *path)
 }
 
 /*
- * Rings of 1,024 (2^10) buffers.  With zero-copy the buffers of the packets themselves lie in the shared region, so that
+ * A ring is walked through from end to end: one of about a mebibyte stays in a processor's cache, and what does not fit
+ * waits (net.c).  With zero-copy the buffers of the packets themselves lie in the shared region, so that
  * the size of both must be one and memory must be files that the other end can map.
  */
 static int memif_prepare(struct tas_eal_device *d)
@@ -136,9 +137,10 @@ static int memif_prepare(struct tas_eal_device *d)
 	d->needs_huge = d->single_file = tas_config.memif_zero_copy;
 	tas__link_mac(m, tas_config.memif_server);
 	snprintf(d->arg, sizeof(d->arg),
-		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=%s,socket=%s,socket-abstract=no,zero-copy=%s,"
+		 "--vdev=net_memif0,role=%s,id=%u,bsize=%u,rsize=%u,socket=%s,socket-abstract=no,zero-copy=%s,"
 		 "mac=%02x:%02x:%02x:%02x:%02x:%02x",
-		 tas_config.memif_server ? "server" : "client", tas_config.memif_id, tas__link_frame_room(mtu), getenv("TAS_RSIZE") ? getenv("TAS_RSIZE") : "7", path,
+		 tas_config.memif_server ? "server" : "client", tas_config.memif_id, tas__link_frame_room(mtu),
+		 mtu <= TAS_MTU_USUAL ? SLOTS_USUAL : SLOTS_JUMBO, path,
 		 tas_config.memif_zero_copy ? "yes" : "no", m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finding a driver's descriptors.  The receive queues of net_tap, net_af_packet and net_af_xdp are ordinary descriptors on which
+ * Finding a driver's descriptors.  The receive queues of net_tap and net_af_xdp are ordinary descriptors on which
  * epoll works, but DPDK has no call that tells them (for these drivers 22.11 offers no receive interrupt that would survive
  * without the trigger signal).  So /proc/self/fd is compared before and after the driver has opened its queue.
  */

@@ -171,7 +171,7 @@ static const struct option options[] = {
 			  "tap[:NAME]    a tap interface, the kernel of this machine at its other end\n"
 			  "af_packet:IF  an interface, through a packet socket\n"
 			  "af_xdp:IF     an interface, through an AF_XDP socket\n"
-			  "memif:PATH[,server][,id=N][,mtu=N][,zero-copy]  another process, through shared memory\n"
+			  "memif:PATH[,server][,id=N][,mtu=N][,no-checksums][,zero-copy]  another process, through shared memory\n"
 			  "pci:BDF       a device bound to vfio-pci, uio_pci_generic or igb_uio (dpdk-devbind.py)\n"
 			  "none          local connections only, needs no rights and no DPDK",
 	  .kind = K_CUSTOM, .set = set_link },

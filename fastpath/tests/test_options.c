@@ -96,6 +96,9 @@ static void every_kind_of_link_has_its_own_grammar(void **state)
 	assert_true(c.memif_server && !c.memif_zero_copy && c.memif_id == 7 && c.link_mtu == 9000);
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:m,zero-copy");
 	assert_true(!c.memif_server && c.memif_zero_copy && c.memif_id == 0 && c.link_mtu == 0);
+	assert_false(c.link_no_checksums);
+	ACCEPTED("--ip-addr=10.0.0.1", "--link=memif:m,no-checksums,mtu=9000");
+	assert_true(c.link_no_checksums);
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:08:00.1");
 	assert_string_equal(c.link_name, "0000:08:00.1");
 	ACCEPTED("--ip-addr=10.0.0.1", "--link=pci:0001:af:1f.7");
