@@ -741,6 +741,20 @@ def test_threads_and_connections(local_tas: Lab, mode: str) -> None:
     assert got["requests"] == 40000
 
 
+@pytest.mark.parametrize("size", ["64", "6000"])
+def test_very_many(local_tas: Lab, size: str) -> None:
+    """So many that epoll_wait fetches ahead and rings begin small; a message may be larger than these."""
+    count = 1200
+    _, port = local_tas.echoserver()
+    assert local_tas.service
+    before = local_tas.service.counters()["conn_direct"]
+    got = local_tas.tas(
+        BUILD / "rpcclient", "-j", "-c", str(count), "-s", size, "-n", str(200 * count), "127.0.0.1", str(port)
+    ).json(120)
+    assert got["requests"] == 200 * count
+    assert local_tas.service.counters()["conn_direct"] - before >= count
+
+
 @pytest.mark.parametrize("writer", ["blocks", "polls", "waits for an edge"])
 def test_a_stream_arrives_whole_while_the_other_side_comes_and_goes(local_tas: Lab, writer: str) -> None:
     """Bytes of a long stream, while the connection becomes ordinary and direct again all the time."""

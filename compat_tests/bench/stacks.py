@@ -48,12 +48,12 @@ class Stack:
         """CPU seconds of the services so far."""
         return sum(s.cpu_seconds() for s in self.services)
 
-    def rpc(self, *options: str, threads: int = 1, seconds: float = 0.7) -> dict[str, Any]:
+    def rpc(self, *options: str, threads: int = 1, seconds: float = 0.7, warm: float = 0.2) -> dict[str, Any]:
         """rpcclient's result against an echo server, and ``cpu_us``: CPU per request, by process."""
         server = self.server(BUILD / "echoserver", "--port=0", f"--threads={threads}")
         try:
             port = str(server.listening())
-            timed = [] if "-n" in options else ["-T", str(seconds), "-w", "0.2"]
+            timed = [] if "-n" in options else ["-T", str(seconds), "-w", str(warm)]
             spent = self.service_cpu()
             client = self.client(BUILD / "rpcclient", "--json", *timed, *options, self.addr, port)
             out: dict[str, Any] = client.json(120)
@@ -61,7 +61,7 @@ class Stack:
             for service in self.services:
                 self.look("service", service.pid)
             times = psutil.Process(server.pid).cpu_times()
-            share = 1e6 / max(out["requests"], 1) * out["seconds"] / (out["seconds"] + (0 if "-n" in options else 0.2))
+            share = 1e6 / max(out["requests"], 1) * out["seconds"] / (out["seconds"] + (0 if "-n" in options else warm))
             out["cpu_us"] = {
                 "client": out["cpu_seconds"] * share,
                 "server": (times.user + times.system) * share,

@@ -23,6 +23,7 @@
 
 enum {
 	RING_FIRST = 64 * 1024,
+	RING_OF_MANY = 4096,	   /* a ring that is there already (stream.c, RX_FIRST): of so many a new one is a page more each */
 	PATIENT = 256 * 1024,	   /* a writer that can wait asks for no more (client/sockets/send.c) */
 	PAIRS_MAX = 256,	   /* shared sets of one memory set, at which no more are made for this */
 	STALL_NS = 5 * 1000 * 1000, /* a writer finds no room for so long: the ordinary path has more */
@@ -239,7 +240,8 @@ static struct tas_set *meeting(const struct tas_sock *a, const struct tas_sock *
 /* Under the locks: nothing is on its way any more, and there is a ring to write to. */
 static bool quiet(struct tas_sock *from)
 {
-	uint32_t len = tas_config.tcp_rxbuf_len < RING_FIRST ? tas_config.tcp_rxbuf_len : RING_FIRST;
+	uint32_t most = tas__socks_cold() ? RING_OF_MANY : RING_FIRST;
+	uint32_t len = tas_config.tcp_rxbuf_len < most ? tas_config.tcp_rxbuf_len : most;
 
 	return tas__local_drain(from) && tas__rx_ring(from->u.local.peer, len);
 }
@@ -305,8 +307,6 @@ void tas__direct_consider(struct tas_sock *s, uint32_t bytes)
 	if (!tas_config.direct_after || s->u.local.never || peer->u.local.never || s->u.local.passed < tas_config.direct_after)
 		return;
 	s->u.local.passed = 0;
-	if (tas__socks_cold())
-		return; /* of so many most lines come from memory, and the applications would touch more of them than we */
 	if (!plain(s) || !plain(peer) || tas__is_direct(s) || !can_meet(s, peer))
 		return;
 	wake_now(peer);

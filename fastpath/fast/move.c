@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abi/tas_extent.h"
 #include "fast/sock.h"
 
 enum { LOCKED = 1 /* slot 0: the service */, LEAP = 1 << 30 };
@@ -90,11 +91,52 @@ static bool place_make(struct place *p, struct tas_sock *s, struct tas_set *to)
 	return ok;
 }
 
+/* Stream offsets that have something in their rings. */
+struct live {
+	uint64_t from, to;
+};
+
+static const struct live nothing = { 0, 0 }, everything = { 0, UINT64_MAX };
+
+/* Under lock_rx. */
+static struct live live_rx(const struct tas_sock *s, const struct tas_block *b)
+{
+	uint64_t consumed = atomic_load_explicit(&b->a.rx_consumed, memory_order_acquire);
+
+	if (s->base.kind != TAS_K_LOCAL) /* an accept queue; bytes out of order */
+		return everything;
+	if (consumed < s->consumed || consumed > s->delivered)
+		consumed = s->consumed;
+	return (struct live){ consumed, s->delivered };
+}
+
+/* Under lock_tx.  Where in the ring they lie is the writer's to say, and may not have been looked at yet. */
+static struct live live_tx(const struct tas_sock *s, const struct tas_block *b)
+{
+	return atomic_load_explicit(&b->a.tx_written, memory_order_acquire) == s->acked ? nothing : everything;
+}
+
+static void bytes_move(uint8_t *to, const uint8_t *from, const struct tas_ring *r, struct live l)
+{
+	if (l.from < r->base)
+		l.from = r->base;
+	if (l.to > l.from && l.to - l.from > r->len) {
+		memcpy(to, from, r->len);
+		return;
+	}
+	while (l.from < l.to) {
+		struct tas_span p = tas_extent_span(0, r->base, r->len, l.from, l.to);
+
+		memcpy(to + p.off, from + p.off, p.len);
+		l.from += p.len;
+	}
+}
+
 /* What the extent says comes from the service's own copy: the application can have scribbled over the other. */
-static void ring_move(struct tas_set *from, struct tas_set *to, struct tas_ring *r, struct tas_extent *e, tas_off_t off)
+static void ring_move(struct tas_set *from, struct tas_set *to, struct tas_ring *r, struct tas_extent *e, tas_off_t off, struct live live)
 {
 	if (r->gen) {
-		memcpy(tas__mem_ptr(to, off), tas__mem_ptr(from, r->off), r->len);
+		bytes_move(tas__mem_ptr(to, off), tas__mem_ptr(from, r->off), r, live);
 		tas__mem_free(from, r->off, r->len);
 		r->off = off;
 	}
@@ -166,8 +208,8 @@ static void transfer(struct place *p, struct tas_set *to, uint32_t locks)
 	for (int i = 0; i < TAS_SUBS; i++)
 		atomic_store_explicit(&b->c.subs[i], w.subs[i], memory_order_relaxed);
 	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
-		ring_move(from, to, &p->s->rx[i], &b->x.rx[i], p->rx[i]);
-		ring_move(from, to, &p->s->tx[i], &b->x.tx[i], p->tx[i]);
+		ring_move(from, to, &p->s->rx[i], &b->x.rx[i], p->rx[i], live_rx(p->s, old));
+		ring_move(from, to, &p->s->tx[i], &b->x.tx[i], p->tx[i], live_tx(p->s, old));
 	}
 	*p->old = (struct tas_moved){ .set = from, .block = s->block, .next = s->moved };
 	s->moved = p->old;
@@ -313,8 +355,10 @@ static void wake_old(struct tas_sock *s, struct tas_block *old)
 	tas_count(s->core, TAS_CTR_sock_moves, 1);
 	atomic_fetch_add_explicit(&old->s.ev_in, LEAP, memory_order_seq_cst);
 	atomic_fetch_add_explicit(&old->s.ev_out, LEAP, memory_order_seq_cst);
-	tas__futex_wake(&old->s.ev_in);
-	tas__futex_wake(&old->s.ev_out);
+	if (atomic_load_explicit(&old->c.wait_in, memory_order_seq_cst))
+		tas__futex_wake(&old->s.ev_in);
+	if (atomic_load_explicit(&old->c.wait_out, memory_order_seq_cst))
+		tas__futex_wake(&old->s.ev_out);
 }
 
 bool tas__sock_move_pair(struct tas_sock *a, struct tas_sock *b, struct tas_set *to)

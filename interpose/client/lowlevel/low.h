@@ -124,6 +124,8 @@ int tas__tell_fd(int ctl, struct tas_msg *m, uint16_t op, int fd);
 
 /* Address of off (n bytes inside one chunk), mapping the chunk when needed.  NULL: not ours, or no memory. */
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n);
+/* The same, NULL where it would have to be mapped first. */
+void *tas__mem_known(struct tas_session *ss, tas_off_t off, uint32_t n);
 
 /* A reference to the memory that off lies in, when it is shared memory: 0 or -ENOMEM. */
 int tas__shared_hold(struct tas_session *ss, uint32_t number); /* under ws_lock */

@@ -152,21 +152,36 @@ void tas__shared_free(struct tas_session *ss)
 	}
 }
 
-static __attribute__((noinline)) uint8_t *mem_slow(struct tas_session *ss, uint32_t chunk)
+/* Where the address of a chunk is kept; NULL: nowhere. */
+static _Atomic(uint8_t *) *slot_of(struct tas_session *ss, uint32_t chunk)
 {
 	uint32_t number = TAS_CHUNK_NUMBER(chunk), index = TAS_CHUNK_INDEX(chunk);
-	_Atomic(uint8_t *) *slot = &ss->chunk[index];
+	struct tas_shared *s;
+
+	if (!number)
+		return &ss->chunk[index];
+	s = shared_find(ss, number);
+	return s ? &s->chunk[index] : NULL;
+}
+
+static __attribute__((noinline)) uint8_t *mem_slow(struct tas_session *ss, uint32_t chunk)
+{
+	_Atomic(uint8_t *) *slot = slot_of(ss, chunk);
 	uint8_t *p;
 
-	if (number) {
-		struct tas_shared *s = shared_find(ss, number);
-
-		if (!s)
-			return NULL;
-		slot = &s->chunk[index];
-	}
+	if (!slot)
+		return NULL;
 	p = atomic_load_explicit(slot, memory_order_acquire);
 	return p ? p : map_chunk(ss, chunk, slot);
+}
+
+void *tas__mem_known(struct tas_session *ss, tas_off_t off, uint32_t n)
+{
+	uint32_t at = TAS_OFF_BYTE(off);
+	_Atomic(uint8_t *) *slot = slot_of(ss, TAS_OFF_CHUNK(off));
+	uint8_t *p = slot ? atomic_load_explicit(slot, memory_order_acquire) : NULL;
+
+	return p && at <= TAS_CHUNK_SIZE && n <= TAS_CHUNK_SIZE - at ? p + at : NULL;
 }
 
 void *tas__mem(struct tas_session *ss, tas_off_t off, uint32_t n)

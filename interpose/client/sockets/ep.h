@@ -157,6 +157,17 @@ void tas__ep_bells_disarm(struct tas_ep *ep); /* nobody sleeps: those whom the s
 void tas__ep_ring(struct tas_ep *ep);
 void tas__ep_drain(struct tas_ep *ep);
 
+/* ---- epoll_ahead.c, under the set's lock ---- */
+enum { TAS_EP_MANY = 1024, TAS_EP_AHEAD = 64 };
+static inline bool tas__ep_many(const struct tas_ep *ep)
+{
+	return atomic_load_explicit(&ep->p.m->head.n_items, memory_order_relaxed) > TAS_EP_MANY;
+}
+/* Fetches what the members in these buckets will touch of the set's memory into the cache. */
+void tas__ep_ahead_items(struct tas_ep *ep, const uint16_t *bucket, uint32_t n);
+/* The same of the sockets behind x and TAS_EP_AHEAD - 1 more of the ready list. */
+void tas__ep_ahead(struct tas_ep *ep, uint32_t x);
+
 /* ---- epoll_share.c ---- */
 bool tas__ep_need(struct tas_ep *ep, struct tas_session *ss); /* under both locks: has memory, of this session if it can be had */
 void tas__part_end(struct tas_ep_part *p); /* nobody is in it any more; table lock */

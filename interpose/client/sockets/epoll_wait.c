@@ -11,15 +11,32 @@
 #include "sockets/ep.h"
 
 enum { EVENTS_MAX = INT32_MAX / (int)sizeof(struct epoll_event), BLIND_NS = 2000000 };
+enum { MARKS = 256 /* taken at once */ };
 enum { QUIET = 16, KERNEL_EVERY = 50000, KERNEL_SPIN = 12500 /* cycles, some 20 and 5 us */ };
 
 /* When to stop: ns; 0: at once; UINT64_MAX: never; LATER: not asked for the time yet, which many calls never need. */
 enum { LATER = 1 };
 
 /* ---- TAS members, under the set's lock ---- */
-static inline void take_marks(struct tas_ep *ep, _Atomic uint64_t *tops, _Atomic uint64_t words[TAS_EP_WORDS])
+/* Members whose sockets have these buckets go on the ready list. */
+static inline void ready_buckets(struct tas_ep *ep, const uint16_t *bucket, uint32_t n)
 {
 	struct tas_ep_memory *m = ep->p.m;
+
+	if (tas__ep_many(ep))
+		tas__ep_ahead_items(ep, bucket, n);
+	for (uint32_t k = 0; k < n; k++) {
+		uint32_t x = m->bucket[bucket[k]];
+
+		for (uint32_t left = m->head.used; x && left; x = tas__ep_item(ep, x)->hash_next, left--)
+			tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+	}
+}
+
+static inline void take_marks(struct tas_ep *ep, _Atomic uint64_t *tops, _Atomic uint64_t words[TAS_EP_WORDS])
+{
+	uint16_t bucket[MARKS];
+	uint32_t n = 0;
 	uint64_t top, word;
 
 	if (!atomic_load_explicit(tops, memory_order_relaxed))
@@ -30,14 +47,15 @@ static inline void take_marks(struct tas_ep *ep, _Atomic uint64_t *tops, _Atomic
 		for (uint32_t end = w + TAS_EP_TOP; w < end; w++) {
 			if (!atomic_load(&words[w]))
 				continue;
-			for (word = atomic_exchange(&words[w], 0); word; word &= word - 1) {
-				uint32_t x = m->bucket[w * 64 + (uint32_t)__builtin_ctzll(word)];
-
-				for (uint32_t n = m->head.used; x && n; x = tas__ep_item(ep, x)->hash_next, n--)
-					tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+			if (n > MARKS - 64) {
+				ready_buckets(ep, bucket, n);
+				n = 0;
 			}
+			for (word = atomic_exchange(&words[w], 0); word; word &= word - 1)
+				bucket[n++] = (uint16_t)(w * 64 + (uint32_t)__builtin_ctzll(word));
 		}
 	}
+	ready_buckets(ep, bucket, n);
 }
 
 static void drain_marks(struct tas_ep *ep)
@@ -147,6 +165,7 @@ static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 static int take_tas(struct tas_ep *ep, struct epoll_event *ev, int max)
 {
 	const struct tas_ep_head *h = &ep->p.m->head;
+	uint32_t fetched = tas__ep_many(ep) ? 0 : UINT32_MAX;
 	int n = 0;
 
 	while (n < max) {
@@ -154,6 +173,11 @@ static int take_tas(struct tas_ep *ep, struct epoll_event *ev, int max)
 
 		if (!x || tas__ep_item(ep, x)->stamp == h->stamp)
 			break; /* the end, or where this call began to put level-triggered items back */
+		if (!fetched) {
+			tas__ep_ahead(ep, x);
+			fetched = TAS_EP_AHEAD;
+		}
+		fetched--;
 		if (report(ep, x, &ev[n]))
 			n++;
 	}
