@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Service, missing, until
+from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, Netns, Service, missing, until
 
 pytestmark = pytest.mark.skipif(KERNEL_ONLY, reason="about the service's links")
 MEBIBYTE = 1 << 20
@@ -173,6 +173,44 @@ def test_frames_of_vlans_are_not_ours(lab: Lab) -> None:
     assert asked("") == 1
     assert asked("81000007") == 0
     assert asked("") == 1
+
+
+def discipline(ns: Netns, interface: str) -> str:
+    """Of the kernel's queue in front of an interface."""
+    return ns.run("tc", "qdisc", "show", "dev", interface, "root").split()[1]
+
+
+def test_a_tap_of_the_services_own_has_no_queue_wherever_it_moves(lab: Lab) -> None:
+    service = Service(lab, f"--ip-addr={TAS_ADDR}/24", "--link=tap:tasown", link=False)
+    assert discipline(lab.app, "tasown") == "noqueue"
+    lab.app.ip("link", "set", "tasown", "netns", lab.peer.name, "name", "elsewhere")
+    until("no queue there", lambda: discipline(lab.peer, "elsewhere") == "noqueue")
+    lab.peer.ip("link", "set", "elsewhere", "up")
+    assert discipline(lab.peer, "elsewhere") == "noqueue"
+    lab.peer.ip("addr", "add", f"{PEER_ADDR}/24", "dev", "elsewhere")
+    lab.peer.run("ping", "-c", "3", "-i", "0.2", "-W", "5", TAS_ADDR)
+    lab.peer.run("tc", "qdisc", "replace", "dev", "elsewhere", "root", "pfifo", "limit", "50")  # somebody's own choice
+    lab.peer.ip("link", "set", "elsewhere", "down")
+    lab.peer.ip("link", "set", "elsewhere", "up")
+    assert discipline(lab.peer, "elsewhere") == "pfifo"
+    assert service.counters()["tx_packets"] > 3
+
+
+def test_a_tap_that_was_there_keeps_its_queue(lab: Lab) -> None:
+    lab.app.ip("tuntap", "add", "tasstays", "mode", "tap", "multi_queue")
+    lab.app.run("tc", "qdisc", "replace", "dev", "tasstays", "root", "pfifo", "limit", "50")
+    Service(lab, f"--ip-addr={TAS_ADDR}/24", "--link=tap:tasstays", link=False)
+    assert discipline(lab.app, "tasstays") == "pfifo"
+
+
+def test_a_namespace_with_the_tap_may_end_before_the_service(lab: Lab) -> None:
+    service = Service(lab, f"--ip-addr={TAS_ADDR}/24", "--link=tap:tasgone", link=False)
+    there = lab.netns()
+    lab.app.ip("link", "set", "tasgone", "netns", there.name)
+    until("no queue there", lambda: discipline(there, "tasgone") == "noqueue")
+    there.delete()
+    lab.namespaces.remove(there)
+    until("the service hears of it", lambda: "is gone" in service.log())
 
 
 def test_a_link_that_wakes_by_descriptor_costs_nothing_idle(lab: Lab) -> None:

@@ -341,6 +341,7 @@ struct tas_region {
 	struct tas_region_header h;
 	/* Robust futex word of the service: its thread id while alive; FUTEX_OWNER_DIED set by the kernel when it dies. */
 	_Alignas(TAS_LINE) _Atomic uint32_t alive;
+	_Atomic uint32_t cpu; /* a hint: the processor on which core 0's thread was last seen while it polled this process */
 	struct tas_core_hints core[TAS_CORES_MAX];
 	_Alignas(4096) _Atomic uint64_t claims[TAS_SOCK_MAX / 64]; /* sockets this process holds a number for */
 	_Alignas(4096) struct tas_ws ws[TAS_WS_MAX];
@@ -412,6 +413,7 @@ TAS_ASSERT_AT(tas_mail, peer, 16);
 TAS_ASSERT_AT(tas_mail, block, 64);
 TAS_ASSERT_SIZE(tas_region_header, 128);
 TAS_ASSERT_AT(tas_region, alive, 128);
+TAS_ASSERT_AT(tas_region, cpu, 132);
 _Static_assert(sizeof(struct tas_bitmap) == 128 + 512 + 32768, "bitmap levels");
 _Static_assert(TAS_SOCK_MAX == 64 * 64 * 64, "three levels of 64");
 

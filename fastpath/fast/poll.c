@@ -6,6 +6,7 @@
  * their doorbell at the next hint.
  */
 #include <errno.h>
+#include <sched.h>
 
 #include "fast/sock.h"
 
@@ -172,8 +173,16 @@ static void retire_idle(struct tas_core *c)
 	}
 }
 
+/* Who waits on our processor can let us work or sleep, but finds nothing by looking (interpose/client/lowlevel/wait.c). */
+static void say_where(struct tas_proc *p, uint32_t cpu)
+{
+	if (atomic_load_explicit(&p->region->cpu, memory_order_relaxed) != cpu)
+		atomic_store_explicit(&p->region->cpu, cpu, memory_order_relaxed);
+}
+
 unsigned tas_core_poll(struct tas_core *c)
 {
+	uint32_t cpu = (uint32_t)sched_getcpu();
 	unsigned work = 0;
 	struct tas_proc *p, *next;
 
@@ -181,6 +190,8 @@ unsigned tas_core_poll(struct tas_core *c)
 	tas__stage(c, TAS_ST_receive);
 	for (p = c->stack->polled; p; p = next) {
 		next = p->lane[c->index].next;
+		if (c->index == 0)
+			say_where(p, cpu);
 		work += tas__proc_hints(c, p);
 	}
 	tas__stage(c, TAS_ST_hints);

@@ -72,6 +72,7 @@ void tas__tap_explain(void); /* why creating it failed */
 /* An end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
 void tas__link_mac(uint8_t mac[6], unsigned side);
 
+bool tas__tap_ours(void); /* made by us, and gone with us */
 void tas__tap_attached(void); /* after EAL is started: what the driver changed */
 void tas__tap_release(void); /* after the port is closed: a tap that stays is as it was */
 
@@ -81,6 +82,11 @@ void tas__packet_close(struct tas_net *n);
 unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max);
 /* How many of them are done with, those that will never go (*lost) included.  Fewer: no room now. */
 unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
+
+/* ---- link_queue.c ---- */
+void tas__queue_none(int fd); /* a tap that is ours alone, before it is up: the kernel keeps no queue in front of it */
+void tas__queue_watch(void);  /* nor where it moves; in the loop */
+void tas__queue_forget(void);
 
 /* ---- vnet.c ---- */
 /* What the kernel says of a packet moves from the header before it into m's flags.  False: there is no such header. */

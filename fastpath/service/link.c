@@ -222,6 +222,8 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 		r = configure(n, &info);
 	if (!r)
 		r = set_up_queues(n, before);
+	if (!r && n->fd >= 0 && tas__tap_ours())
+		tas__queue_none(n->fd);
 	if (!r)
 		r = rte_eth_dev_start(n->port);
 	if (r && tas_config.link != TAS_LINK_MEMIF)

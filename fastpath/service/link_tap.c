@@ -207,6 +207,11 @@ static int interface_mtu(const char *name, int set)
 	return e;
 }
 
+bool tas__tap_ours(void)
+{
+	return header_queue >= 0 && !stays;
+}
+
 void tas__tap_attached(void)
 {
 	if (stays && mtu_kept > 0 && interface_mtu(tas_config.link_name, mtu_kept) < 0)

@@ -132,10 +132,12 @@ static int serve(struct tas_core *c)
 		r = tas_stack_init();
 	if (r)
 		goto end_loop;
+	tas__queue_watch();
 	say_ready();
 	tas__loop_run(c);
 	tas_stack_exit();
 end_loop:
+	tas__queue_forget();
 	tas__latency_exit();
 	tas__net_exit(c);
 	tas__loop_exit();

@@ -7,9 +7,11 @@
  * everything else sleeps in the caller's ppoll with an eventfd that the service writes when the wait set's `sleeping`
  * was 1.
  */
+#include <sched.h>
+
 #include "lowlevel/low.h"
 
-enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US = 100000, BLIND_NS = 5000000 };
+enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US = 100000, BLIND_NS = 5000000, BESIDE_ROUNDS = 2 };
 
 uint64_t tas__now(void)
 {
@@ -42,9 +44,19 @@ uint64_t tas__per_us(void)
 	return r;
 }
 
+/* The service polls for this process on the processor that we would spin on. */
+static bool beside_service(struct tas_session *ss)
+{
+	return !atomic_load_explicit(&ss->r->core[0].need_wakeup, memory_order_relaxed) &&
+	       atomic_load_explicit(&ss->r->cpu, memory_order_relaxed) == (uint32_t)sched_getcpu();
+}
+
 /*
  * Yield first.  Back within a microsecond: nobody else wants this CPU, so look at memory for a moment before the next
  * yield.  Away for long: somebody does not cooperate; sleep at once, and do not try again for a while.
+ *
+ * If the service is on this processor, each look takes it from the service: when two did not help, sleep.  It works on undisturbed,
+ * and when it has let us in we give the processor back by sleeping again, where a yield may be answered with another turn.
  */
 bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 {
@@ -59,7 +71,7 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 		if (t - active > RECENT_US * us || t < atomic_load_explicit(&hold_until, memory_order_relaxed))
 			return false;
 	}
-	if (t - s->start > limit * us)
+	if (t - s->start > limit * us || (s->rounds > BESIDE_ROUNDS && beside_service(ss)))
 		return false;
 	if (t < alone_until) {
 		__builtin_ia32_pause();
