@@ -5,7 +5,8 @@
     local   server and client on TAS, one service           |  both on the kernel, loopback
     link    server on TAS behind a tap, kernel client       |  both on the kernel, veth between namespaces
     memif   server and client on TAS, a service each, memif |  both on the kernel, veth between namespaces
-    veth    the same over packet sockets on a veth pair     |  the same
+    packet  the same over packet sockets on a veth pair     |  the same
+    af_xdp  the same over AF_XDP sockets on a veth pair     |  the same
     python  the module tas_sockets, one service             |  the standard modules, loopback
 """
 
@@ -23,7 +24,7 @@ from _lab import BUILD, PEER_ADDR, TAS_ADDR, Lab, Proc, Service, until
 
 VETH, VETH_PEER = "10.78.0.1", "10.78.0.2"
 LOOPBACK = "127.0.0.1"
-TOPOLOGIES = ("local", "link", "memif", "veth", "python")
+TOPOLOGIES = ("local", "link", "memif", "packet", "af_xdp", "python")
 
 
 @dataclass
@@ -123,7 +124,7 @@ def stacks(tmp: Path, topologies: set[str]) -> Iterator[dict[tuple[str, str], St
             made[topology, "tas"] = Stack("tas", lab, run, run, LOOPBACK, [service])
         made["link", "linux"] = Stack("linux", lab, plain, lab.kernel, VETH)
         made["link", "tas"] = Stack("tas", lab, tas, lab.kernel, TAS_ADDR, [service])
-        for kind in ("memif", "veth"):
+        for kind in ("memif", "packet", "af_xdp"):
             if kind in topologies:
                 made[kind, "linux"] = made["link", "linux"]
                 made[kind, "tas"] = _two_services(stack, _folder(tmp / kind), kind)
@@ -142,7 +143,7 @@ def _two_services(stack: contextlib.ExitStack, tmp: Path, kind: str) -> Stack:
         near.app.ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth1", "netns", far.app.name)
         for lab in labs:
             lab.app.ip("link", "set", "veth1", "up")
-        links = ["--link=af_packet:veth1"] * 2
+        links = [f"--link={'af_packet' if kind == 'packet' else kind}:veth1"] * 2
     services = [
         Service(lab, link, f"--ip-addr={addr}/24", link=False)
         for lab, link, addr in zip(labs, links, (TAS_ADDR, PEER_ADDR), strict=True)
