@@ -191,6 +191,7 @@ static inline uint64_t tas__tsc(void)
 /* A short wait before sleeping: timed yields, about 20 µs in all.  Zero it; call until it says false. */
 struct tas_spin {
 	uint64_t start, rounds;
+	bool gives_way; /* looks twice only beside the service: for who waits for many small things, not for a stream */
 };
 /* active: tsc of the last event seen by the caller; long ago means: do not spin at all */
 /* What a seccomp filter of the program's has left us (sandbox.c). */

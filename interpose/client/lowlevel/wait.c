@@ -56,7 +56,8 @@ static bool beside_service(struct tas_session *ss)
  * yield.  Away for long: somebody does not cooperate; sleep at once, and do not try again for a while.
  *
  * If the service is on this processor, each look takes it from the service: when two did not help, sleep.  It works on undisturbed,
- * and when it has let us in we give the processor back by sleeping again, where a yield may be answered with another turn.
+ * and when it has let us in we give the processor back by sleeping again, where a yield may be answered with another turn.  Only who says
+ * so (gives_way): the reader of a stream would be woken for every piece.
  */
 bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 {
@@ -71,7 +72,7 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 		if (t - active > RECENT_US * us || t < atomic_load_explicit(&hold_until, memory_order_relaxed))
 			return false;
 	}
-	if (t - s->start > limit * us || (s->rounds > BESIDE_ROUNDS && beside_service(ss)))
+	if (t - s->start > limit * us || (s->gives_way && s->rounds > BESIDE_ROUNDS && beside_service(ss)))
 		return false;
 	if (t < alone_until) {
 		__builtin_ia32_pause();

@@ -445,7 +445,7 @@ static inline __attribute__((always_inline)) int wait_mixed(struct tas_ep *ep, i
 {
 	struct tas_sig_mark sig = tas__sig_mark();
 	struct tas_ep_head *h = tas__ep_head(ep);
-	struct tas_spin spin = {0};
+	struct tas_spin spin = {.gives_way = true};
 	bool again = false;
 	int n;
 
