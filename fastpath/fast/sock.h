@@ -189,6 +189,7 @@ int tas__tx_first(struct tas_sock *s); /* offers the first transmit extent; 0 or
 /* Memory for receive bytes [off, off + len).  high: end of the highest byte present.  false: none, drop. */
 /* The receive window and the sender's limit as the application's line says: its own, or its listener's. */
 void tas__buffers(struct tas_sock *s, const struct tas_app_line *a);
+uint32_t tas__window_of(uint32_t rcvbuf); /* what is offered for SO_RCVBUF, 0: not set */
 bool tas__rx_reserve(struct tas_sock *s, uint64_t off, uint32_t len, uint64_t high);
 void tas__rx_write(struct tas_sock *s, uint64_t off, const uint8_t *from, uint32_t len);
 struct tas_span tas__rx_space(struct tas_sock *s, uint64_t off, uint64_t end);

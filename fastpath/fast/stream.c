@@ -13,7 +13,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_LEAST = 512, TX_BUSY = 1 << 20, RCV_FIRST = 65536, RCV_MIN = 1024 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_LEAST = 512, TX_BUSY = 1 << 20 };
 static const uint64_t stall_ns = 5 * 1000 * 1000;
 
 static uint32_t pow2_up(uint64_t n)
@@ -517,25 +517,6 @@ void tas__tx_acked(struct tas_sock *s, uint64_t acked)
 }
 
 /* ---- the application's line ---- */
-/* Linux counts what bytes need beside themselves: of a small buffer half is offered, of a large one about three quarters. */
-static uint32_t window_of(uint32_t rcvbuf)
-{
-	uint64_t w = rcvbuf <= 16384 ? rcvbuf / 2 : (uint64_t)rcvbuf * 3 / 4;
-
-	if (!rcvbuf)
-		w = RCV_FIRST;
-	if (w < RCV_MIN)
-		w = RCV_MIN;
-	return w < tas_config.tcp_rxbuf_len ? (uint32_t)w : tas_config.tcp_rxbuf_len;
-}
-
-void tas__buffers(struct tas_sock *s, const struct tas_app_line *a)
-{
-	s->rcvbuf_seen = atomic_load_explicit(&a->rcvbuf, memory_order_relaxed);
-	s->sndbuf_seen = atomic_load_explicit(&a->sndbuf, memory_order_relaxed);
-	s->rcv_buf = window_of(s->rcvbuf_seen);
-}
-
 static bool rx_read(struct tas_sock *s, int *changed)
 {
 	uint64_t c = atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_acquire);
@@ -573,27 +554,6 @@ void tas__rx_urgent(struct tas_sock *s, uint64_t end)
 	tas__sock_flags(s, TAS_F_URG);
 }
 
-void tas__wire_options(struct tas_sock *s, const struct tas_lock_line *from)
-{
-	s->ip = atomic_load_explicit(&from->ip, memory_order_relaxed) &
-		(TAS_PKT_TOS | 0xff << TAS_PKT_TTL_SHIFT | TAS_PKT_FRAGMENTS | TAS_PKT_RECVERR);
-	s->maxseg = atomic_load_explicit(&from->maxseg, memory_order_relaxed);
-	s->syncnt = atomic_load_explicit(&from->syncnt, memory_order_relaxed) & 0xff;
-	s->linger2 = atomic_load_explicit(&from->linger2, memory_order_relaxed);
-	if (s->linger2 > 121 && s->linger2 != UINT32_MAX) /* Linux: TCP_FIN_TIMEOUT_MAX, or it is none at all */
-		s->linger2 = 0;
-}
-
-void tas__wire_inherit(struct tas_sock *s)
-{
-	struct tas_lock_line *c = &s->base.b->c;
-
-	atomic_store_explicit(&c->ip, s->ip, memory_order_relaxed);
-	atomic_store_explicit(&c->maxseg, s->maxseg, memory_order_relaxed);
-	atomic_store_explicit(&c->syncnt, s->syncnt, memory_order_relaxed);
-	atomic_store_explicit(&c->linger2, s->linger2, memory_order_relaxed);
-}
-
 int tas__app_read(struct tas_sock *s)
 {
 	struct tas_app_line *a = &s->base.b->a;
@@ -604,7 +564,7 @@ int tas__app_read(struct tas_sock *s)
 	want = atomic_load_explicit(&a->rcvbuf, memory_order_relaxed);
 	if (want != s->rcvbuf_seen) {
 		s->rcvbuf_seen = want;
-		s->rcv_buf = window_of(want); /* less: what was offered stays, and is not offered again */
+		s->rcv_buf = tas__window_of(want); /* less: what was offered stays, and is not offered again */
 	}
 	if (r < 0 || !rx_read(s, &changed))
 		return -EPROTO;

@@ -158,6 +158,9 @@ struct tas_obj *tas__obj_numbered(struct tas_session *ss, uint32_t id, uint32_t 
 /* Under the lock: an object without claim, of a member of epoll set `index`. */
 struct tas_obj *tas__ghost_new(struct tas_session *ss, const struct tas_msg_sock *s, uint32_t index);
 void tas__ghost_put(struct tas_obj *o);
+/* Asks with fd (-1: none) for a socket that lies in another memory set, and so moves; not while somebody copies its bytes (a stopped program
+ * may do so for long). */
+int tas__ask_until_moved(struct tas_session *ss, struct tas_msg *m, uint16_t op, int fd);
 /* Gives o its block.  0 or -errno. */
 int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct tas_msg_sock *s);
 /* The block moved (the socket was passed to a process of another memory set): the new one. */
