@@ -143,8 +143,11 @@ def disk(path: Path, drivers: Path, options: str) -> None:
     archive.write(path)
 
 
-def boot(lab: Lab, options: str, tap: str) -> Proc:
-    """A guest whose card is the other end of the tap, in the peer's namespace; its console is the program's output."""
+def boot(lab: Lab, options: str, tap: str, queues: int = 1) -> Proc:
+    """A guest whose card is the other end of the tap, in the peer's namespace; its console is the program's output.
+
+    With several queues the card spreads connections over them by the hash and the table that it is given.
+    """
     found = kernel()
     assert found
     path = lab.tmp / "guest.gz"
@@ -154,6 +157,7 @@ def boot(lab: Lab, options: str, tap: str) -> Proc:
         "-no-reboot", "-serial", "stdio", "-serial", f"unix:{lab.tmp}/{ASIDE},server=on,wait=off",
         "-kernel", found[0], "-initrd", path,
         "-append", "console=ttyS0 quiet panic=-1 rdinit=/init",
-        "-netdev", f"tap,id=net,ifname={tap},script=no,downscript=no",
-        "-device", f"virtio-net-pci,netdev=net,addr={CARD[-4:-2]},mac=52:54:00:12:34:56",
+        "-netdev", f"tap,id=net,ifname={tap},script=no,downscript=no,vhost=off,queues={queues}",
+        "-device", f"virtio-net-pci,netdev=net,addr={CARD[-4:-2]},mac=52:54:00:12:34:56"
+        + (f",mq=on,rss=on,vectors={2 * queues + 2}" if queues > 1 else ""),
     )  # fmt: skip

@@ -399,7 +399,8 @@ class Service:
         self.tap = f"tt{os.getpid() % 1000000}x{n}"[:15]
         self.socket = str(lab.tmp / f"tas{n}.sock")
         self.pid = 0
-        self.options = [*options, *shlex.split(os.environ.get("TAS_TEST_SERVICE", ""))]
+        # options of services in all tests of a run: TAS_TEST_SERVICE="--fp-cores-max=2 --fp-no-autoscale"
+        self.options = [*shlex.split(os.environ.get("TAS_TEST_SERVICE", "")), *options]
         self.via = via
         self.expect_exit: int | None = 0
         lab.service = self

@@ -63,6 +63,10 @@ def report(old: Sample, new: Sample) -> dict[str, Any]:
         whole = max(sum(spent.values()), 1)
         cores.append({name: round(100 * spent[name] / whole, 1) for name in SHARES})
         cores[-1]["rounds"] = round((now["rounds"] - was["rounds"]) / took, 1)
+        for name in ("segments", "received", "steered", "steer_dropped"):
+            cores[-1][name] = round((now[name] - was[name]) / took, 1)
+        cores[-1]["flows"] = now["flows"]
+        cores[-1]["running"] = now["running"]
     cycles = {name: after[f"cycles_{name}"] - before[f"cycles_{name}"] for name in STAGES}
     known = {(p["slot"], p["pid"]): p for p in old.processes}
     processes = []
@@ -84,10 +88,14 @@ def report(old: Sample, new: Sample) -> dict[str, Any]:
 def text(r: dict[str, Any]) -> str:
     """The report as a table for people."""
     lines = [f"{r['sockets']} sockets, {len(r['processes'])} processes", ""]
-    lines.append(f"{'core':>6} {'work':>7} {'poll':>7} {'sleep':>7} {'rounds/s':>11}")
+    head = f"{'core':>6} {'work':>7} {'poll':>7} {'sleep':>7} {'rounds/s':>11} {'segments/s':>11}"
+    lines.append(f"{head} {'steered/s':>10} {'flows':>7}")
     for n, core in enumerate(r["cores"]):
+        if not core["running"]:
+            continue
         shares = " ".join(f"{core[name]:>6.1f}%" for name in SHARES)
-        lines.append(f"{n:>6} {shares} {core['rounds']:>11,.0f}")
+        line = f"{n:>6} {shares} {core['rounds']:>11,.0f} {core['segments']:>11,.0f}"
+        lines.append(f"{line} {core['steered']:>10,.0f} {core['flows']:>7,}")
     if any(r["stages"].values()):
         lines.append("  of work: " + ", ".join(f"{name} {share}%" for name, share in r["stages"].items()))
     lines.append("")

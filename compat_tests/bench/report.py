@@ -117,4 +117,21 @@ def plots(result: dict[str, Any], folder: Path) -> list[Path]:
             pyplot.ylabel("us of CPU per request")
             pyplot.title(f"{topology}: 64 connections, 64 B")
             save(f"cpu-{topology}.svg")
+    names = [f"{text} connections, epoll, 64 B" for text in ("64", "1,000")]
+    both = [n for n in names if f"link: {n}" in rows and f"cores: {n}" in rows]
+    for n in both:
+        for name, style in (("linux", "--"), ("tas", "-")):
+            heights = [rows[f"{topology}: {n}"][f"{name}_median"] for topology in ("link", "cores")]
+            pyplot.plot(
+                ["1", "up to 2, by load"],
+                heights,
+                style,
+                marker="o",
+                label=f"{name}, {n.removesuffix(', epoll, 64 B')}",
+            )
+    if both:
+        pyplot.xlabel("threads of the service")
+        pyplot.ylabel("requests/s")
+        pyplot.title("link: 64 B, 2 CPUs")
+        save("scaling-service.svg")
     return made

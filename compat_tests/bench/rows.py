@@ -163,6 +163,8 @@ def rows() -> Iterator[Row]:
     for t in ("local", "link"):
         yield from _rpcs(t)
         yield from _bulks(t, quick=True)
+    for n in (64, 1000):
+        yield Row(f"{n:,} connections, epoll, 64 B", "cores", "requests/s", "more", _rate("-c", str(n)), quick=False)
     for t in ("memif", "packet", "af_xdp"):
         yield Row("1 connection, blocking, 64 B: p50", t, "us", "less", _latency("-m", "block"), quick=False)
         yield Row("64 connections, epoll, 64 B", t, "requests/s", "more", _rate("-c", "64"), quick=False)

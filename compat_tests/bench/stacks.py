@@ -4,6 +4,7 @@
 
     local   server and client on TAS, one service           |  both on the kernel, loopback
     link    server on TAS behind a tap, kernel client       |  both on the kernel, veth between namespaces
+    cores   the same, a service of up to two threads        |  the same
     memif   server and client on TAS, a service each, memif |  both on the kernel, veth between namespaces
     packet  the same over packet sockets on a veth pair     |  the same
     af_xdp  the same over AF_XDP sockets on a veth pair     |  the same
@@ -24,7 +25,7 @@ from _lab import BUILD, PEER_ADDR, TAS_ADDR, Lab, Proc, Service, until
 
 VETH, VETH_PEER = "10.78.0.1", "10.78.0.2"
 LOOPBACK = "127.0.0.1"
-TOPOLOGIES = ("local", "link", "memif", "packet", "af_xdp", "python")
+TOPOLOGIES = ("local", "link", "cores", "memif", "packet", "af_xdp", "python")
 
 
 @dataclass
@@ -124,11 +125,26 @@ def stacks(tmp: Path, topologies: set[str]) -> Iterator[dict[tuple[str, str], St
             made[topology, "tas"] = Stack("tas", lab, run, run, LOOPBACK, [service])
         made["link", "linux"] = Stack("linux", lab, plain, lab.kernel, VETH)
         made["link", "tas"] = Stack("tas", lab, tas, lab.kernel, TAS_ADDR, [service])
+        if "cores" in topologies:
+            made["cores", "linux"] = made["link", "linux"]
+            made["cores", "tas"] = _more_threads(stack, _folder(tmp / "cores"))
         for kind in ("memif", "packet", "af_xdp"):
             if kind in topologies:
                 made[kind, "linux"] = made["link", "linux"]
                 made[kind, "tas"] = _two_services(stack, _folder(tmp / kind), kind)
         yield made
+
+
+def _more_threads(stack: contextlib.ExitStack, tmp: Path) -> Stack:
+    """As ``link``; the service takes a second thread while load and idle processors ask for it."""
+    lab = Lab(tmp)
+    stack.callback(lab.close, check=False)
+    service = Service(lab, "--fp-cores-max=2")
+
+    def tas(*argv: str | Path) -> Proc:
+        return lab.tas(*argv, env={"TAS_REQUIRE": "1"})
+
+    return Stack("tas", lab, tas, lab.kernel, TAS_ADDR, [service])
 
 
 def _two_services(stack: contextlib.ExitStack, tmp: Path, kind: str) -> Stack:

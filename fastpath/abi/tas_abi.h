@@ -139,7 +139,7 @@ struct tas_service_line {
 	_Atomic uint32_t ev_in;
 	_Atomic uint32_t ev_out;
 	uint32_t id;
-	uint16_t core;   /* fast-path core that owns the connection: whose dirty bitmap to hint */
+	_Atomic uint16_t core; /* fast-path core that owns the connection: whose dirty bitmap to hint.  It may change */
 	uint16_t family; /* AF_INET or AF_INET6: family of the socket as created */
 	struct tas_addr local;
 	struct tas_addr peer;

@@ -32,7 +32,8 @@ struct tas_bridge {
 
 static struct {
 	struct tas_bridge *all, *due, **tail;
-	uint32_t n, n_due;
+	uint32_t n;
+	_Atomic uint32_t n_due;
 	struct tas_pollable timer; /* somebody had the lock */
 } br = { .timer.fd = -1 };
 
@@ -51,12 +52,16 @@ static void schedule(struct tas_bridge *b)
 
 void tas__bridge_wake(struct tas_bridge *b)
 {
+	tas_shared_in();
 	schedule(b);
+	tas_shared_out();
+	if (!tas_alone)
+		tas_kick(&tas_cores[0]);
 }
 
 bool tas__bridges_due(void)
 {
-	return br.due != NULL;
+	return atomic_load_explicit(&br.n_due, memory_order_relaxed);
 }
 
 uint32_t tas__bridges_count(void)
@@ -246,12 +251,15 @@ static void run(struct tas_bridge *b)
 	struct tas_sock *s = b->s;
 	bool moved;
 
+	if (!s) { /* another core has ended it */
+		tas__bridge_end(b);
+		return;
+	}
 	if (tas__direct_end(s)) {
 		try_later();
 		return;
 	}
 	moved = !s->dead && pump_out(b);
-
 	moved |= pump_in(b);
 	if (moved && !tas__sock_hint(s)) /* frees it at most when it is closed, and then the bridge is gone, too */
 		return;
@@ -333,10 +341,15 @@ void tas__bridge_orphan(struct tas_sock *s)
 	struct tas_bridge *b = s->bridge;
 
 	s->bridge = NULL;
-	if (b && b->runs)
+	if (!b)
+		return;
+	if (b->runs && tas_alone) {
 		tas__bridge_end(b);
-	else if (b)
-		b->s = NULL; /* who asked for it ends it */
+		return;
+	}
+	b->s = NULL; /* who asked for it ends it, or core 0 */
+	if (b->runs)
+		tas__bridge_wake(b);
 }
 
 void tas__bridges_exit(void)

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "fast/sock.h"
+#include "fast/wire.h"
 
 struct plan {
 	struct tas_sock *listener; /* NULL: over the link */
@@ -173,6 +173,8 @@ int tas__op_connect(struct tas_proc *p, const struct tas_ident *i, const struct 
 		tas_claim_clear(p->region->claims, old->id);
 		tas__sock_last_close(old);
 	}
+	if (!pl.listener && !pl.refused)
+		c = tas__flow_core(&pl.local, &pl.peer);
 	s = tas__sock_new(c, pl.listener || pl.refused ? TAS_K_LOCAL : TAS_K_LINK);
 	if (!s)
 		return -ENOBUFS;

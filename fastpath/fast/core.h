@@ -23,6 +23,7 @@ enum tas_stage {
 
 struct tas_core {
 	_Alignas(128) unsigned index;
+	bool running; /* a thread is at work for it; changed alone only */
 	uint64_t now; /* ns, CLOCK_MONOTONIC; the loop refreshes it once per round */
 	uint64_t counters[TAS_CTR_N];
 	struct tas_stack *stack; /* private to fast/ and slow/ */
@@ -31,7 +32,52 @@ struct tas_core {
 };
 
 extern struct tas_core tas_cores[TAS_CORES_MAX];
-extern unsigned tas_n_cores;
+extern unsigned tas_n_cores; /* at most so many threads; not all of them need to be at work */
+
+/*
+ * ---- Several threads (docs/internals.md) ----
+ * A round of a core runs beside those of the others, and touches what the core owns.  What belongs to all (tables, allocators,
+ * listeners) it touches between tas_shared_in() and tas_shared_out(), which nest.  What belongs to the control work core 0 alone
+ * touches, between tas_alone_in() and tas_alone_out(), which nest as well: meanwhile nobody else is inside a round, everything may be
+ * read and written as if there were one thread.  Never ask to be alone between tas_shared_in() and tas_shared_out().
+ */
+extern bool tas_alone; /* no other thread is inside a round; changed by core 0 only, while that is so */
+extern _Thread_local struct tas_core *tas_this; /* of this thread */
+void tas__shared_lock(void);
+void tas__shared_unlock(void);
+static inline void tas_shared_in(void)
+{
+	if (!tas_alone)
+		tas__shared_lock();
+}
+static inline void tas_shared_out(void)
+{
+	if (!tas_alone)
+		tas__shared_unlock();
+}
+void tas_alone_in(void);
+void tas_alone_out(void);
+void tas_kick(struct tas_core *c); /* there is something for it: it shall not sleep */
+/* Threads at work shall hear when fd becomes readable, which belongs to process slot.  0 or -errno. */
+int tas_threads_hear(int fd, uint32_t slot);
+void tas_threads_deaf(int fd, unsigned first); /* those from core `first` on */
+
+/* Connections over the link belong to threads by the hash of their addresses. */
+enum { TAS_STEER_BUCKETS = 256 };
+extern uint8_t tas_steer[TAS_STEER_BUCKETS]; /* changed alone only */
+/* A card's hash of connections, modulo a power of two; NULL: one of our own. */
+extern uint32_t (*tas_steer_hash)(uint32_t local, uint32_t peer, uint16_t local_port, uint16_t peer_port);
+static inline unsigned tas_steer_bucket(uint32_t local, uint32_t peer, uint16_t local_port, uint16_t peer_port)
+{
+	uint32_t h;
+
+	if (tas_steer_hash)
+		return tas_steer_hash(local, peer, local_port, peer_port) % TAS_STEER_BUCKETS;
+	h = local * 0x9e3779b1u ^ peer * 0x85ebca6bu ^ ((uint32_t)local_port << 16 | peer_port) * 0xc2b2ae35u;
+	h ^= h >> 15;
+	h *= 0x2c1b3c6du;
+	return h >> 24;
+}
 
 static inline void tas_count(struct tas_core *c, enum tas_counter n, uint64_t by)
 {
@@ -63,6 +109,20 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 			 int error, bool hard, unsigned mtu);
 /* One round: hints of polled applications, timers that are due, output.  Returns how much was done (0: idle). */
 unsigned tas_core_poll(struct tas_core *c);
+/* Process slot has rung: its hints for c. */
+unsigned tas_core_rang(struct tas_core *c, uint32_t slot);
+/* Something was said to c, nobody knows by whom: all processes. */
+unsigned tas_core_listen(struct tas_core *c);
+void tas_core_recruit(struct tas_core *c); /* alone: its thread hears all doorbells from now on */
+void tas_core_dismiss(struct tas_core *c); /* alone: no more */
+/* Alone, after tas_core_resteer(): nobody works for c from now on; what was said to it goes to the owners. */
+void tas_core_retire(struct tas_core *c);
+/* Alone: c has work that was given to it by others since it slept until `until`. */
+bool tas_core_has_work(const struct tas_core *c, uint64_t until);
+void tas_core_wakes(struct tas_core *c); /* alone: tells applications what they are to be told */
+/* Alone: connections over the link go where tas_steer says by now. */
+void tas_core_resteer(struct tas_core *c);
+unsigned tas_core_flows(const struct tas_core *c);
 /* When the next timer is due, ns; UINT64_MAX: none. */
 uint64_t tas_core_deadline(const struct tas_core *c);
 /* Ask every application to ring its doorbell.  False: something came meanwhile, do not sleep. */
@@ -103,6 +163,7 @@ uint32_t tas_net_tso_max(void);
 struct tas_pollable {
 	int fd;
 	void (*fn)(struct tas_pollable *p, uint32_t epoll_events);
+	bool calm; /* fn touches only what core 0 owns: other threads go on meanwhile */
 };
 int tas_loop_add(struct tas_pollable *p, uint32_t epoll_events);
 int tas_loop_mod(struct tas_pollable *p, uint32_t epoll_events);

@@ -17,6 +17,8 @@
 	C(rx_malformed, "packets with a malformed header") \
 	C(rx_fragments, "IP fragments (dropped: there is no reassembly)") \
 	C(rx_not_ours, "packets for another address or protocol") \
+	C(rx_steered, "packets handed to the thread that owns their connection") \
+	C(rx_steer_dropped, "packets dropped because that thread was behind") \
 	C(arp_requests_in, "ARP requests answered") \
 	C(arp_requests_out, "ARP requests sent") \
 	C(arp_failed, "packets dropped because no neighbour answered ARP") \

@@ -144,7 +144,7 @@ static bool may_hold(const struct tas_sock *s, uint32_t word)
 	const struct tas_proc *p = slot ? tas__procs[slot - 1] : NULL;
 
 	if (!slot)
-		return tas_n_cores > 1; /* another core's; ours are free while we look */
+		return false; /* the service's, which are free while we look: local connections belong to one core */
 	for (uint32_t i = 0; p && i < tas__n_procs; i++)
 		if (tas__procs[i] && tas__procs[i]->set == p->set && tas__procs[i]->region &&
 		    tas_claim_test(tas__procs[i]->region->claims, s->base.id))
@@ -258,19 +258,31 @@ static void told(struct tas_sock *s)
 	s->u.local.told_out = atomic_load_explicit(&s->base.b->s.ev_out, memory_order_relaxed);
 }
 
-static bool begin(struct tas_sock *a, struct locks *l)
+/* Both lie in one memory set, maybe in a new one.  Alone: others read which sets there are, and what they hold. */
+static bool meet(struct tas_sock *a, struct tas_sock *b, bool *moved)
 {
-	struct tas_sock *b = a->u.local.peer;
-	struct tas_set *set;
-	bool moved;
+	struct tas_set *set = meeting(a, b);
 
-	if (!quiet(a) || !quiet(b) || !plain(a) || !plain(b) || !(set = meeting(a, b)))
-		return false;
-	moved = a->base.set != set;
-	if (moved && !tas__sock_move_pair(a, b, set)) {
+	*moved = set && a->base.set != set;
+	if (*moved && !tas__sock_move_pair(a, b, set)) {
 		tas__set_put(set);
 		return false;
 	}
+	return set;
+}
+
+static bool begin(struct tas_sock *a, struct locks *l)
+{
+	struct tas_sock *b = a->u.local.peer;
+	bool met, moved;
+
+	if (!quiet(a) || !quiet(b) || !plain(a) || !plain(b))
+		return false;
+	tas_alone_in();
+	met = meet(a, b, &moved);
+	tas_alone_out();
+	if (!met)
+		return false;
 	a->u.local.moved |= moved;
 	b->u.local.moved |= moved;
 	atomic_store_explicit(&a->base.b->s.direct, b->base.block, memory_order_seq_cst);

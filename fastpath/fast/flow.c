@@ -19,8 +19,6 @@ static uint32_t hash(const struct tas_addr *local, const struct tas_addr *peer)
 {
 	uint64_t a, b, h;
 
-	if (!flow_key && getrandom(&flow_key, sizeof flow_key, GRND_NONBLOCK) != sizeof flow_key)
-		flow_key = (uintptr_t)&flow_key | 1;
 	memcpy(&a, local->ip, 8);
 	memcpy(&b, peer->ip, 8);
 	h = flow_key ^ (a * 0x9e3779b97f4a7c15ull) ^ (b * 0xc2b2ae3d27d4eb4full);
@@ -37,6 +35,8 @@ uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *pee
 
 int tas__flows_init(struct tas_stack *k)
 {
+	if (!flow_key && getrandom(&flow_key, sizeof flow_key, GRND_NONBLOCK) != sizeof flow_key)
+		flow_key = (uintptr_t)&flow_key | 1;
 	k->flows = calloc(BUCKETS, sizeof *k->flows);
 	return k->flows ? 0 : -ENOMEM;
 }
@@ -61,6 +61,7 @@ void tas__flow_add(struct tas_sock *s)
 		(*head)->flow_pprev = &s->flow_next;
 	s->flow_pprev = head;
 	*head = s;
+	s->core->stack->n_flows++;
 }
 
 void tas__flow_del(struct tas_sock *s)
@@ -71,6 +72,65 @@ void tas__flow_del(struct tas_sock *s)
 	if (s->flow_next)
 		s->flow_next->flow_pprev = s->flow_pprev;
 	s->flow_pprev = NULL;
+	s->core->stack->n_flows--;
+}
+
+/* ---- several cores ---- */
+struct tas_core *tas__flow_core(const struct tas_addr *local, const struct tas_addr *peer)
+{
+	uint32_t l, p;
+
+	if (tas_n_cores == 1)
+		return &tas_cores[0];
+	memcpy(&l, local->ip, 4);
+	memcpy(&p, peer->ip, 4);
+	return &tas_cores[tas_steer[tas_steer_bucket(l, p, local->port, peer->port)]];
+}
+
+unsigned tas_core_flows(const struct tas_core *c)
+{
+	return c->stack ? c->stack->n_flows - c->stack->n_time_wait : 0;
+}
+
+/* All that a core has of a connection goes to another; nobody is inside a round, and wakes have been made. */
+void tas__flow_move(struct tas_sock *s, struct tas_core *to)
+{
+	uint64_t timer = s->heap_at ? s->heap_key : UINT64_MAX;
+	bool out = s->out_queued, slack = s->slack_pprev != NULL, flow = s->flow_pprev != NULL;
+	struct tas_stack *from = s->core->stack;
+
+	tas__timer_del(s);
+	tas__output_forget(s);
+	tas__slack_del(s);
+	tas__flow_del(s);
+	from->n_embryos -= s->listener != NULL;
+	from->n_time_wait -= s->in_time_wait;
+	tas__sock_core(s, to);
+	to->stack->n_embryos += s->listener != NULL;
+	to->stack->n_time_wait += s->in_time_wait;
+	if (flow)
+		tas__flow_add(s);
+	tas__timer_set(s, timer);
+	if (slack)
+		tas__slack_add(s);
+	if (out)
+		tas__output_soon(s);
+}
+
+void tas_core_resteer(struct tas_core *c)
+{
+	tas__wakes_run(c);
+	for (uint32_t i = 0; i < BUCKETS; i++) {
+		struct tas_sock *s, *next;
+
+		for (s = c->stack->flows[i]; s; s = next) {
+			struct tas_core *to = tas__flow_core(&s->base.local, &s->base.peer);
+
+			next = s->flow_next;
+			if (to != c)
+				tas__flow_move(s, to);
+		}
+	}
 }
 
 /* A SYN for a listener begins an embryo: a connection without id and memory.  isn: ours, NULL: by RFC 6528. */
@@ -101,8 +161,8 @@ static void passive_open(struct tas_core *c, struct tas_sock *l, const struct tc
 	tas__timer_set(s, tcp_deadline(&s->u.tcp));
 }
 
-static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local,
-			  const struct tas_addr *peer, const uint32_t *isn)
+static void meets_none(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local,
+		       const struct tas_addr *peer, const uint32_t *isn)
 {
 	struct tas_sock *l;
 
@@ -118,6 +178,14 @@ static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const s
 			tas_count(c, TAS_CTR_tcp_no_listener, 1);
 	}
 	tas__wire_reset(c, seg, local, peer);
+}
+
+static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const struct tas_addr *local,
+			  const struct tas_addr *peer, const uint32_t *isn)
+{
+	tas_shared_in(); /* listeners are looked for, and counted at */
+	meets_none(c, seg, local, peer, isn);
+	tas_shared_out();
 }
 
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,

@@ -50,10 +50,12 @@ static void aq_link(struct tas_sock *l, struct tas_sock *conn)
 
 void tas__accept_forget(struct tas_sock *s)
 {
+	tas_shared_in();
 	if (s->aq_of)
 		aq_unlink(s);
 	while (s->base.kind == TAS_K_LISTENER && s->u.lis.aq_head)
 		aq_unlink(s->u.lis.aq_head);
+	tas_shared_out();
 }
 
 uint32_t tas__accept_queued(struct tas_sock *l)
@@ -88,7 +90,10 @@ void tas__accept_push(struct tas_sock *l, struct tas_sock *conn)
 	atomic_store_explicit(&l->base.b->s.rx_delivered, l->u.lis.queued, memory_order_release);
 	l->delivered = l->u.lis.queued;
 	l->u.lis.news++;
-	tas__wake_soon(l, TAS_WAKE_IN);
+	if (tas_alone || l->core == tas_this)
+		tas__wake_soon(l, TAS_WAKE_IN);
+	else
+		tas__wake(l, TAS_WAKE_IN); /* its core has a list for that, which is not ours */
 }
 
 uint32_t tas__accept_news(struct tas_sock *l)
@@ -101,10 +106,14 @@ uint32_t tas__accept_news(struct tas_sock *l)
 
 bool tas__accept_waiting(const struct tas_sock *conn)
 {
-	const struct tas_sock *l = conn->aq_of;
+	const struct tas_sock *l;
+	bool waits;
 
-	return l && !l->base.closed &&
-	       atomic_load_explicit(&l->base.b->a.rx_consumed, memory_order_acquire) <= conn->aq_at;
+	tas_shared_in();
+	l = conn->aq_of;
+	waits = l && !l->base.closed && atomic_load_explicit(&l->base.b->a.rx_consumed, memory_order_acquire) <= conn->aq_at;
+	tas_shared_out();
+	return waits;
 }
 
 static bool overlaps(const struct tas_addr *a, const struct tas_addr *b)
@@ -321,7 +330,7 @@ void tas__listener_unpend(struct tas_sock *l, struct tas_sock *conn)
 	l->u.lis.n_pending--;
 }
 
-void tas__listener_hint(struct tas_sock *l)
+static void hinted(struct tas_sock *l)
 {
 	/* an acceptor took one, or gave up and leaves it: whoever sleeps takes the next */
 	if (!l->u.lis.news && tas__accept_queued(l)) {
@@ -337,6 +346,13 @@ void tas__listener_hint(struct tas_sock *l)
 			return;
 		}
 	}
+}
+
+void tas__listener_hint(struct tas_sock *l)
+{
+	tas_shared_in();
+	hinted(l);
+	tas_shared_out();
 }
 
 void tas__listener_timer(struct tas_sock *l)

@@ -25,18 +25,19 @@
 enum { GUARD_NS = 10 * 1000 * 1000, AIO_EVENTS = 128 };
 
 /* ---- the kernel rings ---- */
-static struct {
+static int zero = -1; /* /dev/zero: a read of it is complete at once */
+static _Thread_local struct {
 	aio_context_t ctx; /* 0: none */
-	int zero; /* /dev/zero: a read of it is complete at once */
 	unsigned pending;
-} aio = { .zero = -1 };
+	bool tried;
+} aio;
 
 static bool aio_ring(int efd)
 {
 	static char nowhere[1];
 	struct iocb cb = {
 		.aio_lio_opcode = IOCB_CMD_PREAD,
-		.aio_fildes = (uint32_t)aio.zero,
+		.aio_fildes = (uint32_t)zero,
 		.aio_buf = (uintptr_t)nowhere,
 		.aio_flags = IOCB_FLAG_RESFD,
 		.aio_resfd = (uint32_t)efd,
@@ -53,9 +54,10 @@ static bool aio_ring(int efd)
 }
 
 /* ---- no write waits ---- */
-static timer_t guard;
-static bool guard_made, guard_runs;
-static volatile sig_atomic_t guard_written; /* since the last tick */
+/* A timer for each thread: its signal goes to that thread. */
+static _Thread_local timer_t guard;
+static _Thread_local bool guard_made, guard_runs;
+static _Thread_local volatile sig_atomic_t guard_written; /* since the last tick */
 
 static void guard_set(long ns)
 {
@@ -96,25 +98,40 @@ static bool write_guarded(int efd)
 
 static uid_t self;
 
+static bool aio_ready(void)
+{
+	if (!aio.tried && zero >= 0 && syscall(SYS_io_setup, AIO_EVENTS, &aio.ctx))
+		aio.ctx = 0;
+	aio.tried = true;
+	return aio.ctx;
+}
+
 bool tas__ring(uid_t uid, int efd)
 {
-	return (uid != self && aio.ctx && aio_ring(efd)) || write_guarded(efd);
+	return (uid != self && aio_ready() && aio_ring(efd)) || write_guarded(efd);
 }
 
 void tas__ring_init(void)
 {
 	self = geteuid();
-	aio.zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
-	if (aio.zero < 0 || syscall(SYS_io_setup, AIO_EVENTS, &aio.ctx))
-		aio.ctx = 0;
+	zero = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+}
+
+void tas__ring_thread_exit(void)
+{
+	if (aio.ctx)
+		syscall(SYS_io_destroy, aio.ctx);
+	aio.ctx = 0;
+	aio.tried = false;
+	if (guard_made)
+		timer_delete(guard);
+	guard_made = guard_runs = false;
 }
 
 void tas__ring_exit(void)
 {
-	if (aio.ctx)
-		syscall(SYS_io_destroy, aio.ctx);
-	if (aio.zero >= 0)
-		close(aio.zero);
-	aio.ctx = 0;
-	aio.zero = -1;
+	tas__ring_thread_exit();
+	if (zero >= 0)
+		close(zero);
+	zero = -1;
 }

@@ -48,7 +48,7 @@ static bool append_payload(struct tas_core *c, struct rte_mbuf *m, struct tas_so
 }
 
 /* The port has copied the bytes or dropped them when tas_net_send_tcp() returns: nobody waits for this count to become zero. */
-static struct rte_mbuf_ext_shared_info lent;
+static _Thread_local struct rte_mbuf_ext_shared_info lent;
 
 static void nothing_to_free(void *addr, void *opaque)
 {

@@ -16,12 +16,16 @@
 enum { COOKIE_BUCKETS = 1 << 14, SOCKS_PER_SET = 1 << 17, COLD = 1024 /* sockets: some 2 KB each */ };
 
 static struct tas_sock *table[TAS_SOCK_MAX];
+/* Core that owns the socket of this id, TAS_NOBODY: none.  An entry of the table is looked at by its owner only (or alone): others
+ * could meet one that is just being freed. */
+static _Atomic uint8_t owner_of[TAS_SOCK_MAX];
 static uint32_t generation; /* one for all ids: a block that is another socket's by now never has the same */
 static uint32_t *free_ids;
 static uint32_t n_free, next_id;
 static struct tas_sock_base *by_cookie[COOKIE_BUCKETS];
 static struct tas_sock *by_port[65536];
-static uint32_t n_ports, n_listeners, n_placed;
+static uint32_t n_ports, n_listeners;
+static _Atomic uint32_t n_placed;
 
 static struct tas_sock_base **cookie_bucket(uint64_t cookie)
 {
@@ -33,6 +37,8 @@ int tas__socks_init(void)
 	free_ids = malloc(TAS_SOCK_MAX * sizeof *free_ids);
 	if (!free_ids)
 		return -ENOMEM;
+	for (uint32_t i = 0; tas_n_cores > 1 && i < TAS_SOCK_MAX; i++)
+		atomic_store_explicit(&owner_of[i], TAS_NOBODY, memory_order_relaxed);
 	for (unsigned i = 0; i < tas_n_cores; i++) {
 		struct tas_stack *k = calloc(1, sizeof *k);
 
@@ -111,7 +117,35 @@ struct tas_sock *tas__sock_new(struct tas_core *c, enum tas_sock_kind kind)
 	return s;
 }
 
-int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family)
+static void owner_set(uint32_t id, unsigned core)
+{
+	if (tas_n_cores > 1)
+		atomic_store_explicit(&owner_of[id], (uint8_t)core, memory_order_release);
+}
+
+bool tas__sock_mine(const struct tas_core *c, uint32_t id, unsigned *owner)
+{
+	*owner = id < TAS_SOCK_MAX ? atomic_load_explicit(&owner_of[id], memory_order_acquire) : TAS_NOBODY;
+	return *owner == c->index;
+}
+
+void tas__sock_core(struct tas_sock *s, struct tas_core *c)
+{
+	s->core = c;
+	if (s->base.id == UINT32_MAX)
+		return;
+	atomic_store_explicit(&s->base.b->s.core, (uint16_t)c->index, memory_order_relaxed);
+	owner_set(s->base.id, c->index);
+}
+
+void tas__socks_leave(const struct tas_core *c, struct tas_core *to)
+{
+	for (uint32_t i = 0; i < next_id; i++)
+		if (table[i] && table[i]->core == c)
+			tas__flow_move(table[i], to);
+}
+
+static int place(struct tas_sock *s, struct tas_set *set, int family)
 {
 	uint32_t max = tas_config.max_socks_per_set ? tas_config.max_socks_per_set : SOCKS_PER_SET;
 	tas_off_t off;
@@ -141,7 +175,18 @@ int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family)
 	if (s->base.kind == TAS_K_LISTENER)
 		n_listeners++;
 	table[id] = s;
+	owner_set(id, s->core->index);
 	return 0;
+}
+
+int tas__sock_place(struct tas_sock *s, struct tas_set *set, int family)
+{
+	int err;
+
+	tas_shared_in();
+	err = place(s, set, family);
+	tas_shared_out();
+	return err;
 }
 
 static void forget_cookie(struct tas_sock_base *b)
@@ -150,12 +195,14 @@ static void forget_cookie(struct tas_sock_base *b)
 
 	if (!b->ident.cookie)
 		return;
+	tas_shared_in();
 	for (p = cookie_bucket(b->ident.cookie); *p; p = &(*p)->by_cookie) {
 		if (*p == b) {
 			*p = b->by_cookie;
 			break;
 		}
 	}
+	tas_shared_out();
 	b->ident.cookie = 0;
 }
 
@@ -165,6 +212,7 @@ void tas__sock_unplace(struct tas_sock *s)
 
 	if (b->id == UINT32_MAX)
 		return;
+	tas_shared_in();
 	tas__bridge_orphan(s);
 	tas__accept_forget(s);
 	tas__moved_drop(b, NULL);
@@ -176,6 +224,7 @@ void tas__sock_unplace(struct tas_sock *s)
 	tas__streams_free(s);
 	atomic_store_explicit(&b->b->s.gen, 0, memory_order_release);
 	tas__mem_free(b->set, b->block, TAS_BLOCK_SIZE);
+	owner_set(b->id, TAS_NOBODY);
 	table[b->id] = NULL;
 	free_ids[n_free++] = b->id;
 	n_placed--;
@@ -186,6 +235,7 @@ void tas__sock_unplace(struct tas_sock *s)
 	b->set->n_socks--;
 	tas__set_put(b->set);
 	b->set = NULL;
+	tas_shared_out();
 }
 
 void tas__sock_free(struct tas_sock *s)
@@ -226,11 +276,12 @@ bool tas__socks_cold(void)
 	return n_placed > COLD;
 }
 
-void tas__sock_ahead(uint32_t id, unsigned stage)
+void tas__sock_ahead(const struct tas_core *c, uint32_t id, unsigned stage)
 {
 	const struct tas_sock *s, *peer;
+	unsigned owner;
 
-	if (id >= TAS_SOCK_MAX)
+	if (id >= TAS_SOCK_MAX || (!tas_alone && !tas__sock_mine(c, id, &owner)))
 		return;
 	if (!stage) {
 		__builtin_prefetch(&table[id]);
@@ -304,6 +355,7 @@ void tas__port_add(struct tas_sock *s)
 {
 	struct tas_sock **at = &by_port[tas__port(&s->base.local)];
 
+	tas_shared_in();
 	if (!*at)
 		n_ports++;
 	while (s->base.kind != TAS_K_LISTENER && *at && (*at)->base.kind == TAS_K_LISTENER)
@@ -313,18 +365,21 @@ void tas__port_add(struct tas_sock *s)
 		(*at)->port_pprev = &s->port_next;
 	s->port_pprev = at;
 	*at = s;
+	tas_shared_out();
 }
 
 void tas__port_del(struct tas_sock *s)
 {
-	if (!s->port_pprev)
-		return;
-	*s->port_pprev = s->port_next;
-	if (s->port_next)
-		s->port_next->port_pprev = s->port_pprev;
-	if (!by_port[tas__port(&s->base.local)])
-		n_ports--;
-	s->port_pprev = NULL;
+	tas_shared_in(); /* neighbours in the list may be other cores' */
+	if (s->port_pprev) {
+		*s->port_pprev = s->port_next;
+		if (s->port_next)
+			s->port_next->port_pprev = s->port_pprev;
+		if (!by_port[tas__port(&s->base.local)])
+			n_ports--;
+		s->port_pprev = NULL;
+	}
+	tas_shared_out();
 }
 
 /* ---- what the application is told ---- */
@@ -356,7 +411,7 @@ void tas__sock_publish(struct tas_sock *s, enum tas_sock_state st)
 	int family = s->base.ident.domain;
 
 	a->id = s->base.id;
-	a->core = (uint16_t)s->core->index;
+	atomic_store_explicit(&a->core, (uint16_t)s->core->index, memory_order_relaxed);
 	a->family = (uint16_t)family;
 	a->local = tas__addr_as(&s->base.local, family);
 	a->peer = tas__addr_as(&s->base.peer, family);
@@ -423,7 +478,9 @@ void tas__sock_last_close(struct tas_sock_base *b)
 	tas__watch_del(b);
 	forget_cookie(b);
 	if (b->kind == TAS_K_LISTENER) {
+		tas_alone_in(); /* its embryos, and what waits in its queue, are of all cores */
 		tas__listener_close(s);
+		tas_alone_out();
 		return;
 	}
 	tas__sock_close_now(s);

@@ -23,6 +23,7 @@ struct tas_stack {
 	struct tas_sock *held_head, **held_tail; /* as soon as the port takes packets again */
 	struct tas_sock *wake_head;            /* to be told at the end of the batch */
 	struct tas_sock **flows;               /* link connections by 4-tuple */
+	uint32_t n_flows;
 	struct {                               /* binary heap by deadline */
 		struct tas_sock **at;
 		uint32_t n, room;
@@ -157,12 +158,18 @@ void tas__sock_free(struct tas_sock *s);
 /* A hint of id is to come: fetches what it will touch into the cache.  Each stage needs what the one before has brought. */
 enum { TAS_AHEAD = 4 };
 bool tas__socks_cold(void); /* so many that it is worth it */
-void tas__sock_ahead(uint32_t id, unsigned stage);
 void tas__sock_close_now(struct tas_sock *s); /* what is left of the last close */
 static inline bool tas__local_nonsense(const struct tas_sock *s)
 {
 	return s->base.kind == TAS_K_LOCAL && s->u.local.nonsense;
 }
+void tas__sock_ahead(const struct tas_core *c, uint32_t id, unsigned stage);
+/* May the thread that does c's work touch the socket of this id?  Else *owner is the core that may, or TAS_NOBODY. */
+enum { TAS_NOBODY = 0xff };
+bool tas__sock_mine(const struct tas_core *c, uint32_t id, unsigned *owner);
+void tas__sock_core(struct tas_sock *s, struct tas_core *c); /* alone: it belongs to c from now on */
+void tas__socks_leave(const struct tas_core *c, struct tas_core *to); /* alone: what has an id, and is still c's */
+void tas__flow_move(struct tas_sock *s, struct tas_core *to); /* alone, its wakes made: with all that its core has of it */
 void tas__port_add(struct tas_sock *s); /* by base.local.port */
 void tas__port_del(struct tas_sock *s);
 struct tas_sock *tas__port_first(uint16_t port); /* host order; listeners first */

@@ -44,7 +44,7 @@ static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
 	if (!atomic_load_explicit(&h->sleeping, memory_order_seq_cst) ||
 	    !atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
 		return false;
-	tas_count(s->core, TAS_CTR_app_wakeups, 1);
+	tas_count(tas_this, TAS_CTR_app_wakeups, 1);
 	if (!tas__set_dead(e->set[0]))
 		tas__epset_ring(e);
 	return true;
@@ -68,7 +68,7 @@ static bool wake_set(struct tas_sock *s, uint32_t sub)
 		return false;
 	if (!atomic_exchange_explicit(&p->region->ws[ws].sleeping, 0, memory_order_seq_cst))
 		return false;
-	tas_count(s->core, TAS_CTR_app_wakeups, 1);
+	tas_count(tas_this, TAS_CTR_app_wakeups, 1);
 	if (tas__set_dead(p->set) || tas__ring(p->uid, p->ws_efd[ws]))
 		return true;
 	tas_warn("process %d made its wake descriptor block", (int)p->pid);
@@ -129,12 +129,10 @@ void tas__wake_news(struct tas_sock *s)
 	wake_sets(s, 1);
 }
 
-void tas__wake(struct tas_sock *s, unsigned what)
+static void wake(struct tas_sock *s, unsigned what)
 {
 	struct tas_block *b = s->base.b;
 
-	if (!b)
-		return;
 	if (what & TAS_WAKE_IN)
 		atomic_fetch_add_explicit(&b->s.ev_in, 1, memory_order_seq_cst);
 	if (what & TAS_WAKE_OUT)
@@ -147,13 +145,26 @@ void tas__wake(struct tas_sock *s, unsigned what)
 		tas__bridge_wake(s->bridge);
 	wake_sets(s, s->base.kind == TAS_K_LISTENER ? tas__accept_news(s) : 1);
 	if ((what & TAS_WAKE_IN) && atomic_load_explicit(&b->c.wait_in, memory_order_seq_cst)) {
-		tas_count(s->core, TAS_CTR_app_wakeups, 1);
+		tas_count(tas_this, TAS_CTR_app_wakeups, 1);
 		tas__futex_wake(&b->s.ev_in);
 	}
 	if ((what & TAS_WAKE_OUT) && atomic_load_explicit(&b->c.wait_out, memory_order_seq_cst)) {
-		tas_count(s->core, TAS_CTR_app_wakeups, 1);
+		tas_count(tas_this, TAS_CTR_app_wakeups, 1);
 		tas__futex_wake(&b->s.ev_out);
 	}
+}
+
+void tas__wake(struct tas_sock *s, unsigned what)
+{
+	if (!s->base.b)
+		return;
+	if (s->base.kind != TAS_K_LISTENER) {
+		wake(s, what);
+		return;
+	}
+	tas_shared_in(); /* connections come to it on all cores */
+	wake(s, what);
+	tas_shared_out();
 }
 
 /* ---- batches ---- */

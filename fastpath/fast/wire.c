@@ -47,8 +47,10 @@ static uint32_t isn_for(const struct tas_sock *s)
 	} tuple = { s->base.local, s->base.peer };
 	static bool keyed;
 
+	tas_shared_in();
 	if (!keyed)
 		keyed = getrandom(isn_key, sizeof isn_key, 0) == sizeof isn_key;
+	tas_shared_out();
 	return tcp_isn(isn_key, &tuple, sizeof tuple, s->core->now);
 }
 
@@ -122,8 +124,7 @@ int tas__wire_connect(struct tas_sock *s, uint32_t opts)
 	return 0;
 }
 
-/* The embryo becomes a connection that an application can see. */
-static bool promote(struct tas_sock *s)
+static bool take_place(struct tas_sock *s)
 {
 	struct tas_sock *l = s->listener;
 
@@ -144,11 +145,24 @@ static bool promote(struct tas_sock *s)
 	return true;
 }
 
+/* The embryo becomes a connection that an application can see. */
+static bool promote(struct tas_sock *s)
+{
+	bool ok;
+
+	tas_shared_in();
+	ok = take_place(s);
+	tas_shared_out();
+	return ok;
+}
+
 static void embryo_gone(struct tas_sock *s)
 {
 	if (!s->listener)
 		return;
+	tas_shared_in();
 	s->listener->u.lis.embryos--;
+	tas_shared_out();
 	s->listener = NULL;
 	s->core->stack->n_embryos--;
 }
@@ -162,7 +176,9 @@ static void connected(struct tas_sock *s)
 		tas_count(s->core, TAS_CTR_conn_passive, 1);
 		tas__sock_state(s, TAS_S_ESTABLISHED);
 		atomic_store_explicit(&s->base.b->s.mss, tcp_mss(&s->u.tcp), memory_order_relaxed);
+		tas_shared_in();
 		tas__accept_push(l, s);
+		tas_shared_out();
 		return;
 	}
 	tas_count(s->core, TAS_CTR_conn_active, 1);

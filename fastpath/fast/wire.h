@@ -6,6 +6,7 @@
 #include "fast/sock.h"
 
 void tas__flow_add(struct tas_sock *s);
+struct tas_core *tas__flow_core(const struct tas_addr *local, const struct tas_addr *peer); /* whose it is */
 uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *peer);
 void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer);

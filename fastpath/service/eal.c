@@ -20,7 +20,7 @@
 #include "service/edge.h"
 #include "service/link_drivers.h"
 
-enum { ARGS = TAS_EAL_ARGS_MAX + 16, ORDINARY_MB = 96, HUGE_MB = 64 };
+enum { ARGS = TAS_EAL_ARGS_MAX + 16, ORDINARY_MB = 96, THREAD_MB = 24 /* for each but the first */, HUGE_MB = 64 };
 
 static bool running, lacked_huge;
 static char runtime_dir[256];
@@ -137,7 +137,7 @@ int tas__eal_init(const struct tas_eal_device *d)
 		if (d->single_file)
 			args[n++] = (char *)"--single-file-segments";
 	} else {
-		snprintf(megs, sizeof(megs), "-m%d", ORDINARY_MB);
+		snprintf(megs, sizeof(megs), "-m%u", ORDINARY_MB + (tas_n_cores - 1) * THREAD_MB);
 		args[n++] = (char *)"--no-huge";
 		args[n++] = (char *)"--no-shconf";
 		args[n++] = megs;

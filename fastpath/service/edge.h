@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Between the files of service/: the port, packets in and out, the loop.  Core 0's thread only. */
+/* Between the files of service/: the port, packets in and out, the loop.  Core 0's thread only, but for packets in and out. */
 #ifndef TAS_EDGE_H
 #define TAS_EDGE_H
 
@@ -15,11 +15,12 @@ struct rte_mempool;
 struct tas_eal_device;
 struct tas_link_driver;
 
-enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64 };
+enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64, TAS_NEAR = 64 };
 
-/* What the edge knows per core.  Without a link only routes exists. */
+/* What the edge knows per core; those other than 0 begin as a copy.  Without a link only routes exists. */
 struct tas_net {
 	uint16_t port;
+	uint16_t queue, n_queues; /* one queue: core 0 receives, everybody sends with a lock; else each has its own */
 	bool up;                /* there is a port */
 	bool hw_rx_checksum;    /* the port verifies; flags in the mbuf are worth looking at */
 	bool hw_tx_checksum;    /* the port fills in TCP's; the IPv4 header's as well unless vnet */
@@ -38,15 +39,22 @@ struct tas_net {
 	uint64_t stuck_since;   /* it has taken nothing since; 0: it took something last */
 	struct rte_mempool *pool;
 	struct rte_mempool *rx_pool; /* the same, or buffers for whole segments (vnet) */
-	struct tas_arp *arp;
+	struct tas_arp *arp; /* one for all cores: tas_shared_in() */
+	struct tas_near {    /* what it said lately, for a thread that is not alone; by lower bits of the address */
+		uint32_t ip;
+		uint8_t mac[6];
+		uint64_t until; /* 0: nothing */
+	} near[TAS_NEAR];
 	uint64_t icmp_tokens, icmp_refill; /* errors that may be sent now; when they were counted */
 	uint64_t conflict_told;
 	bool partial_told;
 	const struct tas_link_driver *driver;
 	int fd;                 /* readable when packets wait; -1: none was found */
-	bool interrupts;        /* fd is an interrupt's, which is armed before each sleep */
+	int queue_fd[TAS_CORES_MAX]; /* of all queues */
+	bool switched;          /* queues without a thread are switched off; else they are core 0's */
+	bool interrupts;        /* the descriptors are interrupts', which are armed before each sleep */
 	_Atomic bool started;   /* the port runs (up, too, while a memif client waits for its server) */
-	bool carrier;           /* the other end is there: memif's may be away */
+	_Atomic bool carrier;   /* the other end is there: memif's may be away.  Core 0's counts */
 	uint64_t next_link_look;
 };
 
@@ -61,9 +69,17 @@ void tas__eal_exit(bool cleanup); /* cleanup: devices as well */
 /* ---- link.c ---- */
 int tas__link_open(struct tas_net *n);
 void tas__link_close(struct tas_net *n);
-void tas__link_arm(const struct tas_net *n, bool on); /* the port's interrupt */
+void tas__link_arm(const struct tas_net *n, unsigned queue, bool on); /* its interrupt */
 void tas__link_timer(struct tas_core *c); /* memif: is its other end there? */
 const char *tas__link_describe(void); /* for the start-up line */
+
+/* ---- queues.c ---- */
+struct rte_eth_dev_info;
+struct rte_eth_conf;
+uint16_t tas__queues_choose(const struct tas_net *n, const struct rte_eth_dev_info *info, struct rte_eth_conf *conf);
+void tas__queues_none(struct rte_eth_conf *conf); /* that did not work: one */
+void tas__queues_opened(const struct tas_net *n);
+void tas__queues_spread(const struct tas_net *n); /* alone: tas_steer has changed */
 
 /* ---- link_tap.c ---- */
 /* Refuses what cannot work and says why; writes the device argument of EAL. */
@@ -74,6 +90,8 @@ void tas__link_mac(uint8_t mac[6], unsigned side);
 
 bool tas__tap_ours(void); /* made by us, and gone with us */
 void tas__tap_attached(void); /* after EAL is started: what the driver changed */
+/* The kernel gives packets to this queue, or not any more; what waits there then is lost.  0 or -errno. */
+int tas__tap_queue(int fd, bool on);
 void tas__tap_release(void); /* after the port is closed: a tap that stays is as it was */
 
 /* ---- link_packet.c ---- */
@@ -89,6 +107,7 @@ void tas__queue_watch(void);  /* nor where it moves; in the loop */
 void tas__queue_forget(void);
 
 /* ---- vnet.c ---- */
+enum { TAS_VNET_HEADER = 10 };
 /* What the kernel says of a packet moves from the header before it into m's flags.  False: there is no such header. */
 bool tas__vnet_take(struct rte_mbuf *m);
 /* The other way; a frame with its Ethernet header.  False: no room. */
@@ -101,9 +120,9 @@ struct tas_fdset {
 	uint64_t bit[1 << 10];
 };
 void tas__fds_snapshot(struct tas_fdset *s);
-/* The descriptor opened since the snapshot on which a port's packets arrive: a tap queue, an AF_PACKET or AF_XDP socket.
- * -1: none. */
-int tas__fds_find_port(const struct tas_fdset *before);
+/* The first descriptor beyond those seen on which a port's packets arrive: a tap queue, an AF_PACKET or AF_XDP socket.  It is seen
+ * from now on.  -1: none. */
+int tas__fds_find_port(struct tas_fdset *seen);
 /* Clear O_ASYNC on every tap queue; number of those that had it. */
 unsigned tas__fds_clear_async(void);
 
@@ -113,6 +132,7 @@ int tas__net_init(struct tas_core *c);
 void tas__net_exit(struct tas_core *c);
 unsigned tas__net_receive(struct tas_core *c); /* one burst; packets received */
 void tas__net_flush(struct tas_core *c);
+void tas__net_flush_last(struct tas_core *c); /* nothing stays */
 void tas__net_queue(struct tas_core *c, struct rte_mbuf *m); /* a frame; takes it */
 void tas__net_timer(struct tas_core *c);
 uint64_t tas__net_deadline(const struct tas_core *c);
@@ -128,6 +148,10 @@ extern const struct tas_arp_ops tas__net_arp_ops;
 int tas__loop_init(void);
 void tas__loop_exit(void);
 void tas__loop_run(struct tas_core *c);
+int tas__loop_hear(const struct tas_net *n, unsigned queue); /* its packets wake core 0 from now on, if they can; 0 or -errno */
+void tas__loop_deaf(unsigned queue);
+void tas__account_cycles(struct tas_core *c, unsigned work); /* --fp-cycles: a round is over */
+uint64_t tas__nap(uint64_t silent); /* ns to sleep beside a port that wakes nobody, and was silent for so long */
 uint64_t tas__clock(void); /* ns, CLOCK_MONOTONIC */
 
 /* ---- latency.c ---- */

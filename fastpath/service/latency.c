@@ -48,10 +48,8 @@ void tas__latency_exit(void)
 	held = -1;
 }
 
-void tas__latency_woken(uint64_t now)
+static void count_wake(uint64_t now)
 {
-	if (tas_config.low_latency != TAS_LATENCY_AUTO || useless)
-		return;
 	last_news = now;
 	if (held >= 0)
 		return;
@@ -59,13 +57,24 @@ void tas__latency_woken(uint64_t now)
 		window_end = now + window;
 		wakes = 0;
 	}
-	if (++wakes >= WAKES)
-		hold();
+	if (++wakes >= WAKES && !hold())
+		tas_kick(&tas_cores[0]); /* which lets go */
 }
 
-uint64_t tas__latency_deadline(uint64_t last_work, uint64_t now)
+/* By any thread. */
+void tas__latency_woken(uint64_t now)
 {
-	if (held < 0 || tas_config.low_latency != TAS_LATENCY_AUTO)
+	if (tas_config.low_latency != TAS_LATENCY_AUTO)
+		return;
+	tas_shared_in();
+	if (!useless)
+		count_wake(now);
+	tas_shared_out();
+}
+
+static uint64_t keep_until(uint64_t last_work, uint64_t now)
+{
+	if (held < 0)
 		return UINT64_MAX;
 	if (last_work > last_news)
 		last_news = last_work;
@@ -73,4 +82,16 @@ uint64_t tas__latency_deadline(uint64_t last_work, uint64_t now)
 		return last_news + quiet;
 	tas__latency_exit();
 	return UINT64_MAX;
+}
+
+uint64_t tas__latency_deadline(uint64_t last_work, uint64_t now)
+{
+	uint64_t t;
+
+	if (tas_config.low_latency != TAS_LATENCY_AUTO)
+		return UINT64_MAX;
+	tas_shared_in();
+	t = keep_until(last_work, now);
+	tas_shared_out();
+	return t;
 }

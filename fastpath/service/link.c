@@ -18,7 +18,7 @@
 #include "service/edge.h"
 #include "service/link_drivers.h"
 
-enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500 };
+enum { MTU_MIN = 576, POOL_CACHE = 256, SPARE = 2048, LINK_LOOK_MS = 500, PER_THREAD = 1536 /* on the way to it, in its cache */ };
 enum {
 	TSO_MAX = 62264, /* 43 segments of 1,448: with headers below the 65,535 of an IP packet */
 	N_WHOLE = 128,   /* buffers for received segments of any length; none is held beyond its burst */
@@ -93,12 +93,21 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 		conf.rxmode.offloads |= rx_sums;
 	n->interrupts = n->driver->interrupts && !tas_config.fp_no_ints;
 	conf.intr_conf.rxq = n->interrupts;
-	r = rte_eth_dev_configure(n->port, 1, 1, &conf);
-	if (!r || !n->interrupts)
-		return r;
-	n->interrupts = false; /* the driver, or what the device is bound to, has none for packets */
-	conf.intr_conf.rxq = 0;
-	return rte_eth_dev_configure(n->port, 1, 1, &conf);
+	n->n_queues = tas__queues_choose(n, info, &conf);
+	r = rte_eth_dev_configure(n->port, n->n_queues, n->n_queues, &conf);
+	if (r && n->interrupts) { /* the driver, or what the device is bound to, has none for packets */
+		n->interrupts = false;
+		conf.intr_conf.rxq = 0;
+		r = rte_eth_dev_configure(n->port, n->n_queues, n->n_queues, &conf);
+	}
+	if (r && n->n_queues > 1) {
+		n->n_queues = 1;
+		tas__queues_none(&conf);
+		r = rte_eth_dev_configure(n->port, 1, 1, &conf);
+	}
+	n->switched = n->driver->queues == TAS_QUEUE_SWITCHED;
+	tas__queues_opened(n);
+	return r;
 }
 
 /*
@@ -124,7 +133,9 @@ static struct rte_mempool *make_packed_pool(unsigned count, uint16_t room)
 
 static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 {
-	unsigned count = rx + tx + SPARE + TAS_ARP_PENDING_ALL;
+	bool keep = tas_config.link == TAS_LINK_AF_XDP || tas_config.link == TAS_LINK_PCI; /* others' queues copy */
+	unsigned holders = keep ? n->n_queues : 1;
+	unsigned count = holders * (rx + tx + SPARE) + TAS_ARP_PENDING_ALL + (tas_n_cores - 1) * PER_THREAD;
 	uint16_t room = (uint16_t)(RTE_PKTMBUF_HEADROOM + tas__link_frame_room(n->mtu));
 
 	if (tas_config.link == TAS_LINK_AF_XDP)
@@ -133,7 +144,7 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 		n->pool = rte_pktmbuf_pool_create("tas", count, POOL_CACHE, 0, room, SOCKET_ID_ANY);
 	n->rx_pool = n->pool;
 	if (n->vnet)
-		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE - 1, WHOLE_CACHE, 0, UINT16_MAX, SOCKET_ID_ANY);
+		n->rx_pool = rte_pktmbuf_pool_create("tas-whole", N_WHOLE * tas_n_cores - 1, WHOLE_CACHE, 0, UINT16_MAX, SOCKET_ID_ANY);
 	return n->pool && n->rx_pool ? 0 : -ENOMEM;
 }
 
@@ -148,36 +159,40 @@ static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 	/* net_tap chains a buffer per descriptor and fills one; af_packet's ring is sized by its device argument */
 	uint16_t rx = tas_config.link == TAS_LINK_TAP ? 1 : (uint16_t)tas_config.nic_rx_len;
 	uint16_t tx = (uint16_t)tas_config.nic_tx_len;
-	struct tas_fdset between;
+	struct tas_fdset seen = *before; /* a queue's descriptor is known before the next one's is looked for */
 	int r = rte_eth_dev_adjust_nb_rx_tx_desc(n->port, &rx, &tx);
 
 	if (!r)
 		r = make_pool(n, rx, tx);
 	if (r)
 		return r;
-	tas__fds_snapshot(&between);
-	r = rte_eth_rx_queue_setup(n->port, 0, rx, (unsigned)rte_eth_dev_socket_id(n->port), NULL, n->rx_pool);
-	if (r)
-		return r;
-	r = rte_eth_tx_queue_setup(n->port, 0, tx, (unsigned)rte_eth_dev_socket_id(n->port), NULL);
-	if (r)
-		return r;
-	if (n->driver->descriptor)
-		n->fd = tas__fds_find_port(n->driver->descriptor == TAS_FD_OPENED_BY_EAL ? before : &between);
-	tas__fds_clear_async();
+	for (uint16_t q = 0; q < n->n_queues; q++) {
+		if (n->driver->descriptor == TAS_FD_OPENED_BY_QUEUE)
+			tas__fds_snapshot(&seen);
+		r = rte_eth_rx_queue_setup(n->port, q, rx, (unsigned)rte_eth_dev_socket_id(n->port), NULL, n->rx_pool);
+		if (r)
+			return r;
+		r = rte_eth_tx_queue_setup(n->port, q, tx, (unsigned)rte_eth_dev_socket_id(n->port), NULL);
+		if (r)
+			return r;
+		n->queue_fd[q] = -1;
+		if (n->driver->descriptor)
+			n->queue_fd[q] = tas__fds_find_port(&seen);
+		tas__fds_clear_async();
+	}
+	n->fd = n->queue_fd[0];
 	return 0;
 }
 
-/* A device with interrupts: its descriptor is known once it runs. */
-static void find_interrupt(struct tas_net *n)
+/* A device with interrupts: its descriptors are known once it runs. */
+static void find_interrupts(struct tas_net *n)
 {
-	if (!n->interrupts)
-		return;
-	n->fd = rte_eth_dev_rx_intr_ctl_q_get_fd(n->port, 0);
-	if (n->fd >= 0 && !rte_eth_dev_rx_intr_enable(n->port, 0))
-		return;
-	n->fd = -1;
-	n->interrupts = false;
+	for (uint16_t q = 0; n->interrupts && q < n->n_queues; q++) {
+		n->queue_fd[q] = rte_eth_dev_rx_intr_ctl_q_get_fd(n->port, q);
+		n->interrupts = n->queue_fd[q] >= 0 && !rte_eth_dev_rx_intr_enable(n->port, q);
+	}
+	for (uint16_t q = 0; n->driver->interrupts && !n->interrupts && q < n->n_queues; q++)
+		n->queue_fd[q] = -1;
 }
 
 static void tell_if_down(bool up)
@@ -193,13 +208,16 @@ static int open_own(struct tas_net *n)
 
 	n->mtu = find_mtu(n, &up);
 	n->rx_burst = TAS_RX_BURST;
+	n->n_queues = 1;
 	n->vnet = n->lends = n->hw_rx_checksum = true;
 	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload;
 	n->tso_max = n->hw_tx_checksum ? TSO_MAX : 0;
 	r = make_pool(n, 0, 0);
 	if (!r)
 		r = tas__packet_open(n);
-	n->up = n->carrier = !r;
+	n->queue_fd[0] = n->fd;
+	n->up = !r;
+	n->carrier = n->up;
 	tell_if_down(up);
 	return r;
 }
@@ -231,7 +249,12 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	n->up = true;
 	atomic_store(&n->started, !r);
 	n->carrier = tas_config.link != TAS_LINK_MEMIF;
-	find_interrupt(n);
+	for (uint16_t q = 1; n->switched && q < n->n_queues && !r; q++) /* until there is a thread for it */
+		r = tas__tap_queue(n->queue_fd[q], false);
+	if (n->n_queues > 1 && r)
+		return r;
+	find_interrupts(n);
+	n->fd = n->queue_fd[0];
 	r = rte_eth_macaddr_get(n->port, &mac);
 	if (r)
 		return r;
@@ -242,12 +265,12 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	return 0;
 }
 
-void tas__link_arm(const struct tas_net *n, bool on)
+void tas__link_arm(const struct tas_net *n, unsigned queue, bool on)
 {
 	if (on)
-		rte_eth_dev_rx_intr_enable(n->port, 0);
+		rte_eth_dev_rx_intr_enable(n->port, (uint16_t)queue);
 	else
-		rte_eth_dev_rx_intr_disable(n->port, 0);
+		rte_eth_dev_rx_intr_disable(n->port, (uint16_t)queue);
 }
 
 /* In EAL's thread, where memif handles the end of a connection as well: never both at once. */

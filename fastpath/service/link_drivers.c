@@ -6,6 +6,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +75,21 @@ static int packet_prepare(struct tas_eal_device *d)
 	return check_interface(AF_PACKET, "CAP_NET_RAW");
 }
 
+/* Of the interface, those that the driver knows: for both directions. */
+static unsigned interface_channels(void)
+{
+	struct ethtool_channels c = { .cmd = ETHTOOL_GCHANNELS };
+	struct ifreq r = { .ifr_data = (void *)&c };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), err;
+
+	if (fd < 0)
+		return 1;
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
+	err = ioctl(fd, SIOCETHTOOL, &r);
+	close(fd);
+	return err || !c.combined_count ? 1 : c.combined_count;
+}
+
 /* busy_budget=0: the socket is slept on, so the interface has to report packets by itself. */
 static int xdp_prepare(struct tas_eal_device *d)
 {
@@ -82,8 +99,8 @@ static int xdp_prepare(struct tas_eal_device *d)
 		return r;
 	if (interface_mtu() > MTU_XDP)
 		tas_info("link %s: AF_XDP carries frames of %d bytes at most: MTU %d is used", tas_config.link_name, MTU_XDP, MTU_XDP);
-	snprintf(d->arg, sizeof(d->arg), "--vdev=net_af_xdp0,iface=%s,start_queue=0,queue_count=1,busy_budget=0",
-		 tas_config.link_name);
+	snprintf(d->arg, sizeof(d->arg), "--vdev=net_af_xdp0,iface=%s,start_queue=0,queue_count=%u,busy_budget=0",
+		 tas_config.link_name, interface_channels() >= tas_n_cores ? tas_n_cores : 1);
 	return 0;
 }
 
@@ -121,6 +138,9 @@ static int memif_free_path(const char *path)
 }
 
 /*
+ * One ring each way, however many threads there are: both ends would need the same number, and net_memif tells nobody how many the
+ * other end has (a queue that it lacks would work on the first one's ring).
+ *
  * A ring is walked through from end to end: one of about a mebibyte stays in a processor's cache, and what does not fit
  * waits (net.c).  With zero-copy the buffers of the packets themselves lie in the shared region, so that
  * the size of both must be one and memory must be files that the other end can map.
@@ -188,11 +208,11 @@ static int pci_prepare(struct tas_eal_device *d)
 
 const struct tas_link_driver tas__link_drivers[] = {
 	[TAS_LINK_TAP] = { "tap", tap_prepare, tap_explain, MTU_JUMBO, .interface = true, .descriptor = TAS_FD_OPENED_BY_QUEUE,
-			   .vnet = true, .copies = true },
+			   .vnet = true, .copies = true, .queues = TAS_QUEUE_SWITCHED },
 	[TAS_LINK_AF_PACKET] = { "af_packet", packet_prepare, say_failed, MTU_JUMBO, .interface = true,
 				 .own = true, .vnet = true, .copies = true },
 	[TAS_LINK_AF_XDP] = { "af_xdp", xdp_prepare, say_failed, MTU_XDP, .interface = true,
-			      .descriptor = TAS_FD_OPENED_BY_QUEUE },
+			      .descriptor = TAS_FD_OPENED_BY_QUEUE, .queues = TAS_QUEUE_FIXED },
 	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE, .copies = true },
-	[TAS_LINK_PCI] = { "pci", pci_prepare, say_failed, MTU_JUMBO, .interrupts = true },
+	[TAS_LINK_PCI] = { "pci", pci_prepare, say_failed, MTU_JUMBO, .interrupts = true, .queues = TAS_QUEUE_SPREAD },
 };

@@ -16,6 +16,9 @@ struct tas_eal_device {
 	bool single_file;  /* one file per memory segment: another process maps our buffers */
 };
 
+/* Queues for threads: one for all; those without a thread are switched off; they remain; the card spreads over them as it is told. */
+enum tas_link_queues { TAS_QUEUE_ONE, TAS_QUEUE_SWITCHED, TAS_QUEUE_FIXED, TAS_QUEUE_SPREAD };
+
 enum tas_link_fd { TAS_FD_NONE, TAS_FD_OPENED_BY_EAL, TAS_FD_OPENED_BY_QUEUE };
 
 struct tas_link_driver {
@@ -30,6 +33,7 @@ struct tas_link_driver {
 	bool interrupts;             /* may have receive interrupts */
 	bool copies;                 /* what it is given to send is copied before it returns */
 	bool own;                    /* a queue of our own (link_packet.c), not DPDK's */
+	enum tas_link_queues queues;
 	bool vnet;                   /* frames with the kernel's virtio header in front */
 };
 

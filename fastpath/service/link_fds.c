@@ -76,15 +76,17 @@ static void look_for_port(int fd, void *arg)
 {
 	struct search *s = arg;
 
-	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && (is_tap(fd) || is_port_socket(fd)) && s->found < 0)
+	if (!(s->before->bit[fd / 64] & 1ull << (fd % 64)) && (is_tap(fd) || is_port_socket(fd)) && (s->found < 0 || fd < s->found))
 		s->found = fd;
 }
 
-int tas__fds_find_port(const struct tas_fdset *before)
+int tas__fds_find_port(struct tas_fdset *seen)
 {
-	struct search s = { .before = before, .found = -1 };
+	struct search s = { .before = seen, .found = -1 };
 
 	each_fd(look_for_port, &s);
+	if (s.found >= 0)
+		mark(s.found, seen);
 	return s.found;
 }
 

@@ -218,6 +218,13 @@ void tas__tap_attached(void)
 		tas_info("link %s: its MTU of %d was lost", tas_config.link_name, mtu_kept);
 }
 
+int tas__tap_queue(int fd, bool on)
+{
+	struct ifreq r = { .ifr_flags = on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE };
+
+	return ioctl(fd, TUNSETQUEUE, &r) ? -errno : 0;
+}
+
 void tas__tap_release(void)
 {
 	if (header_queue < 0)

@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "service/edge.h"
+#include "service/threads.h"
 
 enum { EVENTS = 64, EMPTY_WAKES = 64, STRETCH_MAX = 2 };
 static const uint64_t look_busy = 30000, look_idle = 5000, look_asked = 2000, asked_lately = 1000000;
@@ -31,7 +31,7 @@ static struct epoll_event events[EVENTS];
 static int n_events;
 static bool woken; /* the last look with a wait ended by an event, not by its time */
 
-static struct tas_pollable port = { .fd = -1 };
+static struct tas_pollable port[TAS_CORES_MAX]; /* one for each queue that is ours; fn NULL: it is not */
 static bool port_ready;
 static unsigned empty_wakes; /* the port's descriptor was readable, but no packet came: in a row */
 
@@ -87,6 +87,7 @@ static unsigned look(struct tas_core *c, uint64_t ns)
 	struct timespec t = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 	uint64_t before = ns ? tas__clock() : 0;
 	unsigned done = 0;
+	bool stopped = false;
 	int i;
 
 	n_events = ns ? epoll_pwait2(epfd, events, EVENTS, ns == UINT64_MAX ? NULL : &t, NULL) :
@@ -101,10 +102,16 @@ static unsigned look(struct tas_core *c, uint64_t ns)
 
 		if (!p)
 			continue;
-		done += p != &port;
+		done += p < port || p >= port + TAS_CORES_MAX;
+		if (!p->calm && !stopped) {
+			stopped = true;
+			tas_alone_in();
+		}
 		p->fn(p, events[i].events);
 	}
 	n_events = 0;
+	if (stopped)
+		tas_alone_out();
 	return done;
 }
 
@@ -134,13 +141,21 @@ static void on_port(struct tas_pollable *p, uint32_t ev)
 	p->fd = -1;
 }
 
-static int port_add(const struct tas_net *n)
+int tas__loop_hear(const struct tas_net *n, unsigned queue)
 {
-	if (!n->up || tas_config.fp_no_ints || n->fd < 0)
+	struct tas_pollable *p = &port[queue];
+
+	if (!n->up || tas_config.fp_no_ints || n->queue_fd[queue] < 0)
 		return 0;
-	port.fd = n->fd;
-	port.fn = on_port;
-	return tas_loop_add(&port, EPOLLIN);
+	*p = (struct tas_pollable){ .fd = n->queue_fd[queue], .fn = on_port, .calm = true };
+	return tas_loop_add(p, EPOLLIN);
+}
+
+void tas__loop_deaf(unsigned queue)
+{
+	if (port[queue].fn && port[queue].fd >= 0)
+		tas_loop_del(&port[queue]);
+	port[queue].fn = NULL;
 }
 
 /* ---- rounds ---- */
@@ -185,26 +200,36 @@ static uint64_t earlier(uint64_t a, uint64_t b)
  * How long may we sleep beside a port that cannot wake us (memif, a device without interrupts)?  Not long while packets come:
  * each look costs a wake-up.  Silent for two seconds: 200 looks a second, under 1 % of a processor.
  */
-static uint64_t nap(const struct loop *l, const struct tas_core *c, uint64_t now)
+uint64_t tas__nap(uint64_t silent)
 {
 	static const struct {
 		uint64_t silent, sleep;
 	} steps[] = { { 1000000, 20000 }, { 100000000, 100000 }, { 2000000000, 500000 }, { UINT64_MAX, 5000000 } };
 	unsigned i = 0;
 
-	if (!c->net->up || c->net->fd >= 0)
-		return UINT64_MAX;
-	while (now - l->last_packet > steps[i].silent)
+	while (silent > steps[i].silent)
 		i++;
-	return now + steps[i].sleep;
+	return steps[i].sleep;
+}
+
+static uint64_t nap(const struct loop *l, const struct tas_core *c, uint64_t now)
+{
+	return c->net->up && c->net->fd < 0 ? now + tas__nap(now - l->last_packet) : UINT64_MAX;
 }
 
 /* A port with interrupts: armed, then looked at once more, as for every sleep. */
+static void arm_queues(const struct tas_core *c, bool on)
+{
+	tas__link_arm(c->net, 0, on);
+	for (unsigned q = tas__threads_running(); q < c->net->n_queues; q++)
+		tas__link_arm(c->net, q, on);
+}
+
 static bool arm_port(struct loop *l, struct tas_core *c)
 {
 	if (!c->net->interrupts)
 		return true;
-	tas__link_arm(c->net, true);
+	arm_queues(c, true);
 	l->next_port = 0;
 	return !receive(l, c);
 }
@@ -229,13 +254,18 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	}
 	if (!tas_core_sleep_begin(c))
 		return;
+	if (!tas__threads_sleep()) {
+		tas_core_sleep_end(c);
+		return;
+	}
 	woken = true;
 	seen = arm_port(l, c) ? look(c, deadline == UINT64_MAX ? UINT64_MAX : deadline - now) : 0;
+	tas__threads_woke();
 	if (seen > doorbells(c) - rung)
 		l->last_event = c->now;
 	tas_core_sleep_end(c);
 	if (c->net->interrupts)
-		tas__link_arm(c->net, false);
+		arm_queues(c, false);
 	l->last_look = c->now;
 	if (!woken && looked_at != UINT64_MAX)
 		return; /* only a look at the port: no news so far */
@@ -252,7 +282,7 @@ static bool look_due(const struct loop *l, uint64_t now, bool work)
 }
 
 /* --fp-cycles: the last round's, by stage if it did something.  Who waits at its end does so because there was nothing. */
-static void account_cycles(struct tas_core *c, unsigned work)
+void tas__account_cycles(struct tas_core *c, unsigned work)
 {
 	static const enum tas_counter counter[TAS_ST_N] = {
 		TAS_CTR_cycles_receive, TAS_CTR_cycles_hints, TAS_CTR_cycles_timers, TAS_CTR_cycles_output,
@@ -278,7 +308,7 @@ static void account(struct loop *l, struct tas_core *c, unsigned work)
 	l->round = c->now;
 	l->slept += slept;
 	if (tas_config.fp_cycles)
-		account_cycles(c, work);
+		tas__account_cycles(c, work);
 }
 
 void tas__loop_run(struct tas_core *c)
@@ -295,6 +325,7 @@ void tas__loop_run(struct tas_core *c)
 		work = c->net->up ? receive(&l, c) : 0;
 		if (tas_net_full(c))
 			tas__net_flush(c);
+		work += tas__threads_round(c);
 		work += tas_core_poll(c);
 		if (work && l.woken)
 			tas__latency_woken(c->now);
@@ -326,8 +357,14 @@ void tas__loop_run(struct tas_core *c)
 
 int tas__loop_init(void)
 {
+	const struct tas_net *n = tas_cores[0].net;
+	int err;
+
 	epfd = epoll_create1(EPOLL_CLOEXEC);
-	return epfd < 0 ? -errno : port_add(tas_cores[0].net);
+	err = epfd < 0 ? -errno : tas__loop_hear(n, 0);
+	for (unsigned q = 1; !err && !n->switched && q < n->n_queues; q++)
+		err = tas__loop_hear(n, q);
+	return err;
 }
 
 void tas__loop_exit(void)

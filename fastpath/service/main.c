@@ -14,6 +14,7 @@
 
 #include "service/edge.h"
 #include "service/options.h"
+#include "service/threads.h"
 
 struct tas_core tas_cores[TAS_CORES_MAX];
 unsigned tas_n_cores = 1;
@@ -29,11 +30,14 @@ static void dump(void)
 		TAS_COUNTERS(C)
 #undef C
 	};
-	unsigned i;
+	for (unsigned i = 0; i < TAS_CTR_N; i++) {
+		uint64_t sum = 0;
 
-	for (i = 0; i < TAS_CTR_N; i++)
-		if (tas_cores[0].counters[i])
-			fprintf(stderr, "tas: %s %llu\n", names[i], (unsigned long long)tas_cores[0].counters[i]);
+		for (unsigned c = 0; c < tas_n_cores; c++)
+			sum += tas_cores[c].counters[i];
+		if (sum)
+			fprintf(stderr, "tas: %s %llu\n", names[i], (unsigned long long)sum);
+	}
 }
 
 static void on_signal(struct tas_pollable *p, uint32_t ev)
@@ -132,9 +136,13 @@ static int serve(struct tas_core *c)
 		r = tas_stack_init();
 	if (r)
 		goto end_loop;
-	tas__queue_watch();
-	say_ready();
-	tas__loop_run(c);
+	r = tas__threads_init(c);
+	if (!r) {
+		tas__queue_watch();
+		say_ready();
+		tas__loop_run(c);
+	}
+	tas__threads_exit();
 	tas_stack_exit();
 end_loop:
 	tas__queue_forget();
@@ -175,6 +183,8 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	use_what_the_kernel_gives();
+	/* local connections are core 0's */
+	tas_n_cores = tas_config.link == TAS_LINK_NONE ? 1 : tas_config.fp_cores_max;
 	for (i = 0; i < TAS_CORES_MAX; i++) {
 		tas_cores[i].index = i;
 		tas_cores[i].net = &nets[i];

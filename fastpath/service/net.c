@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* Packets of one core: a burst in, the round's packets out, neighbours' timers. */
 #include <errno.h>
+#include <pthread.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include <rte_prefetch.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "service/edge.h"
 #include "service/link_drivers.h"
+#include "service/threads.h"
 
 enum { RX_BURSTS = 6, LAST_TRIES = 8, STUCK_NS = 100 * 1000 * 1000 };
 /* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
@@ -30,6 +31,7 @@ int tas__net_routes(void)
 
 int tas__net_init(struct tas_core *c)
 {
+	tas_this = c;
 	if (!c->net->up)
 		return 0;
 	c->net->arp = tas__arp_new(tas_config.arp_timeout, tas_config.arp_timeout_max, &tas__net_arp_ops, c);
@@ -44,58 +46,92 @@ void tas__net_exit(struct tas_core *c)
 {
 	tas__arp_free(c->net->arp);
 	c->net->arp = NULL;
-	for (unsigned i = 0; c->net->up && i < LAST_TRIES; i++)
-		tas__net_flush(c);
+	for (unsigned i = 0; c->net->up && i < tas_n_cores; i++)
+		tas__net_flush_last(&tas_cores[i]);
 }
 
-static unsigned take(struct tas_net *n, struct rte_mbuf **m)
+static unsigned take(struct tas_net *n, uint16_t queue, struct rte_mbuf **m)
 {
-	return n->driver->own ? tas__packet_receive(n, m, n->rx_burst) : rte_eth_rx_burst(n->port, 0, m, n->rx_burst);
+	return n->driver->own ? tas__packet_receive(n, m, n->rx_burst) : rte_eth_rx_burst(n->port, queue, m, n->rx_burst);
+}
+
+/* Of a port with one queue. */
+static pthread_mutex_t tx = PTHREAD_MUTEX_INITIALIZER;
+
+static void tx_lock(const struct tas_net *n)
+{
+	if (!tas_alone && n->n_queues == 1)
+		pthread_mutex_lock(&tx);
+}
+
+static void tx_unlock(const struct tas_net *n)
+{
+	if (!tas_alone && n->n_queues == 1)
+		pthread_mutex_unlock(&tx);
 }
 
 /* How many are done with; those that will never go are lost. */
 static unsigned give(struct tas_net *n, unsigned *lost)
 {
+	unsigned done;
+
 	*lost = 0;
-	if (!n->carrier)
+	if (!tas_cores[0].net->carrier)
 		return 0;
-	return n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : rte_eth_tx_burst(n->port, 0, n->tx, n->n_tx);
+	tx_lock(n);
+	done = n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : rte_eth_tx_burst(n->port, n->queue, n->tx, n->n_tx);
+	tx_unlock(n);
+	return done;
 }
 
-static unsigned receive_burst(struct tas_core *c, uint64_t *bytes)
+static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *bytes)
 {
 	struct rte_mbuf *m[TAS_RX_BURST];
-	unsigned i, n = take(c->net, m);
+	unsigned i, n = take(c->net, queue, m);
 	uint64_t got = 0;
 
 	for (i = 0; i < n; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(m[i], void *));
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n; i++)
 		got += m[i]->pkt_len;
-		tas__net_input(c, m[i]);
-	}
+	if (__builtin_expect(tas__threads_running() == 1, 1))
+		for (i = 0; i < n; i++)
+			tas__net_input(c, m[i]);
+	else
+		tas__steer(c, m, n);
 	c->net->rx_burst = got > n * (uint64_t)WHOLE ? WHOLE_BURST : TAS_RX_BURST;
 	*bytes += got;
 	return n;
 }
 
 /* More than a round sends (fast/poll.c): the port's queue does not grow while we are busy sending. */
-unsigned tas__net_receive(struct tas_core *c)
+static unsigned receive(struct tas_core *c, uint16_t queue)
 {
 	unsigned i, n = 0, asked, got;
 	uint64_t bytes = 0;
 
-	if (!c->net->carrier)
-		return 0;
 	for (i = 0; i < RX_BURSTS && bytes < ROUND_BYTES; i++) {
 		asked = c->net->rx_burst;
-		got = receive_burst(c, &bytes);
+		got = receive_burst(c, queue, &bytes);
 		n += got;
 		if (got < asked)
 			break;
 	}
 	tas_count(c, TAS_CTR_rx_packets, n);
 	tas_count(c, TAS_CTR_rx_bytes, bytes);
+	return n;
+}
+
+unsigned tas__net_receive(struct tas_core *c)
+{
+	unsigned n;
+
+	if (!c->net->carrier)
+		return 0;
+	n = receive(c, c->net->queue);
+	/* those without a thread, which nobody could switch off */
+	for (unsigned q = tas__threads_running(); !c->index && !c->net->switched && q < c->net->n_queues; q++)
+		n += receive(c, (uint16_t)q);
 	return n;
 }
 
@@ -161,12 +197,19 @@ void tas__net_flush(struct tas_core *c)
 	}
 	if (sent || !net->stuck_since)
 		net->stuck_since = c->now;
-	if (net->carrier && c->now - net->stuck_since < STUCK_NS) {
+	if (tas_cores[0].net->carrier && c->now - net->stuck_since < STUCK_NS) {
 		keep(c, sent);
 		return;
 	}
 	memmove(net->tx, net->tx + sent, (net->n_tx - sent) * sizeof(net->tx[0]));
 	net->n_tx = (uint16_t)(net->n_tx - sent);
+	drop(c);
+}
+
+void tas__net_flush_last(struct tas_core *c)
+{
+	for (unsigned i = 0; i < LAST_TRIES; i++)
+		tas__net_flush(c);
 	drop(c);
 }
 
@@ -197,8 +240,11 @@ bool tas_net_full(struct tas_core *c)
 
 void tas__net_timer(struct tas_core *c)
 {
-	if (c->now >= tas__arp_deadline(c->net->arp))
-		tas__arp_timer(c->net->arp, c->now);
+	if (c->now < tas__arp_deadline(c->net->arp))
+		return;
+	tas_alone_in(); /* whom nobody answers may have connections on any core */
+	tas__arp_timer(c->net->arp, c->now);
+	tas_alone_out();
 }
 
 uint64_t tas__net_deadline(const struct tas_core *c)

@@ -6,10 +6,10 @@
 
 #include "fast/checksum.h"
 #include "fast/ip.h"
-#include "service/edge.h"
+#include "service/threads.h"
 #include "slow/icmp.h"
 
-enum { ETH_HLEN = 14, TCP_HLEN = 20, TCP_CHECKSUM = 16 };
+enum { ETH_HLEN = 14, TCP_HLEN = 20, TCP_CHECKSUM = 16, ICMP_ECHO = 8 };
 /* ICMP errors that we send: as Linux, 1,000 a second and bursts of 50. */
 enum { ICMP_BURST = 50, ICMP_INTERVAL = 1000000 };
 static const uint64_t conflict_every = 10000000000ull;
@@ -50,7 +50,9 @@ static void input_arp(struct tas_core *c, struct rte_mbuf *m)
 		if (memcmp(in.sha, n->mac, 6))
 			conflict(c, &in);
 	} else if (tas__routes_onlink(&tas__routes, in.spa)) {
+		tas_shared_in();
 		tas__arp_learn(n->arp, in.spa, in.sha, for_us && in.op == TAS_ARP_REQUEST, c->now);
+		tas_shared_out();
 	}
 	if (for_us && in.op == TAS_ARP_REQUEST && in.spa != in.tpa) {
 		out = (struct tas_arp_pkt){ .op = TAS_ARP_REPLY, .spa = in.tpa, .tpa = in.spa };
@@ -245,6 +247,42 @@ static void input_ip(struct tas_core *c, struct rte_mbuf *m)
 		break;
 	}
 	drop(c, m, TAS_CTR_rx_not_ours);
+}
+
+/* ---- whose is it ---- */
+/* A TCP header of at least so many bytes names the ports. */
+enum { PORTS = 4 };
+
+static unsigned owner(const uint8_t *local_ip, const uint8_t *peer_ip, const uint8_t *local_port, const uint8_t *peer_port)
+{
+	uint32_t l, p;
+	uint16_t lp, pp;
+
+	memcpy(&l, local_ip, 4);
+	memcpy(&p, peer_ip, 4);
+	memcpy(&lp, local_port, 2);
+	memcpy(&pp, peer_port, 2);
+	return tas_steer[tas_steer_bucket(l, p, lp, pp)];
+}
+
+/* Nothing is verified here; whatever is no segment of a connection is core 0's.  An error goes where the segment came from. */
+unsigned tas__net_owner(const struct tas_core *c, const struct rte_mbuf *m)
+{
+	unsigned at = (c->net->vnet ? TAS_VNET_HEADER : 0) + ETH_HLEN, n = m->data_len, hlen;
+	const uint8_t *p = rte_pktmbuf_mtod(m, const uint8_t *);
+
+	if (n < at + TAS_IP_HLEN || p[at - 2] != 8 || p[at - 1] != 0)
+		return 0;
+	hlen = (p[at] & 15) * 4u;
+	if (p[at + 9] == TAS_IP_TCP && n >= at + hlen + PORTS && !(p[at + 6] & 0x3f) && !p[at + 7])
+		return owner(p + at + 16, p + at + 12, p + at + hlen + 2, p + at + hlen);
+	if (p[at + 9] != TAS_IP_ICMP || n < at + hlen + TAS_ICMP_HLEN + TAS_IP_HLEN || p[at + hlen] == ICMP_ECHO)
+		return 0;
+	at += hlen + TAS_ICMP_HLEN;
+	hlen = (p[at] & 15) * 4u;
+	if (p[at + 9] != TAS_IP_TCP || n < at + hlen + PORTS)
+		return 0;
+	return owner(p + at + 12, p + at + 16, p + at + hlen, p + at + hlen + 2);
 }
 
 void tas__net_input(struct tas_core *c, struct rte_mbuf *m)

@@ -13,6 +13,8 @@
 enum { ETH_HLEN = 14, TCP_CHECKSUM = 16 };
 enum { LEND_MIN = 4096 }; /* below, another buffer costs as much as the copy */
 
+static const uint64_t near_ns = 50000000;
+
 struct tas_routes tas__routes;
 
 static uint32_t ip_of(const struct tas_addr *a)
@@ -79,10 +81,47 @@ static void send_ether(struct tas_core *c, struct rte_mbuf *m, uint16_t type, co
 	tas__net_queue(c, m);
 }
 
+/* The table is everybody's; what it said is good for a moment. */
+static bool find_near(struct tas_core *c, const struct tas_next *next, uint8_t mac[6])
+{
+	struct tas_near *k = &c->net->near[__builtin_bswap32(next->nexthop) % TAS_NEAR];
+	const uint8_t *found;
+
+	if (k->ip == next->nexthop && c->now < k->until) {
+		memcpy(mac, k->mac, 6);
+		return true;
+	}
+	tas_shared_in();
+	found = tas__arp_lookup(c->net->arp, next->nexthop, next->src, c->now);
+	if (found)
+		memcpy(mac, found, 6);
+	tas_shared_out();
+	if (!found)
+		return false;
+	k->ip = next->nexthop;
+	k->until = c->now + near_ns;
+	memcpy(k->mac, mac, 6);
+	return true;
+}
+
+static void wait_for_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct tas_next *next)
+{
+	tas_shared_in();
+	tas__arp_wait(c->net->arp, next->nexthop, next->src, m, c->now);
+	tas_shared_out();
+	if (!tas_alone)
+		tas_kick(&tas_cores[0]); /* it has the timers */
+}
+
 static void to_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct tas_next *next)
 {
-	const uint8_t *mac = tas__arp_lookup(c->net->arp, next->nexthop, next->src, c->now);
+	const uint8_t *mac;
+	uint8_t own[6];
 
+	if (__builtin_expect(tas_alone, 1))
+		mac = tas__arp_lookup(c->net->arp, next->nexthop, next->src, c->now);
+	else
+		mac = find_near(c, next, own) ? own : NULL;
 	if (mac) {
 		send_ether(c, m, 0x0800, mac);
 		return;
@@ -94,7 +133,7 @@ static void to_neighbour(struct tas_core *c, struct rte_mbuf *m, const struct ta
 		m = copy;
 	}
 	if (m)
-		tas__arp_wait(c->net->arp, next->nexthop, next->src, m, c->now);
+		wait_for_neighbour(c, m, next);
 }
 
 void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst)
@@ -187,32 +226,42 @@ static const uint8_t everybody[6] = { 255, 255, 255, 255, 255, 255 };
 
 static void arp_request(void *ctx, uint32_t src, uint32_t ip, const uint8_t *mac)
 {
-	struct tas_core *c = ctx;
+	struct tas_core *c = tas_this; /* whoever asks, sends */
 	struct tas_arp_pkt p = { .op = TAS_ARP_REQUEST, .spa = src, .tpa = ip };
 
 	memcpy(p.sha, c->net->mac, 6);
+	(void)ctx;
 	tas_count(c, TAS_CTR_arp_requests_out, 1);
 	tas__net_send_arp(c, &p, mac ? mac : everybody);
 }
 
 static void arp_send(void *ctx, void *pkt, const uint8_t mac[6])
 {
-	send_ether(ctx, pkt, 0x0800, mac);
+	(void)ctx;
+	send_ether(tas_this, pkt, 0x0800, mac);
+}
+
+static struct tas_core *whose(const struct tas_ip_hdr *ip)
+{
+	uint16_t port[2];
+
+	memcpy(port, (const uint8_t *)ip + TAS_IP_HLEN, sizeof port);
+	return &tas_cores[tas_steer[tas_steer_bucket(ip->src, ip->dst, port[0], port[1])]];
 }
 
 /* Nobody answered: a connection hears of it as it would on Linux. */
 static void arp_drop(void *ctx, void *pkt, bool unreachable)
 {
-	struct tas_core *c = ctx;
 	struct rte_mbuf *m = pkt;
 	const struct tas_ip_hdr *ip = rte_pktmbuf_mtod(m, struct tas_ip_hdr *);
 	struct tas_addr src = { .family = AF_INET }, dst = { .family = AF_INET };
 
-	tas_count(c, TAS_CTR_arp_failed, 1);
+	(void)ctx;
+	tas_count(tas_this, TAS_CTR_arp_failed, 1);
 	if (unreachable && ip->proto == TAS_IP_TCP) {
 		memcpy(src.ip, &ip->src, 4);
 		memcpy(dst.ip, &ip->dst, 4);
-		tas_core_icmp_error(c, &src, &dst, (const uint8_t *)ip + TAS_IP_HLEN, EHOSTUNREACH, false, 0);
+		tas_core_icmp_error(whose(ip), &src, &dst, (const uint8_t *)ip + TAS_IP_HLEN, EHOSTUNREACH, false, 0);
 	}
 	rte_pktmbuf_free(m);
 }

@@ -218,11 +218,12 @@ static const struct option options[] = {
 	{ "cc-timely-minrate", "KBIT", "", NOT_RATE, .kind = K_REFUSE },
 
 	{ .help = "Fast path" },
-	{ "fp-cores-max", "N", "fast-path threads at most [1, and only 1 here]", .kind = K_NUMBER, AT(fp_cores_max), .scale = 1,
-	  .min = 1, .max = 1 },
+	{ "fp-cores-max", "N", "fast-path threads at most [1]: more of them share connections over the link, while there is\n"
+			       "work for them and a processor without", .kind = K_NUMBER, AT(fp_cores_max), .scale = 1,
+	  .min = 1, .max = TAS_CORES_MAX },
 	{ "fp-no-ints", NULL, "never sleep on the port, only poll", .kind = K_FLAG, AT(fp_no_ints) },
 	{ "fp-no-xsumoffload", NULL, "checksums in software on transmit", .kind = K_FLAG, AT(fp_no_xsumoffload) },
-	{ "fp-no-autoscale", NULL, "fixed number of threads (always so here)", .kind = K_FLAG, AT(fp_no_autoscale) },
+	{ "fp-no-autoscale", NULL, "--fp-cores-max threads from the start to the end", .kind = K_FLAG, AT(fp_no_autoscale) },
 	{ "fp-no-hugepages", NULL, "ordinary pages for memory shared with applications", .kind = K_FLAG, AT(fp_no_hugepages) },
 	{ "fp-poll-interval-tas", "USEC", "how long the service polls before it sleeps [20; TAS: 10000]", .kind = K_NUMBER,
 	  AT(poll_ns_tas), .scale = US, .min = 0, .max = 10000000 },
@@ -325,12 +326,8 @@ static const char *set_number(struct parse *p, const struct option *o, const cha
 	uint32_t n32;
 
 	if (tas__value_number(v, o->suffixes, o->min, o->max, &n)) {
-		if (o->min == o->max)
-			snprintf(p->message, sizeof(p->message), "only %llu", (unsigned long long)o->min);
-		else
-			snprintf(p->message, sizeof(p->message), "%s from %llu to %llu%s", o->arg,
-				 (unsigned long long)o->min, (unsigned long long)o->max,
-				 o->suffixes ? ", suffixes k, M, G" : "");
+		snprintf(p->message, sizeof(p->message), "%s from %llu to %llu%s", o->arg, (unsigned long long)o->min,
+			 (unsigned long long)o->max, o->suffixes ? ", suffixes k, M, G" : "");
 		return p->message;
 	}
 	n *= o->scale;

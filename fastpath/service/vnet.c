@@ -16,7 +16,7 @@
 enum { HEADER = sizeof(struct virtio_net_hdr), ETHERNET = 14, TCP_CHECKSUM = 16, TCP_FLAGS = 13, TCP_CWR = 0x80 };
 enum { DRIVER_LENGTH = 60 };
 
-_Static_assert(HEADER == 10, "the tap is told this size");
+_Static_assert((int)HEADER == (int)TAS_VNET_HEADER, "the tap is told this size");
 
 bool tas__vnet_take(struct rte_mbuf *m)
 {

@@ -154,9 +154,14 @@ static void stats(struct out *o)
 	for (unsigned c = 0; c < tas_n_cores; c++) {
 		const uint64_t *n = tas_cores[c].counters;
 
-		put(o, "%s{\"rounds\":%llu,\"work_ns\":%llu,\"poll_ns\":%llu,\"sleep_ns\":%llu}", c ? "," : "",
-		    (unsigned long long)n[TAS_CTR_rounds], (unsigned long long)n[TAS_CTR_work_ns],
-		    (unsigned long long)n[TAS_CTR_poll_ns], (unsigned long long)n[TAS_CTR_sleep_ns]);
+		put(o, "%s{\"rounds\":%llu,\"work_ns\":%llu,\"poll_ns\":%llu,\"sleep_ns\":%llu,\"segments\":%llu,\"received\":%llu,"
+		       "\"steered\":%llu,\"steer_dropped\":%llu,\"flows\":%u,\"running\":%s}",
+		    c ? "," : "", (unsigned long long)n[TAS_CTR_rounds], (unsigned long long)n[TAS_CTR_work_ns],
+		    (unsigned long long)n[TAS_CTR_poll_ns], (unsigned long long)n[TAS_CTR_sleep_ns],
+		    (unsigned long long)n[TAS_CTR_tcp_in], (unsigned long long)n[TAS_CTR_rx_packets],
+		    (unsigned long long)n[TAS_CTR_rx_steered], (unsigned long long)n[TAS_CTR_rx_steer_dropped],
+		    tas_core_flows(&tas_cores[c]),
+		    !c || tas_cores[c].running ? "true" : "false");
 	}
 	put(o, "]");
 	put(o, "}");
@@ -202,8 +207,11 @@ static void processes(struct out *o, uint32_t *cursor)
 		put_string(o, p->comm);
 		put(o, ",\"uid\":%u,\"set\":%u,\"claims\":%u,\"wait_sets\":%u,\"between\":%s", p->uid, p->set->id,
 		    tas__proc_claims(p), p->n_ws, p->between ? "true" : "false");
-		put(o, ",\"hints\":%llu,\"mails\":%llu}", (unsigned long long)p->hints,
-		    (unsigned long long)p->mails);
+		uint64_t hints = 0;
+
+		for (unsigned c = 0; c < tas_n_cores; c++)
+			hints += p->lane[c].hints;
+		put(o, ",\"hints\":%llu,\"mails\":%llu}", (unsigned long long)hints, (unsigned long long)p->mails);
 	}
 	put(o, "]");
 }

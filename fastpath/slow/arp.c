@@ -2,6 +2,7 @@
 #include "slow/arp.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,7 +36,7 @@ struct tas_arp {
 	uint16_t free;
 	unsigned n, n_pending;
 	uint64_t timeout, timeout_max;
-	uint64_t deadline; /* not later than the first due of INCOMPLETE and PROBING entries */
+	_Atomic uint64_t deadline; /* read by the loop without a lock; not later than the first due of INCOMPLETE and PROBING entries */
 	struct tas_arp_ops ops;
 	void *ctx;
 };
@@ -53,7 +54,7 @@ struct tas_arp *tas__arp_new(uint64_t timeout, uint64_t timeout_max, const struc
 		a->e[i].next = i + 1 < TAS_ARP_ENTRIES ? (uint16_t)(i + 1) : (uint16_t)NONE;
 	a->timeout = timeout;
 	a->timeout_max = timeout_max;
-	a->deadline = UINT64_MAX;
+	atomic_store_explicit(&a->deadline, UINT64_MAX, memory_order_relaxed);
 	a->ops = *ops;
 	a->ctx = ctx;
 	return a;
@@ -153,8 +154,8 @@ static struct entry *create(struct tas_arp *a, uint32_t ip, uint64_t now)
 static void set_due(struct tas_arp *a, struct entry *e, uint64_t due)
 {
 	e->due = due;
-	if (due < a->deadline)
-		a->deadline = due;
+	if (due < tas__arp_deadline(a))
+		atomic_store_explicit(&a->deadline, due, memory_order_relaxed);
 }
 
 const uint8_t *tas__arp_lookup(struct tas_arp *a, uint32_t ip, uint32_t src, uint64_t now)
@@ -251,9 +252,9 @@ void tas__arp_timer(struct tas_arp *a, uint64_t now)
 {
 	unsigned i;
 
-	if (now < a->deadline)
+	if (now < tas__arp_deadline(a))
 		return;
-	a->deadline = UINT64_MAX;
+	atomic_store_explicit(&a->deadline, UINT64_MAX, memory_order_relaxed);
 	for (i = 0; i < TAS_ARP_ENTRIES; i++) {
 		struct entry *e = &a->e[i];
 
@@ -270,7 +271,7 @@ void tas__arp_timer(struct tas_arp *a, uint64_t now)
 
 uint64_t tas__arp_deadline(const struct tas_arp *a)
 {
-	return a->deadline;
+	return atomic_load_explicit(&a->deadline, memory_order_relaxed);
 }
 
 unsigned tas__arp_count(const struct tas_arp *a)

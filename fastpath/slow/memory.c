@@ -63,7 +63,8 @@ struct set {
 	struct tas_set pub;      /* first */
 	uint16_t first[CLASSES]; /* chunks below have no room for that class */
 	uint16_t first_max;      /* the largest of them */
-	bool dirty, dead;
+	bool dirty;
+	_Atomic bool dead;
 };
 
 static struct {
@@ -73,6 +74,7 @@ static struct {
 	uint64_t used;
 	uint32_t n_chunks, n_sets, next_id;
 	bool huge;
+	_Atomic bool put_due;
 } mem = { .timer.fd = -1 };
 
 static struct chunk *chunk_of(const struct tas_set *s, uint32_t index)
@@ -423,7 +425,7 @@ static uint32_t chunk_for(struct set *set, unsigned class)
 	return chunk_new(s) ? s->n_chunks - 1 : NONE;
 }
 
-tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
+static tas_off_t alloc(struct tas_set *s, uint32_t len)
 {
 	struct set *set = (struct set *)s;
 	int class = class_of(len);
@@ -442,14 +444,27 @@ tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
 	return TAS_OFF(TAS_CHUNK_OF(s->number, i), byte);
 }
 
-bool tas__mem_scarce(const struct tas_set *s)
+tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len)
 {
-	uint32_t max = tas_config.max_chunks_per_set ? tas_config.max_chunks_per_set : CHUNKS_DEFAULT;
+	tas_off_t off;
 
-	return s->n_chunks > max / 2;
+	tas_shared_in();
+	off = alloc(s, len);
+	tas_shared_out();
+	return off;
 }
 
-void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
+bool tas__mem_scarce(const struct tas_set *s)
+{
+	uint32_t max = tas_config.max_chunks_per_set ? tas_config.max_chunks_per_set : CHUNKS_DEFAULT, n;
+
+	tas_shared_in();
+	n = s->n_chunks;
+	tas_shared_out();
+	return n > max / 2;
+}
+
+static void give(struct tas_set *s, tas_off_t off, uint32_t len)
 {
 	struct set *set = (struct set *)s;
 	uint32_t i = TAS_CHUNK_INDEX(TAS_OFF_CHUNK(off)), byte = TAS_OFF_BYTE(off);
@@ -477,6 +492,13 @@ void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
 		}
 	if (order >= TRIM_ORDER)
 		trim_soon(s, c);
+}
+
+void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len)
+{
+	tas_shared_in();
+	give(s, off, len);
+	tas_shared_out();
 }
 
 /* ---- sets ---- */
@@ -514,10 +536,31 @@ void tas__set_put(struct tas_set *s)
 {
 	if (s->n_procs || s->n_socks)
 		return;
+	if (!tas_alone) { /* others may be looking at epoll sets and shared sets that know it */
+		atomic_store(&mem.put_due, true);
+		tas_kick(&tas_cores[0]);
+		return;
+	}
 	/* members may have it mapped for long after */
 	for (uint32_t i = 0; s->number && i < s->n_chunks; i++)
 		(void)!fallocate(s->chunk[i]->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, TAS_CHUNK_SIZE);
 	set_free(s);
+}
+
+bool tas__sets_due(void)
+{
+	return atomic_load_explicit(&mem.put_due, memory_order_relaxed);
+}
+
+void tas__sets_put(void)
+{
+	struct tas_set *next;
+
+	atomic_store(&mem.put_due, false);
+	for (struct tas_set *s = mem.sets; s; s = next) {
+		next = s->next;
+		tas__set_put(s);
+	}
 }
 
 struct tas_set *tas__sets(void)

@@ -190,8 +190,7 @@ static void doorbell_rang(struct tas_pollable *io, uint32_t events)
 	/* Edge triggered and never read: the application shares the open file, and a read could be made to block. */
 	(void)events;
 	tas_count(&tas_cores[0], TAS_CTR_doorbells, 1);
-	tas__proc_poll_start(&tas_cores[0], p);
-	tas__proc_hints(&tas_cores[0], p);
+	tas_core_rang(&tas_cores[0], p->slot);
 }
 
 static int doorbell_make(struct tas_proc *p)
@@ -202,7 +201,10 @@ static int doorbell_make(struct tas_proc *p)
 	p->doorbell.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (p->doorbell.fd < 0)
 		return -errno;
+	p->doorbell.calm = true;
 	err = tas_loop_add(&p->doorbell, EPOLLIN | EPOLLET);
+	if (!err && (err = tas_threads_hear(p->doorbell.fd, p->slot)))
+		tas_loop_del(&p->doorbell);
 	if (err) {
 		close(p->doorbell.fd);
 		p->doorbell.fd = -1;
@@ -214,6 +216,8 @@ static void io_close(struct tas_pollable *io)
 {
 	if (io->fd < 0)
 		return;
+	if (io->calm)
+		tas_threads_deaf(io->fd, 1);
 	tas_loop_del(io);
 	close(io->fd);
 	io->fd = -1;

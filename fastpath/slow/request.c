@@ -593,7 +593,7 @@ static int answer(struct tas_request *q)
 	if ((ops[op].flags & ATTACHED) && !q->s->proc)
 		return -ENOTCONN;
 	for (unsigned i = 0; (ops[op].flags & HINTS) && i < HINT_ROUNDS; i++)
-		if (!tas__proc_hints(&tas_cores[0], q->s->proc))
+		if (!tas__proc_hints_all(q->s->proc))
 			break;
 	return ops[op].fn(q);
 }

@@ -59,8 +59,10 @@ static inline bool tas__set_reaches(const struct tas_set *p, const struct tas_se
 			return p != NULL;
 	return false;
 }
-/* Call when n_procs or n_socks fell: frees the set when both are 0. */
+/* Call when n_procs or n_socks fell: frees the set when both are 0, as soon as core 0 is alone. */
 void tas__set_put(struct tas_set *s);
+bool tas__sets_due(void);
+void tas__sets_put(void); /* alone: those that were left for later */
 /* Memory of a power-of-two length between 512 bytes (aligned to its size) and 8 MiB.  0: none (limits, no memory); offset 0
  * is never given out.  Contents are undefined. */
 tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len);
@@ -107,6 +109,7 @@ struct tas_proc {
 	struct {
 		bool polled;     /* its hints are looked at every round; else it rings its doorbell */
 		uint64_t hinted; /* time of its last hint */
+		uint64_t hints;  /* how many so far */
 		struct tas_proc *next;
 	} lane[TAS_CORES_MAX]; /* what each fast-path core knows of it */
 	int ws_efd[TAS_WS_MAX]; /* eventfds of open wait sets, -1: closed */
@@ -119,7 +122,7 @@ struct tas_proc {
 		struct tas_ident is;
 	} ident[TAS_IDENTS];
 	uint32_t last_ident;
-	uint64_t hints, mails; /* how many so far */
+	uint64_t mails; /* how many so far */
 	bool mail_ended; /* TAS_MSG_MAIL_END, by it or by who it was forked from */
 };
 
@@ -217,6 +220,7 @@ int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas
 /* ---- telling applications: fast/ring.c ---- */
 void tas__ring_init(void);
 void tas__ring_exit(void);
+void tas__ring_thread_exit(void); /* a thread other than core 0's ends */
 
 /* ---- bridges: fast/bridge.c ---- */
 struct tas_bridge;
@@ -231,6 +235,7 @@ void tas__bridges_exit(void);
 /* Hints of process p: called by tas_core_poll() for polled processes, by control.c when a doorbell rings (after which the
  * process is polled again). */
 unsigned tas__proc_hints(struct tas_core *c, struct tas_proc *p);
+unsigned tas__proc_hints_all(struct tas_proc *p); /* alone: to whichever core they were said, until there are no more */
 void tas__proc_poll_start(struct tas_core *c, struct tas_proc *p); /* it rang: look at its hints every round for a while */
 void tas__proc_poll_stop(struct tas_proc *p);  /* it is going away */
 

@@ -90,7 +90,9 @@ void tas__watch_del(struct tas_sock_base *s)
 
 	if (wd < 0)
 		return;
+	tas_shared_in();
 	forget(s);
+	tas_shared_out();
 	inotify_rm_watch(watch.io.fd, wd);
 }
 

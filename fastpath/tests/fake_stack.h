@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "one_thread.h"
 #include "slow/stack.h"
 
 struct tas_config tas_config;
@@ -180,6 +181,23 @@ static inline struct tas_sock_base *fake_sock(struct tas_proc *p)
 		return s;
 	}
 	return NULL;
+}
+
+unsigned tas__proc_hints_all(struct tas_proc *p)
+{
+	return tas__proc_hints(&tas_cores[0], p);
+}
+
+unsigned tas_core_rang(struct tas_core *c, uint32_t slot)
+{
+	tas__proc_poll_start(c, tas__procs[slot]);
+	return tas__proc_hints(c, tas__procs[slot]);
+}
+
+unsigned tas_core_flows(const struct tas_core *c)
+{
+	(void)c;
+	return 0;
 }
 
 int tas__sock_subscribe(struct tas_sock_base *s, const struct tas_proc *p, uint32_t ws, uint32_t flags)

@@ -21,7 +21,29 @@ static int fake_yield(void);
 #include "service/latency.c"
 #undef path
 
+#include "one_thread.h"
+
 /* ---- the rest of the service, faked ---- */
+bool tas__threads_sleep(void)
+{
+	return true;
+}
+
+void tas__threads_woke(void)
+{
+}
+
+unsigned tas__threads_running(void)
+{
+	return 1;
+}
+
+unsigned tas__threads_round(struct tas_core *c)
+{
+	(void)c;
+	return 0;
+}
+
 struct tas_config tas_config;
 struct tas_core tas_cores[TAS_CORES_MAX];
 static struct tas_net net;
@@ -72,8 +94,9 @@ unsigned tas__net_receive(struct tas_core *c)
 	return armed && packets_when_armed ? packets_when_armed-- : 0;
 }
 
-void tas__link_arm(const struct tas_net *n, bool on)
+void tas__link_arm(const struct tas_net *n, unsigned queue, bool on)
 {
+	(void)queue;
 	(void)n;
 	armed += on ? 1 : -1;
 }
@@ -157,8 +180,8 @@ static void a_deleted_descriptor_is_not_heard_of_again(void **state)
 {
 	(void)state;
 	heard = 0;
-	a = (struct tas_pollable){ eventfd(1, EFD_CLOEXEC), on_a_frees_b };
-	b = (struct tas_pollable){ eventfd(1, EFD_CLOEXEC), on_a_frees_b };
+	a = (struct tas_pollable){ .fd = eventfd(1, EFD_CLOEXEC), .fn = on_a_frees_b };
+	b = (struct tas_pollable){ .fd = eventfd(1, EFD_CLOEXEC), .fn = on_a_frees_b };
 	assert_int_equal(tas_loop_add(&a, EPOLLIN), 0);
 	assert_int_equal(tas_loop_add(&b, EPOLLIN), 0);
 	tas__loop_run(&tas_cores[0]);
@@ -175,7 +198,7 @@ static void an_event_ends_a_sleep_and_its_handler_sees_the_time_after_it(void **
 	(void)state;
 	heard = 0;
 	assert_int_equal(pipe(pipefd), 0);
-	a = (struct tas_pollable){ pipefd[0], on_event_stop };
+	a = (struct tas_pollable){ .fd = pipefd[0], .fn = on_event_stop };
 	assert_int_equal(tas_loop_add(&a, EPOLLIN), 0);
 	if (!fork()) {
 		usleep(30000);

@@ -12,8 +12,10 @@
 
 #include <cmocka.h>
 
+#include "one_thread.h"
 #include "slow/memory.h"
 
+struct tas_core tas_cores[TAS_CORES_MAX];
 struct tas_config tas_config = { .fp_no_hugepages = true };
 static unsigned warnings;
 

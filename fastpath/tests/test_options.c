@@ -154,7 +154,7 @@ static void wrong_values_name_option_value_and_what_is_accepted(void **state)
 	refused("'-5' is not accepted, but USEC from 1 to", "--arp-timeout=-5");
 	refused("'5x'", "--arp-timeout=5x");
 	refused("'999' is not accepted, but an octal mode", "--socket-mode=999");
-	refused("only 1", "--fp-cores-max=2");
+	refused("N from 1 to 8", "--fp-cores-max=9");
 	refused("1 to 15 characters", "--link=tap:averyveryverylongname");
 	refused("tap[:NAME], af_packet:IF, af_xdp:IF", "--link=wire");
 	refused("reno or cubic", "--cc=bbr");

@@ -146,7 +146,7 @@ void tas__shared_unmap(void *p, uint64_t size);
 /* "Look at socket id": after the state was published. */
 static inline void tas__hint(struct tas_session *ss, struct tas_block *b, uint32_t id)
 {
-	unsigned core = b->s.core < TAS_CORES_MAX ? b->s.core : 0;
+	unsigned owner = atomic_load_explicit(&b->s.core, memory_order_relaxed), core = owner < TAS_CORES_MAX ? owner : 0;
 	struct tas_core_hints *h = &ss->r->core[core];
 
 	tas_bitmap_set(&h->dirty, id);

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* The threads of cores other than 0, as core 0's loop sees them (threads.c, steer.c, scale.c). */
+#ifndef TAS_THREADS_H
+#define TAS_THREADS_H
+
+#include "service/edge.h"
+
+int tas__threads_init(struct tas_core *c); /* the link is open; 0 or -errno, the reason printed */
+void tas__threads_exit(void);		   /* they end; core 0 is alone from now on */
+/* Core 0: so many threads are at work from now on, itself included.  Fewer if they cannot be started. */
+void tas__threads_set(unsigned n);
+unsigned tas__threads_running(void);
+/* Core 0 is about to sleep.  False: something came for it meanwhile. */
+bool tas__threads_sleep(void);
+void tas__threads_woke(void);
+/* Core 0, each round: what others have for it, and how many should be at work.  Returns how much was done. */
+unsigned tas__threads_round(struct tas_core *c);
+
+void tas__kick_packets(unsigned core); /* there are packets in its rings */
+
+/* ---- steer.c: packets to the cores that own their connections ---- */
+int tas__steer_init(const struct tas_net *n); /* 0 or -ENOMEM */
+void tas__steer_exit(void);
+void tas__steer(struct tas_core *c, struct rte_mbuf **m, unsigned n);
+unsigned tas__steered(struct tas_core *c); /* what others gave to c */
+
+/* ---- scale.c ---- */
+/* How many should be at work, given how many are; core 0 asks about ten times a second while it is awake. */
+unsigned tas__scale(uint64_t now, unsigned running, uint64_t (*idle_ns)(void));
+uint64_t tas__scale_idle_ns(void); /* time that the processors we may use have had nothing to do */
+
+/* ---- net_in.c ---- */
+unsigned tas__net_owner(const struct tas_core *c, const struct rte_mbuf *m); /* index of a core */
+
+#endif
