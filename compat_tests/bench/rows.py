@@ -169,8 +169,7 @@ def rows() -> Iterator[Row]:
         yield Row("1 connection, blocking, 64 B: p50", t, "us", "less", _latency("-m", "block"), quick=False)
         yield Row("64 connections, epoll, 64 B", t, "requests/s", "more", _rate("-c", "64"), quick=False)
         yield Row("64 connections, epoll, 1 KiB", t, "requests/s", "more", _rate("-c", "64", "-s", "1k"), quick=False)
-        if t != "af_xdp":  # its unit is a frame: docs/performance.md, "Two services"
-            yield from _bulks(t, quick=False)
+        yield from _bulks(t, quick=False)
     for name, unit, run in programs.rows():
         for t in ("local", "link"):
             yield Row(name, t, unit, "more", run, quick=False)
