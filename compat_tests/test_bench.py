@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,24 @@ def test_a_row_that_failed_is_told_and_the_others_go_on(result: dict[str, Any]) 
     assert len(result["rows"]["local: odd"]["tas"]) == 2
     assert "local: odd (1)" in report.verdict(result)
     assert "| local: rate | 20 | 2 | per s | 0.10 |" in report.markdown(result)
+
+
+def test_an_interrupt_leaves_the_repetitions_that_are_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    runs = 0
+
+    def run(place: Any) -> dict[str, Any]:
+        nonlocal runs
+        runs += 1
+        if runs == 4:
+            raise KeyboardInterrupt
+        return {"value": float(runs)}
+
+    place = SimpleNamespace(placement={})
+    monkeypatch.setattr(measure, "stacks", lambda tmp, t: nullcontext({("local", name): place for name in VALUES}))
+    monkeypatch.setattr(beside, "note", lambda: {"cacheline_ns": 50.0, "competing_cpus": 0.0})
+    found = measure.repeat([Row("rate", "local", "per s", "more", run)], 7, tmp_path, lambda r: None)
+    assert found["reps"] == 1
+    assert [len(found["rows"]["local: rate"][name]) for name in ("linux", "tas")] == [1, 1]
 
 
 def test_a_noisy_machine_is_told(result: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import sys
@@ -29,31 +30,43 @@ def mode_of(placement: dict[str, int]) -> str:
 def repeat(chosen: list[Row], reps: int, tmp: Path, keep: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Runs everything; the result as written to the JSON file, which ``keep`` is given after every repetition as well.
 
-    A row that fails is told on stderr and counted in ``failed``; the others go on.
+    A row that fails is told on stderr and counted in ``failed``; the others go on. An interrupt (SIGINT) ends it with the
+    repetitions that are whole; before the first one is, it is raised.
     """
     found: dict[str, dict[str, Any]] = {
         str(r): {"unit": r.unit, "better": r.better, "topology": r.topology, "linux": [], "tas": [], "failed": 0}
         for r in chosen
     }
     notes = []
+    result: dict[str, Any] = {}
     with stacks(tmp, {r.topology for r in chosen}) as places:
-        for rep in range(reps):
-            notes.append(beside.note())
-            for number, row in enumerate(chosen):
-                if row.reps and rep >= row.reps:
-                    continue
-                order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
-                for name in order:
-                    try:
-                        found[str(row)][name].append(_once(row, places[row.topology, name]))
-                    except Exception:  # whatever it was: an hour's other figures are worth keeping
-                        found[str(row)]["failed"] += 1
-                        print(f"\n{row} on {name}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
-                print(f"\r{rep + 1}/{reps} {number + 1}/{len(chosen)} {row!s:70}", end="", file=sys.stderr, flush=True)
-            result = _so_far(found, rep + 1, notes)
-            keep(result)
+        try:
+            for rep in range(reps):
+                notes.append(beside.note())
+                _repetition(rep, reps, chosen, places, found)
+                result = copy.deepcopy(_so_far(found, rep + 1, notes))
+                keep(result)
+        except KeyboardInterrupt:
+            if not result:
+                raise
         print(file=sys.stderr)
     return result
+
+
+def _repetition(
+    rep: int, reps: int, chosen: list[Row], places: dict[tuple[str, str], Stack], found: dict[str, dict[str, Any]]
+) -> None:
+    for number, row in enumerate(chosen):
+        if row.reps and rep >= row.reps:
+            continue
+        order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
+        for name in order:
+            try:
+                found[str(row)][name].append(_once(row, places[row.topology, name]))
+            except Exception:  # whatever it was: an hour's other figures are worth keeping
+                found[str(row)]["failed"] += 1
+                print(f"\n{row} on {name}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        print(f"\r{rep + 1}/{reps} {number + 1}/{len(chosen)} {row!s:70}", end="", file=sys.stderr, flush=True)
 
 
 def _so_far(found: dict[str, dict[str, Any]], reps: int, notes: list[dict[str, Any]]) -> dict[str, Any]:
