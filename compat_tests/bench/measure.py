@@ -30,8 +30,8 @@ def mode_of(placement: dict[str, int]) -> str:
 def repeat(chosen: list[Row], reps: int, tmp: Path, keep: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     """Runs everything; the result as written to the JSON file, which ``keep`` is given after every repetition as well.
 
-    A row that fails is told on stderr and counted in ``failed``; the others go on. An interrupt (SIGINT) ends it with the
-    repetitions that are whole; before the first one is, it is raised.
+    A row that fails is told on stderr and counted in ``failed``; the others go on. An interrupt (SIGINT) ends it with
+    the repetitions that are whole; before the first one is, it is raised.
     """
     found: dict[str, dict[str, Any]] = {
         str(r): {"unit": r.unit, "better": r.better, "topology": r.topology, "linux": [], "tas": [], "failed": 0}
