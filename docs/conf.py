@@ -34,7 +34,7 @@ with open(ROOT / "pyproject.toml", "rb") as _f:
 extensions = ["myst_parser"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "bench/*.md"]
 html_theme = "furo"
 html_title = "TAS sockets"
 html_show_sphinx = html_show_sourcelink = False
