@@ -19,7 +19,7 @@ struct tas_eal_device {
 /* Queues for threads: one for all; those without a thread are switched off; they remain; the card spreads over them as it is told. */
 enum tas_link_queues { TAS_QUEUE_ONE, TAS_QUEUE_SWITCHED, TAS_QUEUE_FIXED, TAS_QUEUE_SPREAD };
 
-enum tas_link_fd { TAS_FD_NONE, TAS_FD_OPENED_BY_EAL, TAS_FD_OPENED_BY_QUEUE };
+enum tas_link_fd { TAS_FD_NONE, TAS_FD_OPENED_BY_QUEUE };
 
 struct tas_link_driver {
 	const char *name;

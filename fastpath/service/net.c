@@ -104,7 +104,7 @@ static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *byte
 	return n;
 }
 
-/* More than a round sends (fast/poll.c): the port's queue does not grow while we are busy sending. */
+/* More than a round sends (fast/output.c): the port's queue does not grow while we are busy sending. */
 static unsigned receive(struct tas_core *c, uint16_t queue)
 {
 	unsigned i, n = 0, asked, got;
@@ -172,7 +172,7 @@ static void keep(struct tas_core *c, unsigned sent)
 }
 
 /*
- * What a full port does not take waits, and with it everybody's output (fast/poll.c).  One that has taken nothing for STUCK_NS, or whose
+ * What a full port does not take waits, and with it everybody's output (fast/output.c).  One that has taken nothing for STUCK_NS, or whose
  * other end is gone, loses it instead: TCP sends again.
  */
 void tas__net_flush(struct tas_core *c)
