@@ -8,12 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fast/sock.h"
 #include "service/link_drivers.h"
 #include "service/threads.h"
 
 enum { RX_BURSTS = 6, LAST_TRIES = 8, STUCK_NS = 100 * 1000 * 1000 };
-/* Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged. */
-enum { WHOLE = 8192, WHOLE_BURST = 4, ROUND_BYTES = 256 * 1024 };
+/*
+ * Whole segments: few at a time, while they are in the cache, and not long until they are acknowledged.  Readers are woken and
+ * acknowledgements sent once a round: where the port cuts and joins, each connection that is owed an answer has ROUND_BYTES of its own,
+ * or eight flows would be told of every segment.
+ */
+enum { WHOLE = 8192, WHOLE_BURST = 4, WHOLE_BURST_MANY = 16, WHOLE_BURSTS = 24, ROUND_BYTES = 256 * 1024, ROUND_MAX = 1024 * 1024 };
 
 int tas__net_routes(void)
 {
@@ -84,6 +89,19 @@ static unsigned give(struct tas_net *n, unsigned *lost)
 	return done;
 }
 
+/* How many connections are owed an answer; packets of other threads wait in buffers of which there are few. */
+static unsigned n_owed(const struct tas_core *c)
+{
+	return c->net->vnet && tas_alone ? c->stack->n_out : 1;
+}
+
+static unsigned whole_burst(const struct tas_core *c, bool whole)
+{
+	if (!whole)
+		return TAS_RX_BURST;
+	return n_owed(c) > 1 ? WHOLE_BURST_MANY : WHOLE_BURST;
+}
+
 static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *bytes)
 {
 	struct rte_mbuf *m[TAS_RX_BURST];
@@ -99,9 +117,16 @@ static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *byte
 			tas__net_input(c, m[i]);
 	else
 		tas__steer(c, m, n);
-	c->net->rx_burst = got > n * (uint64_t)WHOLE ? WHOLE_BURST : TAS_RX_BURST;
+	c->net->rx_burst = whole_burst(c, got > n * (uint64_t)WHOLE);
 	*bytes += got;
 	return n;
+}
+
+static uint64_t round_bytes(const struct tas_core *c)
+{
+	uint64_t bytes = (uint64_t)ROUND_BYTES * n_owed(c);
+
+	return bytes < ROUND_BYTES ? ROUND_BYTES : bytes < ROUND_MAX ? bytes : ROUND_MAX;
 }
 
 /* More than a round sends (fast/output.c): the port's queue does not grow while we are busy sending. */
@@ -110,7 +135,7 @@ static unsigned receive(struct tas_core *c, uint16_t queue)
 	unsigned i, n = 0, asked, got;
 	uint64_t bytes = 0;
 
-	for (i = 0; i < RX_BURSTS && bytes < ROUND_BYTES; i++) {
+	for (i = 0; i < (c->net->rx_burst == TAS_RX_BURST ? RX_BURSTS : WHOLE_BURSTS) && bytes < round_bytes(c); i++) {
 		asked = c->net->rx_burst;
 		got = receive_burst(c, queue, &bytes);
 		n += got;
