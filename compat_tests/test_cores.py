@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import select
 import signal
 import time
 from collections.abc import Iterator
@@ -206,3 +208,43 @@ def test_local_connections_become_direct_beside_traffic_over_the_link(lab: Lab, 
             local = lab.tas(BUILD / "rpcclient", "-j", "-c", "16", "-n", "8000", "127.0.0.1", str(port)).json()
             assert local["requests"] == 8000
         assert beside.json()["requests"] > 100
+
+
+def task(service: Service, name: str) -> int:
+    tasks = Path(f"/proc/{service.pid}/task").glob("*/comm")
+    return next(int(p.parent.name) for p in tasks if p.read_text() == f"{name}\n")
+
+
+def test_who_came_in_time_is_let_in_though_a_thread_sleeps(lab: Lab) -> None:
+    """SYNs wait in the queue of a thread that does not run, while core 0 gives away the one place."""
+    service = Service(lab, "--fp-cores-max=2", "--fp-no-autoscale")
+    server = lab.tas_python(
+        """
+import socket, time
+l = socket.socket()
+l.bind(("0.0.0.0", 0))
+l.listen(0)
+print(f"listening on 0.0.0.0:{l.getsockname()[1]}")
+time.sleep(60)
+"""
+    )
+    port = server.listening()
+    with pytest.raises(ConnectionRefusedError):  # neighbours know each other
+        lab.peer.connect(TAS_ADDR, 9)
+    clients = [lab.peer.tcp_socket() for _ in range(32)]
+    time.sleep(0.2)  # both sleep: neither is waited for
+    with stopped(task(service, "tas-fp-1")):
+        with stopped(service.pid):
+            for c in clients:
+                c.setblocking(False)
+                assert c.connect_ex((TAS_ADDR, port)) == errno.EINPROGRESS
+        until("the place is taken", lambda: service.counters()["conn_passive"] == 1, 0.5)
+    wanted = select.poll()
+    for c in clients:
+        wanted.register(c, select.POLLOUT)
+    until("all are answered, before a SYN is repeated", lambda: len(wanted.poll(0)) == len(clients), 0.4)
+    assert service.gauges()["embryos"] == len(clients) - 1
+    server.kill()
+    until("nobody is left", lambda: not service.gauges()["embryos"])
+    for c in clients:
+        c.close()

@@ -98,12 +98,13 @@ static inline void tas__stage(struct tas_core *c, enum tas_stage s)
 
 /* ---- Implemented by the stack, called by the edge ---- */
 /* A TCP segment for one of our addresses: IP header checked and stripped, TCP checksum verified; m's data starts at the
- * TCP header, pkt_len is header + payload.  Takes ownership of m. */
+ * TCP header, pkt_len is header + payload.  True: takes ownership of m.  False (never without tas_last_aside()): it would take the last
+ * place of an accept queue, and is still the caller's. */
 struct tas_rx_meta {
 	struct tas_addr src, dst; /* ports unset */
 	uint8_t tos;
 };
-void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta);
+bool tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta);
 /* ICMP error about a segment that we sent: first 8 bytes of its TCP header at tcp8.  error: errno; mtu: 0 or next-hop MTU. */
 void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const struct tas_addr *dst, const uint8_t *tcp8,
 			 int error, bool hard, unsigned mtu);
@@ -144,6 +145,8 @@ struct tas_route {
 	uint16_t mtu;            /* of the IP packet */
 };
 void tas_net_route(const struct tas_addr *dst, struct tas_route *r);
+/* Who takes the last place of an accept queue is decided later: others may have come first (service/late.c). */
+bool tas_last_aside(void);
 /* An mbuf with room for Ethernet, IP and TCP headers in front; NULL: none left. */
 struct rte_mbuf *tas_net_alloc(struct tas_core *c);
 /* Sends a TCP segment: m's data is TCP header (ports filled, checksum 0) and payload.  Adds IP and Ethernet, checksums in

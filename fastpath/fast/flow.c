@@ -188,7 +188,7 @@ static void no_connection(struct tas_core *c, const struct tcp_seg *seg, const s
 	tas_shared_out();
 }
 
-void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
+bool tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer)
 {
 	struct tas_sock *s = tas__flow_find(c, local, peer);
@@ -202,8 +202,12 @@ void tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint
 		tas__wire_forget(s);
 		s = NULL;
 	}
-	if (s)
-		tas__wire_input(s, seg, payload);
-	else
+	if (!s) {
 		no_connection(c, seg, local, peer, reuse);
+		return true;
+	}
+	if (__builtin_expect(s->listener != NULL, 0) && tas_last_aside() && tas__wire_takes_last(s, seg))
+		return false;
+	tas__wire_input(s, seg, payload);
+	return true;
 }

@@ -5,22 +5,24 @@
 #include "abi/tas_extent.h"
 #include "fast/wire.h"
 
-void tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta)
+bool tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta)
 {
 	const uint8_t *p = rte_pktmbuf_mtod(m, const uint8_t *);
 	struct tas_addr local = meta->dst, peer = meta->src;
 	struct tcp_seg seg;
 
-	tas_count(c, TAS_CTR_tcp_in, 1);
 	if (tcp_parse(p, rte_pktmbuf_pkt_len(m), &seg) < 0) {
 		tas_count(c, TAS_CTR_rx_malformed, 1);
 	} else {
 		local.port = __builtin_bswap16(seg.dport);
 		peer.port = __builtin_bswap16(seg.sport);
 		seg.tos = meta->tos;
-		tas__flow_segment(c, &seg, p + seg.hdr_len, &local, &peer);
+		if (!tas__flow_segment(c, &seg, p + seg.hdr_len, &local, &peer))
+			return false;
 	}
+	tas_count(c, TAS_CTR_tcp_in, 1);
 	rte_pktmbuf_free(m);
+	return true;
 }
 
 /* Payload behind what m holds; what does not fit goes into further buffers, which only a port that cuts is given. */

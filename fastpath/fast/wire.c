@@ -288,13 +288,32 @@ static void soft_error(struct tas_sock *s)
 	s->soft_told = error;
 }
 
+/* An embryo's handshake ends with seg: it needs a place in the accept queue. */
+static bool completes(const struct tas_sock *s, const struct tcp_seg *seg)
+{
+	return s->listener && !s->base.b && (seg->flags & TCP_F_ACK) && !(seg->flags & (TCP_F_SYN | TCP_F_RST)) &&
+	       !tcp_defers(&s->u.tcp, seg);
+}
+
+bool tas__wire_takes_last(const struct tas_sock *s, const struct tcp_seg *seg)
+{
+	struct tas_sock *l = s->listener;
+	bool last;
+
+	if (!completes(s, seg))
+		return false;
+	tas_shared_in();
+	last = tas__accept_queued(l) + 1 == l->u.lis.limit;
+	tas_shared_out();
+	return last;
+}
+
 void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload)
 {
 	struct tcp_result res = { 0 };
 	struct tcp_rx_want want;
 
-	if (s->listener && !s->base.b && (seg->flags & TCP_F_ACK) && !(seg->flags & (TCP_F_SYN | TCP_F_RST)) &&
-	    !tcp_defers(&s->u.tcp, seg) && !promote(s))
+	if (completes(s, seg) && !promote(s))
 		return;
 	if (seg->len && s->base.b && !s->base.closed) {
 		want = tcp_rx_want(&s->u.tcp, seg);

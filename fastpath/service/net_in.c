@@ -199,7 +199,8 @@ static void input_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_i
 	memcpy(meta.dst.ip, &ip->dst, 4);
 	meta.tos = ip->tos;
 	rte_pktmbuf_adj(m, (uint16_t)info->hlen);
-	tas_core_tcp(c, m, &meta);
+	if (!tas_core_tcp(c, m, &meta) && !tas__late_put(m, &meta))
+		drop(c, m, TAS_CTR_tcp_listen_overflow);
 }
 
 /* ---- IP and Ethernet ---- */
@@ -253,7 +254,8 @@ static void input_ip(struct tas_core *c, struct rte_mbuf *m)
 /* A TCP header of at least so many bytes names the ports. */
 enum { PORTS = 4 };
 
-static unsigned owner(const uint8_t *local_ip, const uint8_t *peer_ip, const uint8_t *local_port, const uint8_t *peer_port)
+unsigned tas__net_owner_of(const uint8_t *local_ip, const uint8_t *peer_ip, const uint8_t *local_port,
+			   const uint8_t *peer_port)
 {
 	uint32_t l, p;
 	uint16_t lp, pp;
@@ -275,14 +277,14 @@ unsigned tas__net_owner(const struct tas_core *c, const struct rte_mbuf *m)
 		return 0;
 	hlen = (p[at] & 15) * 4u;
 	if (p[at + 9] == TAS_IP_TCP && n >= at + hlen + PORTS && !(p[at + 6] & 0x3f) && !p[at + 7])
-		return owner(p + at + 16, p + at + 12, p + at + hlen + 2, p + at + hlen);
+		return tas__net_owner_of(p + at + 16, p + at + 12, p + at + hlen + 2, p + at + hlen);
 	if (p[at + 9] != TAS_IP_ICMP || n < at + hlen + TAS_ICMP_HLEN + TAS_IP_HLEN || p[at + hlen] == ICMP_ECHO)
 		return 0;
 	at += hlen + TAS_ICMP_HLEN;
 	hlen = (p[at] & 15) * 4u;
 	if (p[at + 9] != TAS_IP_TCP || n < at + hlen + PORTS)
 		return 0;
-	return owner(p + at + 12, p + at + 16, p + at + hlen, p + at + hlen + 2);
+	return tas__net_owner_of(p + at + 12, p + at + 16, p + at + hlen, p + at + hlen + 2);
 }
 
 void tas__net_input(struct tas_core *c, struct rte_mbuf *m)

@@ -30,7 +30,7 @@
 #include "service/threads.h"
 #include "slow/stack.h"
 
-enum { SPINS = 200 /* some 5 µs: most work that core 0 is alone for is shorter */, EVENTS = 16 };
+enum { SPINS = 200 /* some 5 µs: most work that core 0 is alone for is shorter */, EVENTS = 16, TAKE_IN = 8 /* bursts of a queue */ };
 enum { KICK_HINTS = 1, KICK_PACKETS = 2 };
 enum { OUTSIDE = 0, INSIDE = 1, AWAITED = 2 /* inside, and core 0 sleeps until it comes out */ };
 #define KICK UINT64_MAX	      /* epoll data of the own eventfd */
@@ -470,6 +470,19 @@ static void employ(unsigned i)
 	tas_kick(&tas_cores[i]);
 }
 
+/* Bounded: what comes meanwhile is no older than who waits for us. */
+void tas__threads_take_in(void)
+{
+	for (unsigned i = 0; i < n_running; i++) {
+		unsigned passes = TAKE_IN;
+
+		while (passes-- && (i ? receive(&tas_cores[i], &threads[i], true) : tas__net_receive(&tas_cores[0])))
+			;
+		while (tas__steered(&tas_cores[i]))
+			;
+	}
+}
+
 static void steer_anew(void)
 {
 	for (unsigned b = 0; b < TAS_STEER_BUCKETS; b++)
@@ -552,6 +565,7 @@ unsigned tas__threads_round(struct tas_core *c)
 	work = heed(c, &threads[0]);
 	if (c->net->n_queues > 1)
 		work += tas__steered(c);
+	work += tas__late_run();
 	if (tas_config.fp_no_autoscale || c->now < next_scale)
 		return work;
 	next_scale = c->now + scale_every;
@@ -628,6 +642,7 @@ void tas__threads_exit(void)
 		close(t->kick);
 	}
 	tas__steer_exit();
+	tas__late_exit();
 	n_running = 1; /* tas_alone stays true */
 	tas_loop_del(&kicked);
 	close(kicked.fd);

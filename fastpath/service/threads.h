@@ -16,6 +16,7 @@ void tas__threads_woke(void);
 /* Core 0, each round: what others have for it, and how many should be at work.  Returns how much was done. */
 unsigned tas__threads_round(struct tas_core *c);
 
+void tas__threads_take_in(void);       /* alone: what has come for any thread by now */
 void tas__kick_packets(unsigned core); /* there are packets in its rings */
 
 /* ---- steer.c: packets to the cores that own their connections ---- */
@@ -24,6 +25,12 @@ void tas__steer_exit(void);
 void tas__steer(struct tas_core *c, struct rte_mbuf **m, unsigned n);
 unsigned tas__steered(struct tas_core *c); /* what others gave to c */
 
+/* ---- late.c: the last place of an accept queue ---- */
+/* Takes ownership of m (as for tas_core_tcp()), for core 0 to go on with.  False: no room. */
+bool tas__late_put(struct rte_mbuf *m, const struct tas_rx_meta *meta);
+unsigned tas__late_run(void); /* core 0, each round */
+void tas__late_exit(void);
+
 /* ---- scale.c ---- */
 /* How many should be at work, given how many are; core 0 asks about ten times a second while it is awake. */
 unsigned tas__scale(uint64_t now, unsigned running, uint64_t (*idle_ns)(void));
@@ -31,5 +38,6 @@ uint64_t tas__scale_idle_ns(void); /* time that the processors we may use have h
 
 /* ---- net_in.c ---- */
 unsigned tas__net_owner(const struct tas_core *c, const struct rte_mbuf *m); /* index of a core */
+unsigned tas__net_owner_of(const uint8_t *local_ip, const uint8_t *peer_ip, const uint8_t *local_port, const uint8_t *peer_port);
 
 #endif
