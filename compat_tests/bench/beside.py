@@ -7,7 +7,7 @@ import os
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -49,6 +49,17 @@ def competing_cpus() -> float:
     """CPUs' worth of work by everybody else, over a moment without work of ours."""
     psutil.cpu_percent(None)
     return round(psutil.cpu_percent(0.2) / 100 * (psutil.cpu_count() or 1), 2)
+
+
+def stolen() -> Callable[[], float]:
+    """Of the time from now on: the share of the CPUs that the host ran something else on (``steal``, proc(5))."""
+    before = psutil.cpu_times()
+
+    def share() -> float:
+        after = psutil.cpu_times()
+        return float((after.steal - before.steal) / max(sum(after) - sum(before), 1e-9))
+
+    return share
 
 
 def note() -> dict[str, Any]:

@@ -17,7 +17,10 @@ from . import beside
 from .rows import Row
 from .stacks import Stack, stacks
 
-NOISE = 0.5  # CPUs' worth of somebody else's work beyond which nothing is concluded
+COMPETING = 0.5  # CPUs' worth of other programs' work beyond which nothing is concluded
+STOLEN = 0.05  # share of the CPUs' time that the host kept for itself, likewise
+STILL = ("B each", "% of a CPU")  # units that say nothing about speed
+SPEED = 0.75  # of Linux's own usual speed, below which a repetition says that the host was slow
 
 
 def mode_of(placement: dict[str, int]) -> str:
@@ -43,7 +46,9 @@ def repeat(chosen: list[Row], reps: int, tmp: Path, keep: Callable[[dict[str, An
         try:
             for rep in range(reps):
                 notes.append(beside.note())
+                stolen = beside.stolen()
                 _repetition(rep, reps, chosen, places, found)
+                notes[-1]["stolen"] = round(stolen(), 4)
                 result = copy.deepcopy(_so_far(found, rep + 1, notes))
                 keep(result)
         except KeyboardInterrupt:
@@ -62,7 +67,7 @@ def _repetition(
         order = ("linux", "tas") if (rep + number) % 2 == 0 else ("tas", "linux")
         for name in order:
             try:
-                found[str(row)][name].append(_once(row, places[row.topology, name]))
+                found[str(row)][name].append({"rep": rep, **_once(row, places[row.topology, name])})
             except Exception:  # whatever it was: an hour's other figures are worth keeping
                 found[str(row)]["failed"] += 1
                 print(f"\n{row} on {name}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
@@ -73,12 +78,40 @@ def _so_far(found: dict[str, dict[str, Any]], reps: int, notes: list[dict[str, A
     for row in found.values():
         if row["linux"] and row["tas"]:
             summarise(row)
+    rows = {name: row for name, row in found.items() if "ratio" in row}
+    for note, speed in zip(notes, speeds(rows, reps), strict=True):
+        note["linux_speed"] = speed
     return {
-        "reps": reps, "cpus": psutil.cpu_count(), "kernel": os.uname().release, "beside": notes,
-        "rows": {name: row for name, row in found.items() if "ratio" in row},
+        "reps": reps, "cpus": psutil.cpu_count(), "kernel": os.uname().release, "beside": notes, "rows": rows,
         "failed": {name: row["failed"] for name, row in found.items() if row["failed"]},
-        "noisy": max(n["competing_cpus"] for n in notes) > NOISE,
+        "noise": noise(notes),
     }  # fmt: skip
+
+
+def speeds(rows: dict[str, dict[str, Any]], reps: int) -> list[float]:
+    """How fast Linux itself was in each repetition: 1 is its usual speed, the median over rows and repetitions."""
+    shares: list[list[float]] = [[] for _ in range(reps)]
+    for row in rows.values():
+        usual = row["linux_median"]
+        for run in row["linux"]:
+            if usual > 0 and run["value"] > 0 and row["unit"] not in STILL:
+                shares[run["rep"]].append(_ahead(run["value"], usual, row["better"]))
+    return [round(statistics.median(s), 3) if s else 1.0 for s in shares]
+
+
+def noise(notes: list[dict[str, Any]]) -> list[str]:
+    """What made the machine too noisy to conclude, in words; nothing: it was quiet."""
+    limits: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+        ("competing_cpus", "{} CPUs of other programs", lambda v: v > COMPETING),
+        ("stolen", "{:.0%} of the CPUs kept by the host", lambda v: v > STOLEN),
+        ("linux_speed", "Linux at {:.0%} of its usual speed", lambda v: v < SPEED),
+    )
+    return [
+        f"repetition {n + 1}: {text.format(note[key])}"
+        for n, note in enumerate(notes)
+        for key, text, bad in limits
+        if bad(note[key])
+    ]
 
 
 def _once(row: Row, stack: Stack) -> dict[str, Any]:
@@ -94,13 +127,28 @@ def _by_mode(runs: Iterable[dict[str, Any]]) -> dict[str, float]:
     return {mode: statistics.median(values) for mode, values in modes.items()}
 
 
+def _ahead(value: float, other: float, better: str) -> float:
+    """By how much ``value`` is better than ``other``; both are above 0."""
+    return value / other if better == "more" else other / value
+
+
 def summarise(result: dict[str, Any]) -> None:
-    """Adds medians, spreads, medians per placement, and the ratio: above 1 TAS is ahead, None: nothing to divide."""
+    """Adds medians, spreads, medians per placement, and what the pairs say.
+
+    ``ratio``: the median over repetitions of TAS against Linux in the same repetition (above 1 TAS is ahead), so that a
+    host that slows down and recovers, which both stacks of a pair meet, moves it less than a ratio of medians would.
+    ``ratio_spread``: of the middle half. ``pairs``: in how many pairs TAS was ahead or equal, and how many there are.
+    None: nothing to divide.
+    """
     for name in ("linux", "tas"):
         values = [run["value"] for run in result[name]]
         result[f"{name}_median"] = statistics.median(values)
         result[f"{name}_spread"] = [min(values), max(values)]
         result[f"{name}_modes"] = _by_mode(result[name])
-    tas, linux = result["tas_median"], result["linux_median"]
-    above, below = (tas, linux) if result["better"] == "more" else (linux, tas)
-    result["ratio"] = above / below if above > 0 and below > 0 else None
+    linux = {run["rep"]: run["value"] for run in result["linux"]}
+    pairs = [(run["value"], linux[run["rep"]]) for run in result["tas"] if run["rep"] in linux]
+    ratios = sorted(_ahead(*pair, result["better"]) for pair in pairs if min(pair) > 0)
+    quarter = (len(ratios) - 1) // 4
+    result["ratio"] = statistics.median(ratios) if ratios else None
+    result["ratio_spread"] = [ratios[quarter], ratios[-1 - quarter]] if ratios else None
+    result["pairs"] = [sum(r >= 1 for r in ratios), len(ratios)] if ratios else None

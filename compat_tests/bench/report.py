@@ -10,11 +10,15 @@ PLOT_CONNECTIONS = {"1": 1, "16": 16, "64": 64, "256": 256, "1,000": 1000, "10,0
 
 def table(result: dict[str, Any]) -> str:
     """For the terminal."""
-    lines = [f"{'row':66}{'Linux':>12}{'TAS':>12}  {'unit':12}{'ratio':>7}   spread of Linux, TAS"]
+    lines = [
+        f"{'row':66}{'Linux':>12}{'TAS':>12}  {'unit':12}{'ratio':>7}  {'middle half':>13}  ahead   "
+        "spread of Linux, TAS"
+    ]
     for name, r in result["rows"].items():
         spread = ", ".join("{:.4g}-{:.4g}".format(*r[f"{s}_spread"]) for s in ("linux", "tas"))
         lines.append(
-            f"{name:66}{r['linux_median']:>12.1f}{r['tas_median']:>12.1f}  {r['unit']:12}{ratio(r):>7}   {spread}"
+            f"{name:66}{r['linux_median']:>12.1f}{r['tas_median']:>12.1f}  {r['unit']:12}{ratio(r):>7}"
+            f"  {half(r):>13}  {ahead(r):>5}   {spread}"
         )
     lines += ["", verdict(result)]
     return "\n".join(lines)
@@ -24,32 +28,50 @@ def ratio(row: dict[str, Any]) -> str:
     return "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 
+def half(row: dict[str, Any]) -> str:
+    """Between which ratios the middle half of the pairs lies."""
+    return "-" if row["ratio"] is None else "{:.2f}–{:.2f}".format(*row["ratio_spread"])
+
+
+def ahead(row: dict[str, Any]) -> str:
+    """In how many pairs TAS was not behind."""
+    return "-" if row["ratio"] is None else "{}/{}".format(*row["pairs"])
+
+
 def figure(n: float) -> str:
     return f"{n:,.0f}" if abs(n) >= 100 else f"{n:.3g}"
 
 
 def verdict(result: dict[str, Any]) -> str:
     """Under which conditions, and whether anything follows."""
-    lines = [n["cacheline_ns"] for n in result["beside"]]
-    others = [n["competing_cpus"] for n in result["beside"]]
+
+    def span(key: str) -> tuple[float, float]:
+        values = [note[key] for note in result["beside"]]
+        return min(values), max(values)
+
     text = (
-        f"{result['reps']} repetitions; cache line round trip {min(lines):.0f}-{max(lines):.0f} ns; "
-        f"competing load {min(others)}-{max(others)} CPUs"
+        f"{result['reps']} repetitions; cache line round trip {{:.0f}}-{{:.0f}} ns; ".format(*span("cacheline_ns"))
+        + "competing load {}-{} CPUs; ".format(*span("competing_cpus"))
+        + "{:.1%}-{:.1%} of the CPUs kept by the host; ".format(*span("stolen"))
+        + "Linux at {:.0%}-{:.0%} of its usual speed".format(*span("linux_speed"))
     )
     if result["failed"]:
         text += "\nFailed (runs): " + ", ".join(f"{name} ({n})" for name, n in result["failed"].items())
-    if result["noisy"]:
-        text += "\nThe machine was too busy with other things to conclude from this."
+    if result["noise"]:
+        text += "\nToo noisy to conclude from the figures of " + "; ".join(result["noise"]) + "."
     return text
 
 
 def markdown(result: dict[str, Any]) -> str:
     """For a page of the documentation."""
-    lines = ["| row | Linux | TAS | unit | ratio | spread of Linux | of TAS |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| row | Linux | TAS | unit | ratio | middle half | ahead | spread of Linux | of TAS |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name, r in result["rows"].items():
         medians = [figure(r[f"{s}_median"]) for s in ("linux", "tas")]
         spreads = ["–".join(map(figure, r[f"{s}_spread"])) for s in ("linux", "tas")]
-        lines.append(f"| {' | '.join([name, *medians, r['unit'], ratio(r), *spreads])} |")
+        lines.append(f"| {' | '.join([name, *medians, r['unit'], ratio(r), half(r), ahead(r), *spreads])} |")
     conditions = f"{result['cpus']} CPUs, Linux {result['kernel']}. {verdict(result)}"
     return "\n".join([conditions, "", *lines, ""])
 
