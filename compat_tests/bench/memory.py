@@ -36,8 +36,7 @@ def times_waiting() -> int:
 def kernel_bytes() -> int:
     """Slab and page memory of the kernel's objects; sockets' queues are pages of their own."""
     _shrink()
-    found = dict(re.findall(r"^(\w+):\s+(\d+)", Path("/proc/meminfo").read_text(), re.M))
-    return sum(int(found[key]) for key in ("Slab", "KernelStack", "PageTables")) * 1024
+    return _meminfo("Slab", "KernelStack", "PageTables")
 
 
 @contextlib.contextmanager
@@ -52,8 +51,15 @@ def no_time_wait(s: Stack) -> Iterator[None]:
         s.lab.app.run("sysctl", "-q", f"{key}={before}")
 
 
-def _shared_bytes(s: Stack) -> int:
-    return sum(x.gauges()["chunk_bytes_used"] for x in s.services)
+def _meminfo(*keys: str) -> int:
+    found = dict(re.findall(r"^(\w+):\s+(\d+)", Path("/proc/meminfo").read_text(), re.M))
+    return sum(int(found[key]) for key in keys) * 1024
+
+
+def _bytes(s: Stack) -> dict[str, int]:
+    """Of the kernel, of all shared memory that is there (pages), and what of it connections have been given."""
+    used = sum(x.gauges()["chunk_bytes_used"] for x in s.services)
+    return {"kernel": kernel_bytes(), "shared": _meminfo("Shmem"), "allocated": used}
 
 
 @contextlib.contextmanager
@@ -85,10 +91,11 @@ def each(count: int, what: str) -> Measure:
 
     def run(s: Stack) -> dict[str, Any]:
         until("no connection in TIME_WAIT", lambda: times_waiting() < FEW, 90)
-        before = {"kernel": kernel_bytes(), "shared": _shared_bytes(s)}
+        time.sleep(REST)
+        before = _bytes(s)
         with _idle(s, count):
             time.sleep(REST)
-            after = {"kernel": kernel_bytes(), "shared": _shared_bytes(s)}
+            after = _bytes(s)
         figures = {key: (after[key] - before[key]) / (2 * count) for key in before}
         return {"value": figures[what], **figures}
 

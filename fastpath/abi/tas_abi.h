@@ -79,7 +79,7 @@ typedef uint64_t tas_off_t;
 struct tas_extent {
 	_Atomic uint64_t base;
 	_Atomic tas_off_t off;
-	_Atomic uint32_t len; /* power of two, at least 512 */
+	_Atomic uint32_t len; /* power of two, at least 256 */
 	_Atomic uint32_t gen; /* pairs: release by publisher, acquire by reader */
 	uint16_t kind;        /* enum tas_extent_kind */
 	uint16_t reserved0;

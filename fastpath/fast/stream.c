@@ -13,7 +13,7 @@
 #include "abi/tas_extent.h"
 #include "fast/sock.h"
 
-enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_LEAST = 512, TX_BUSY = 1 << 20 };
+enum { RX_FIRST = 4096, TX_FIRST = 16384, TX_LEAST = 256, TX_BUSY = 1 << 20 };
 static const uint64_t stall_ns = 5 * 1000 * 1000;
 
 static uint32_t pow2_up(uint64_t n)

@@ -63,7 +63,7 @@ static inline bool tas__set_reaches(const struct tas_set *p, const struct tas_se
 void tas__set_put(struct tas_set *s);
 bool tas__sets_due(void);
 void tas__sets_put(void); /* alone: those that were left for later */
-/* Memory of a power-of-two length between 512 bytes (aligned to its size) and 8 MiB.  0: none (limits, no memory); offset 0
+/* Memory of a power-of-two length between 256 bytes (aligned to its size) and 8 MiB.  0: none (limits, no memory); offset 0
  * is never given out.  Contents are undefined. */
 tas_off_t tas__mem_alloc(struct tas_set *s, uint32_t len);
 void tas__mem_free(struct tas_set *s, tas_off_t off, uint32_t len);

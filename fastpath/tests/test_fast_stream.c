@@ -265,25 +265,25 @@ static void an_idle_writer_keeps_a_small_ring(void **state)
 	assert_false(tas__tx_give(&sock));
 	writer_has_lock = false;
 	end = gone_idle(120);
-	assert_int_equal(sock.tx[0].len, 512);
+	assert_int_equal(sock.tx[0].len, 256);
 	assert_int_equal(sock.tx[1].gen, 0);
 	assert_int_equal(atomic_load(&block.x.tx[1].gen), 0);
-	fill(0, end, end, end + 512); /* a small message fits */
+	fill(0, end, end, end + 256); /* a small message fits */
 	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
-	bytes_are_there(end, end + 512);
-	end = gone_idle(end + 512);
-	assert_int_equal(sock.tx[0].len, 512);
+	bytes_are_there(end, end + 256);
+	end = gone_idle(end + 256);
+	assert_int_equal(sock.tx[0].len, 256);
 	/* a larger ring that nobody took up is no reason to keep both */
-	atomic_store(&block.a.tx_want, 512); /* word of room, no larger ring */
+	atomic_store(&block.a.tx_want, 256); /* word of room, no larger ring */
 	assert_int_equal(tas__app_read(&sock), 0);
-	assert_int_equal(sock.tx[0].len + sock.tx[1].len, 512);
+	assert_int_equal(sock.tx[0].len + sock.tx[1].len, 256);
 	atomic_store(&block.a.tx_want, 4096);
 	writer_has_lock = true;
 	assert_int_equal(tas__app_read(&sock), 0);
 	assert_int_equal(sock.tx[1].len, 4096);
 	writer_has_lock = false;
 	assert_true(tas__tx_give(&sock));
-	assert_int_equal(sock.tx[0].len, 512);
+	assert_int_equal(sock.tx[0].len, 256);
 	assert_int_equal(sock.tx[1].gen, 0);
 }
 
@@ -313,7 +313,7 @@ static void a_message_that_does_not_fit_gets_a_ring_first(void **state)
 	full = true;
 	atomic_store(&block.a.tx_want, 4096);
 	assert_int_equal(tas__app_read(&sock), 0);
-	assert_int_equal(sock.tx[sock.tx_cur].len, 512);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 256);
 	full = false;
 	atomic_store(&block.a.tx_want, 1 << 18);
 	assert_int_equal(tas__app_read(&sock), 0);
@@ -328,20 +328,20 @@ static void what_stays_in_a_small_ring_moves_to_a_larger_one(void **state)
 	assert_int_equal(tas__tx_first(&sock), 0);
 	answer(0, 0);
 	end = gone_idle(100);
-	fill(sock.tx_cur, end, end, end + 200);
+	fill(sock.tx_cur, end, end, end + 100);
 	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
 	tas__tx_stays(&sock);
-	assert_int_equal(sock.tx[sock.tx_cur].len, 512); /* room enough */
-	fill(sock.tx_cur, end, end + 200, end + 400);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 256); /* room enough */
+	fill(sock.tx_cur, end, end + 100, end + 200);
 	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
 	writer_has_lock = true;
 	tas__tx_stays(&sock);
-	assert_int_equal(sock.tx[sock.tx_cur].len, 512);
+	assert_int_equal(sock.tx[sock.tx_cur].len, 256);
 	writer_has_lock = false;
 	tas__tx_stays(&sock);
 	assert_int_equal(sock.tx[sock.tx_cur].len, 16384);
-	bytes_are_there(end, end + 400);
-	fill(sock.tx_cur, end, end + 400, end + 10000);
+	bytes_are_there(end, end + 200);
+	fill(sock.tx_cur, end, end + 200, end + 10000);
 	assert_int_equal(tas__app_read(&sock), TAS_CH_WRITTEN);
 	bytes_are_there(end, end + 10000);
 }
