@@ -46,6 +46,7 @@ enum {
 	TAS_IT_OFF = 1u << 3,    /* EPOLLONESHOT has fired */
 	TAS_IT_KHALF = 1u << 4,  /* listener: its backing socket is in the kernel's set under our marker */
 	TAS_IT_UNSURE = 1u << 5, /* a process closed the socket: ask the service whether anybody has it before reporting */
+	TAS_IT_ODD = 1u << 6,    /* met by a look that could not tell whose it is, and not reported by it */
 };
 
 /* What an edge-triggered member compares.  The event sequences say that something happened; the service may raise them a moment

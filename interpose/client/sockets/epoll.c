@@ -541,8 +541,9 @@ static void tidy_one(struct tas_ep *ep, uint32_t x)
 	struct tas_obj *o = m ? m->o : NULL;
 	bool known = o && o->id == i->id && o->gen == i->gen;
 
-	if (known && !(i->flags & TAS_IT_UNSURE) && !tas__obj_closed(o))
-		return; /* nothing odd about it */
+	if (!(i->flags & TAS_IT_ODD))
+		return; /* reported by this call already, whatever it has become since: the next one meets it */
+	i->flags &= ~(uint32_t)TAS_IT_ODD;
 	if (!known) {
 		o = known_object(ep, i);
 		if (!o)
@@ -557,7 +558,7 @@ static void tidy_one(struct tas_ep *ep, uint32_t x)
 		member_end(ep, m, true);
 	} else {
 		i->flags &= ~(uint32_t)TAS_IT_UNSURE;
-		i->stamp = 0; /* not reported by the call that found it odd */
+		i->stamp = 0; /* not reported by the call that found it odd, and not odd, or no more */
 		tas__ep_ready_first(ep, x);
 	}
 }

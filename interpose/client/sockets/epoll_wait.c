@@ -129,6 +129,7 @@ static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 	tas__ep_unready(ep, x);
 	if (__builtin_expect(!o, 0)) {
 		ep->odd = true;
+		i->flags |= TAS_IT_ODD;
 		i->stamp = h->stamp;
 		tas__ep_ready(ep, x);
 		return false;
@@ -141,12 +142,12 @@ static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 	if (!r) {
 		if (edge && (i->flags & TAS_IT_FORCE)) /* a new member: what comes from here on is news */
 			i->seen = now;
-		i->flags &= ~(uint32_t)TAS_IT_FORCE;
+		i->flags &= ~(uint32_t)(TAS_IT_FORCE | TAS_IT_ODD);
 		return false;
 	}
 	if (edge && !(i->flags & TAS_IT_FORCE) && !has_edge(i, o, &now, r))
 		return false;
-	i->flags &= ~(uint32_t)TAS_IT_FORCE;
+	i->flags &= ~(uint32_t)(TAS_IT_FORCE | TAS_IT_ODD);
 	if (edge)
 		i->seen = now;
 	i->stamp = h->stamp;
