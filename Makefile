@@ -120,6 +120,7 @@ $(O)/tests/fp_%: $(O)/obj/fastpath/tests/%.o $(O)/libsim.a $(O)/libtastcp.a
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka -lm
 # tests of the control half link its objects; what else those call, the tests bring
 $(O)/tests/fp_test_fast_stream: $(call objs,fastpath/fast/stream.c fastpath/fast/setting.c)
+$(O)/tests/fp_test_place: $(call objs,fastpath/fast/place.c)
 $(O)/tests/fp_test_memory: $(call objs,fastpath/slow/chunk.c fastpath/slow/memory.c)
 CONTROL_SRC := $(patsubst %,fastpath/slow/%.c,admin chunk control epset identity memory process request shared stack watch)
 $(patsubst fastpath/tests/%.c,$(O)/tests/fp_%,$(wildcard fastpath/tests/test_control*.c)): $(call objs,$(CONTROL_SRC))

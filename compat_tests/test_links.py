@@ -340,6 +340,26 @@ def test_two_services_talk_over_packet_sockets(two: tuple[Lab, Lab], mtu: int) -
     assert service.counters()["rx_bad_checksum"] == 0
 
 
+@pytest.mark.parametrize("lossy", [False, True], ids=["", "lossy"])
+def test_whole_segments_are_read_into_their_streams(lab: Lab, lossy: bool) -> None:
+    """What a packet socket shows goes straight to its place; every byte is compared, also when some are lost whole."""
+    veth(lab, offloads=True)
+    service = serve(lab, "af_packet:veth0")
+    if lossy:
+        rules = "add table inet l\nadd chain inet l o { type filter hook output priority 0; }\n"
+        lab.peer.run("nft", f"{rules}add rule inet l o meta length > 9000 numgen random mod 100 < 3 counter drop")
+    servers = [lab.tas(lab.build / "bulk", "recv", "--listen=0.0.0.0:0") for _ in range(3)]
+    ports = [s.listening() for s in servers]
+    clients = [lab.kernel(lab.build / "bulk", "send", f"--connect={TAS_ADDR}:{p}", "-n", "100m") for p in ports]
+    for p in (*clients, *servers):
+        p.ok(90)
+    after = service.counters()
+    assert after["rx_placed"] > 300 * MEBIBYTE / 65536 / 4
+    assert after["rx_placed"] < after["tcp_in"]
+    if lossy:
+        assert "packets 0 " not in lab.peer.run("nft", "list", "table", "inet", "l")
+
+
 @pytest.mark.full  # huge pages belong to the whole machine: other services would take some
 def test_memif_without_a_copy_at_its_client(two: tuple[Lab, Lab]) -> None:
     with huge_pages(512) as there:

@@ -14,6 +14,7 @@
 #include "fast/config.h"
 #include "fast/counters.h"
 
+struct iovec;
 struct rte_mbuf;
 
 /* The parts of a round, in their order (--fp-cycles); each has a counter. */
@@ -105,6 +106,11 @@ struct tas_rx_meta {
 	uint8_t tos;
 };
 bool tas_core_tcp(struct tas_core *c, struct rte_mbuf *m, const struct tas_rx_meta *meta);
+/* The same for a segment of which the port has shown the header so far, checksum vouched for: where its payload belongs, in how many
+ * pieces; 0: it has no place.  Then either tas_core_placed(), when it is there, or nothing. */
+enum { TAS_PLACE_PIECES = 4 };
+unsigned tas_core_place(struct tas_core *c, const uint8_t *tcp, unsigned len, const struct tas_rx_meta *meta, struct iovec *to);
+void tas_core_placed(struct tas_core *c);
 /* ICMP error about a segment that we sent: first 8 bytes of its TCP header at tcp8.  error: errno; mtu: 0 or next-hop MTU. */
 void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const struct tas_addr *dst, const uint8_t *tcp8,
 			 int error, bool hard, unsigned mtu);

@@ -17,6 +17,7 @@
 	C(rx_malformed, "packets with a malformed header") \
 	C(rx_fragments, "IP fragments (dropped: there is no reassembly)") \
 	C(rx_not_ours, "packets for another address or protocol") \
+	C(rx_placed, "segments read straight into the stream") \
 	C(rx_steered, "packets handed to the thread that owns their connection") \
 	C(rx_steer_dropped, "packets dropped because that thread was behind") \
 	C(arp_requests_in, "ARP requests answered") \

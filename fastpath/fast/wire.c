@@ -315,7 +315,7 @@ void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_
 
 	if (completes(s, seg) && !promote(s))
 		return;
-	if (seg->len && s->base.b && !s->base.closed) {
+	if (seg->len && payload && s->base.b && !s->base.closed) {
 		want = tcp_rx_want(&s->u.tcp, seg);
 		if (want.len && !tas__rx_reserve(s, want.off, want.len, tcp_rx_high(&s->u.tcp))) {
 			tas_count(s->core, TAS_CTR_tcp_no_memory, 1);
@@ -323,7 +323,7 @@ void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_
 		}
 	}
 	tcp_input(&s->u.tcp, seg, s->core->now, &res);
-	if (res.rx_len && s->base.b && !s->base.closed)
+	if (res.rx_len && payload && s->base.b && !s->base.closed)
 		tas__rx_write(s, res.rx_off, payload + res.rx_skip, res.rx_len);
 	if (res.reset_reply)
 		tas__wire_reset(s->core, seg, &s->base.local, &s->base.peer);

@@ -12,6 +12,7 @@ uint32_t tas__flow_hash(const struct tas_addr *local, const struct tas_addr *pee
 bool tas__flow_segment(struct tas_core *c, const struct tcp_seg *seg, const uint8_t *payload, const struct tas_addr *local,
 		       const struct tas_addr *peer);
 void tas__wire_passive(struct tas_sock *s, const struct tcp_seg *syn, const uint32_t *isn);
+/* payload NULL: it lies in its place already (place.c). */
 void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_t *payload);
 /* Embryo s would take the last place of its listener's queue with seg. */
 bool tas__wire_takes_last(const struct tas_sock *s, const struct tcp_seg *seg);

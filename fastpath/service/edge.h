@@ -11,10 +11,12 @@
 #include "slow/arp.h"
 #include "slow/route.h"
 
+struct iovec;
 struct rte_mempool;
 struct tas_eal_device;
 struct tas_link_driver;
 
+enum { TAS_VNET_HEADER = 10, TAS_HEAD = TAS_VNET_HEADER + 14 + 60 + 60 /* with all headers at their longest */ };
 enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64, TAS_NEAR = 64 };
 
 /* What the edge knows per core; those other than 0 begin as a copy.  Without a link only routes exists. */
@@ -98,6 +100,9 @@ void tas__tap_release(void); /* after the port is closed: a tap that stays is as
 int tas__packet_open(struct tas_net *n); /* 0 or -errno */
 void tas__packet_close(struct tas_net *n);
 unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max);
+/* The next packet's length, its first bytes in head; it stays where it is.  < 0: there is none, or errno. */
+int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD]);
+int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces); /* reads it; its length */
 /* How many of them are done with, those that will never go (*lost) included.  Fewer: no room now. */
 unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
 
@@ -107,7 +112,7 @@ void tas__queue_watch(void);  /* nor where it moves; in the loop */
 void tas__queue_forget(void);
 
 /* ---- vnet.c ---- */
-enum { TAS_VNET_HEADER = 10 };
+bool tas__vnet_vouched(const uint8_t *frame);
 /* What the kernel says of a packet moves from the header before it into m's flags.  False: there is no such header. */
 bool tas__vnet_take(struct rte_mbuf *m);
 /* The other way; a frame with its Ethernet header.  False: no room. */
@@ -139,6 +144,9 @@ uint64_t tas__net_deadline(const struct tas_core *c);
 /* ---- net_in.c, net_out.c ---- */
 extern struct tas_routes tas__routes;
 void tas__net_input(struct tas_core *c, struct rte_mbuf *m);
+/* A packet of len bytes that waits in the port, of which the first are known: the pieces of memory that it is to be read into, its headers
+ * into head; then tas_core_placed().  0: it has no place (place.c). */
+unsigned tas__net_foresee(struct tas_core *c, const uint8_t head[TAS_HEAD], unsigned len, struct iovec *to);
 void tas__net_announce(struct tas_core *c); /* gratuitous ARP for every address of ours */
 void tas__net_send_arp(struct tas_core *c, const struct tas_arp_pkt *p, const uint8_t dst[6]);
 void tas__net_send_ip(struct tas_core *c, struct rte_mbuf *m, uint32_t dst); /* m begins at the IP header; takes it */

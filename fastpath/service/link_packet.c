@@ -126,6 +126,18 @@ unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned ma
 	return (unsigned)got;
 }
 
+int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD])
+{
+	return (int)recv(n->fd, head, TAS_HEAD, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+}
+
+int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
+{
+	struct msghdr m = { .msg_iov = to, .msg_iovlen = pieces };
+
+	return (int)recvmsg(n->fd, &m, MSG_TRUNC | MSG_DONTWAIT);
+}
+
 /* ---- out ---- */
 /* Frames [0, n) as messages, as many as there are pieces for. */
 static unsigned describe(struct rte_mbuf **m, unsigned n, struct mmsghdr *msg, struct iovec *piece)

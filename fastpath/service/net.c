@@ -7,6 +7,7 @@
 #include <rte_prefetch.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "fast/sock.h"
 #include "service/link_drivers.h"
@@ -122,6 +123,37 @@ static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *byte
 	return n;
 }
 
+/*
+ * A packet socket shows what it would give: a whole segment goes straight into its stream (fast/place.c).  One at a time, for
+ * where one belongs is known when those before it were taken.
+ */
+static unsigned receive_placed(struct tas_core *c, uint64_t *bytes)
+{
+	struct iovec to[1 + TAS_PLACE_PIECES];
+	_Alignas(8) uint8_t head[TAS_HEAD];
+	unsigned n, big = 0, pieces;
+	struct rte_mbuf *m;
+	int len;
+
+	for (n = 0; n < c->net->rx_burst; n++) {
+		len = tas__packet_peek(c->net, head);
+		pieces = len > WHOLE ? tas__net_foresee(c, head, (unsigned)len, to) : 0;
+		if (pieces && tas__packet_scatter(c->net, to, pieces) == len) {
+			tas_core_placed(c);
+		} else if (!pieces && tas__packet_receive(c->net, &m, 1)) { /* it says what is wrong, if anything is */
+			len = (int)m->pkt_len;
+			tas__net_input(c, m);
+		} else {
+			break;
+		}
+		big += len > WHOLE;
+		*bytes += (unsigned)len;
+	}
+	if (n)
+		c->net->rx_burst = whole_burst(c, 2 * big > n);
+	return n;
+}
+
 static uint64_t round_bytes(const struct tas_core *c)
 {
 	uint64_t bytes = (uint64_t)ROUND_BYTES * n_owed(c);
@@ -134,10 +166,12 @@ static unsigned receive(struct tas_core *c, uint16_t queue)
 {
 	unsigned i, n = 0, asked, got;
 	uint64_t bytes = 0;
+	bool whole;
 
 	for (i = 0; i < (c->net->rx_burst == TAS_RX_BURST ? RX_BURSTS : WHOLE_BURSTS) && bytes < round_bytes(c); i++) {
 		asked = c->net->rx_burst;
-		got = receive_burst(c, queue, &bytes);
+		whole = asked != TAS_RX_BURST && tas_alone;
+		got = whole && c->net->driver->own ? receive_placed(c, &bytes) : receive_burst(c, queue, &bytes);
 		n += got;
 		if (got < asked)
 			break;

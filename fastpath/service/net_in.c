@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <rte_mbuf.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #include "fast/checksum.h"
 #include "fast/ip.h"
@@ -304,4 +305,25 @@ void tas__net_input(struct tas_core *c, struct rte_mbuf *m)
 		input_arp(c, m);
 	else
 		drop(c, m, TAS_CTR_rx_not_ours);
+}
+
+unsigned tas__net_foresee(struct tas_core *c, const uint8_t head[TAS_HEAD], unsigned len, struct iovec *to)
+{
+	const uint8_t *eth = head + TAS_VNET_HEADER, *p = eth + ETH_HLEN;
+	const struct tas_ip_hdr *ip = (const struct tas_ip_hdr *)p;
+	struct tas_rx_meta meta = { .src.family = AF_INET, .dst.family = AF_INET, .tos = ip->tos };
+	unsigned n = len - TAS_VNET_HEADER - ETH_HLEN;
+	struct tas_ip_info info;
+
+	if (!tas__vnet_vouched(head) || memcmp(eth, c->net->mac, 6) || eth[12] != 8 || eth[13] != 0 ||
+	    tas__ip_parse(ip, n, false, &info) != TAS_IP_OK || info.len != n || ip->proto != TAS_IP_TCP ||
+	    !tas__routes_own(&tas__routes, ip->dst) || tas__routes_own(&tas__routes, ip->src))
+		return 0;
+	memcpy(meta.src.ip, &ip->src, 4);
+	memcpy(meta.dst.ip, &ip->dst, 4);
+	n = tas_core_place(c, p + info.hlen, n - info.hlen, &meta, to + 1);
+	if (!n)
+		return 0;
+	to[0] = (struct iovec){ (void *)(uintptr_t)head, TAS_VNET_HEADER + ETH_HLEN + info.hlen + (p[info.hlen + 12] >> 4) * 4u };
+	return n + 1;
 }

@@ -18,14 +18,19 @@ enum { DRIVER_LENGTH = 60 };
 
 _Static_assert((int)HEADER == (int)TAS_VNET_HEADER, "the tap is told this size");
 
+/* The checksum was never computed because it was never on a wire, or was verified already. */
+bool tas__vnet_vouched(const uint8_t *frame)
+{
+	const struct virtio_net_hdr *v = (const struct virtio_net_hdr *)frame;
+
+	return v->flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID);
+}
+
 bool tas__vnet_take(struct rte_mbuf *m)
 {
-	const struct virtio_net_hdr *v = rte_pktmbuf_mtod(m, const struct virtio_net_hdr *);
-
 	if (m->data_len < HEADER)
 		return false;
-	/* never computed because it was never on a wire, or verified already */
-	if (v->flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
+	if (tas__vnet_vouched(rte_pktmbuf_mtod(m, const uint8_t *)))
 		m->ol_flags |= RTE_MBUF_F_RX_L4_CKSUM_GOOD;
 	rte_pktmbuf_adj(m, HEADER);
 	return true;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Packets that a full port does not take. */
+/* Packets that a full port does not take, and how many a round takes of a port that has many. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,12 +28,28 @@ struct tas_core tas_cores[TAS_CORES_MAX];
 struct tas_routes tas__routes;
 const struct tas_arp_ops tas__net_arp_ops;
 static struct tas_net net;
-static const struct tas_link_driver driver;
+static const struct tas_link_driver driver, packet_socket = { .own = true };
+static struct tas_stack stack;
 
 enum { MS = 1000000, PACKETS = 512 };
 static struct rte_mbuf packet[PACKETS], copies[PACKETS];
 static struct rte_mbuf *taken[PACKETS];
 static unsigned n_taken, room, freed, n_copies;
+
+/* ---- what waits in the port ---- */
+static unsigned waiting, waiting_len, n_inputs, n_peeks, n_placed;
+static bool has_place;
+
+static uint16_t arrive(struct rte_mbuf **m, unsigned n)
+{
+	uint16_t i;
+
+	for (i = 0; i < n && waiting; i++, waiting--) {
+		m[i] = &packet[i];
+		m[i]->pkt_len = waiting_len;
+	}
+	return i;
+}
 
 static uint16_t fake_tx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n)
 {
@@ -47,8 +63,8 @@ static uint16_t fake_tx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint
 
 static uint16_t fake_rx(uint16_t port, uint16_t queue, struct rte_mbuf **m, uint16_t n)
 {
-	(void)port, (void)queue, (void)m, (void)n;
-	return 0;
+	(void)port, (void)queue;
+	return arrive(m, n);
 }
 
 static struct rte_mbuf *fake_copy(const struct rte_mbuf *m, struct rte_mempool *p, uint32_t off, uint32_t len)
@@ -121,12 +137,40 @@ void tas__net_announce(struct tas_core *c)
 void tas__net_input(struct tas_core *c, struct rte_mbuf *m)
 {
 	(void)c, (void)m;
+	n_inputs++;
 }
 
 unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max)
 {
-	(void)n, (void)m, (void)max;
-	return 0;
+	(void)n;
+	return arrive(m, max);
+}
+
+int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD])
+{
+	(void)n, (void)head;
+	n_peeks++;
+	return waiting ? (int)waiting_len : -1;
+}
+
+int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
+{
+	(void)n, (void)to, (void)pieces;
+	waiting--;
+	return (int)waiting_len;
+}
+
+unsigned tas__net_foresee(struct tas_core *c, const uint8_t head[TAS_HEAD], unsigned len, struct iovec *to)
+{
+	(void)c, (void)head, (void)to;
+	assert_int_equal(len, waiting_len);
+	return has_place ? 2 : 0;
+}
+
+void tas_core_placed(struct tas_core *c)
+{
+	(void)c;
+	n_placed++;
 }
 
 unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
@@ -153,6 +197,12 @@ static int setup(void **state)
 	for (unsigned i = 0; i < PACKETS; i++)
 		packet[i] = (struct rte_mbuf){ .pkt_len = 100 + i, .nb_segs = 1 };
 	n_taken = freed = n_copies = room = 0;
+	n_inputs = n_peeks = n_placed = 0;
+	waiting = 200;
+	waiting_len = 60000;
+	net.rx_burst = TAS_RX_BURST;
+	memset(&stack, 0, sizeof(stack));
+	tas_cores[0].stack = &stack;
 	return 0;
 }
 
@@ -272,6 +322,69 @@ static void there_is_an_end_to_what_waits(void **state)
 	assert_ptr_equal(taken[TAS_TX_BURST - 1], &packet[TAS_TX_BURST - 1]); /* the newest were dropped */
 }
 
+static void a_round_of_whole_segments_ends_soon_unless_many_are_owed_an_answer(void **state)
+{
+	unsigned one, many;
+
+	(void)state;
+	net.vnet = true;
+	stack.n_out = 1;
+	tas__net_receive(core); /* what comes is seen: the burst was for small ones */
+	one = tas__net_receive(core);
+	assert_int_equal(one, 8); /* 4 at a time, until it is 256 KiB */
+	stack.n_out = 3;
+	many = tas__net_receive(core);
+	assert_in_range(many, 13, 28); /* 768 KiB and a burst */
+	waiting = 200;
+	stack.n_out = 1000;
+	many = tas__net_receive(core);
+	assert_in_range(many, 18, 33); /* a mebibyte and a burst */
+	net.vnet = false; /* frames of 9,000 bytes are not whole segments */
+	stack.n_out = 8;
+	tas__net_receive(core);
+	assert_int_equal(tas__net_receive(core), one);
+}
+
+static void a_round_of_small_packets_is_six_bursts(void **state)
+{
+	(void)state;
+	net.vnet = true;
+	stack.n_out = 64;
+	waiting = 1000;
+	waiting_len = 100;
+	assert_int_equal(tas__net_receive(core), RX_BURSTS * TAS_RX_BURST);
+	assert_int_equal(n_peeks, 0);
+}
+
+static void a_packet_socket_is_asked_first_where_whole_segments_come(void **state)
+{
+	(void)state;
+	net.vnet = true;
+	net.driver = &packet_socket;
+	has_place = true;
+	waiting = 32 + 10;
+	tas__net_receive(core); /* all at once, for nobody knew */
+	assert_int_equal(n_inputs, 32);
+	assert_int_equal(n_placed, 0);
+	tas__net_receive(core);
+	assert_int_equal(n_inputs, 32);
+	assert_int_equal(n_placed, 8);
+	has_place = false; /* out of order, for one */
+	tas__net_receive(core);
+	assert_int_equal(n_inputs, 34);
+	assert_int_equal(counted(TAS_CTR_rx_packets), 42);
+	assert_int_equal(counted(TAS_CTR_rx_bytes), 42 * 60000);
+	waiting = 3; /* silence does not end it, small packets do */
+	has_place = true;
+	tas__net_receive(core);
+	assert_int_equal(n_placed, 11);
+	waiting = 40;
+	waiting_len = 100;
+	tas__net_receive(core);
+	assert_int_equal(n_inputs, 34 + 40);
+	assert_int_equal(n_peeks, 8 + 3 + 4 + 4);
+}
+
 #define TEST(f) cmocka_unit_test_setup(f, setup)
 int main(void)
 {
@@ -282,6 +395,9 @@ int main(void)
 		TEST(a_port_that_takes_nothing_for_long_is_stuck_and_loses_packets),
 		TEST(without_its_other_end_a_port_keeps_nothing),
 		TEST(there_is_an_end_to_what_waits),
+		TEST(a_round_of_whole_segments_ends_soon_unless_many_are_owed_an_answer),
+		TEST(a_round_of_small_packets_is_six_bursts),
+		TEST(a_packet_socket_is_asked_first_where_whole_segments_come),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
