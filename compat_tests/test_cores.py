@@ -8,8 +8,10 @@ import errno
 import os
 import select
 import signal
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -248,3 +250,128 @@ time.sleep(60)
     until("nobody is left", lambda: not service.gauges()["embryos"])
     for c in clients:
         c.close()
+
+
+@contextlib.contextmanager
+def idle_processors(path: Path) -> Iterator[tuple[str, ...]]:
+    """What puts a /proc/stat before a program by which processors are idle: so threads come on a busy machine, too."""
+    cpus = sorted(os.sched_getaffinity(0))
+    over = threading.Event()
+
+    def say() -> None:
+        ticks = int(time.monotonic() * 100)
+        text = "".join(f"cpu{n} 0 0 0 {ticks:020} 0 0 0 0 0 0\n" for n in cpus)
+        with open(path, "r+b" if path.exists() else "wb") as f:
+            f.write(text.encode())
+
+    def go_on() -> None:
+        while not over.wait(0.01):
+            say()
+
+    say()
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield "unshare", "--mount", "sh", "-c", f'mount --bind {path} /proc/stat && exec "$@"', "sh"
+    finally:
+        over.set()
+        thread.join()
+
+
+def exactly(c: socket.socket, n: int) -> bytes:
+    """The next n bytes, fewer at the end."""
+    got = b""
+    while len(got) < n and (more := c.recv(n - len(got))):
+        got += more
+    return got
+
+
+class Trickle(threading.Thread):
+    """Connections that carry a little all the time; every byte that comes back is compared."""
+
+    def __init__(self, conns: list[socket.socket]) -> None:
+        super().__init__()
+        self.conns, self.rounds, self.wrong = conns, 0, ""
+        self.over = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            while not self.over.wait(0.02):
+                data = [os.urandom(1 + (self.rounds * 37 + i * 211) % 4000) for i in range(len(self.conns))]
+                for c, d in zip(self.conns, data, strict=True):
+                    c.sendall(d)
+                for c, d in zip(self.conns, data, strict=True):
+                    assert exactly(c, len(d)) == d
+                self.rounds += 1
+        except (AssertionError, OSError) as e:
+            self.wrong = repr(e)
+
+    def end(self) -> int:
+        self.over.set()
+        self.join()
+        assert not self.wrong, self.wrong
+        for c in self.conns:
+            c.close()
+        return self.rounds
+
+
+def works_hard(service: Service, condition: Callable[[], bool], timeout: float) -> None:
+    """Stops it again and again, in the midst of work as a busy machine does, until the condition holds."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, "load does not bring another thread"
+        for _ in range(40):
+            service.popen.send_signal(signal.SIGSTOP)
+            time.sleep(0.006)
+            service.popen.send_signal(signal.SIGCONT)
+            time.sleep(0.001)
+
+
+LOCAL = """
+import os, socket, sys, time
+conns = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(8)]
+n = 0
+while not os.path.exists(sys.argv[2]):
+    data = [os.urandom(1 + (n * 41 + i * 199) % 5000) for i in range(len(conns))]
+    for c, d in zip(conns, data): c.sendall(d)
+    for c, d in zip(conns, data): assert c.recv(len(d), socket.MSG_WAITALL) == d
+    n += 1
+    time.sleep(0.005)
+print("rounds", n)
+"""
+
+
+@pytest.mark.parametrize("times", [4, pytest.param(40, marks=pytest.mark.full)])
+@pytest.mark.timeout(400)
+def test_threads_come_and_go_while_connections_carry_data(lab: Lab, times: int) -> None:
+    """Load and rest in turn; connections over the link and local ones live through it; programs die in between."""
+    with idle_processors(lab.tmp / "stat") as via:
+        service = Service(lab, "--fp-cores-max=3", via=via)
+        if "--fp-no-autoscale" in service.options:
+            pytest.skip("TAS_TEST_SERVICE keeps all threads")
+
+        def running() -> int:
+            return sum(core["running"] for core in service.ask(What.STATS)["cores"])
+
+        _, port = lab.echoserver("--threads=2")
+        trickle = Trickle([lab.peer.connect(TAS_ADDR, port) for _ in range(24)])
+        over = lab.tmp / "over"
+        local = lab.tas_python(LOCAL, str(port), str(over))
+        for _ in range(times):
+            until("one thread is enough", lambda: running() == 1, 30)
+            doomed, other = lab.echoserver()
+            ends = [lab.peer.connect(TAS_ADDR, other) for _ in range(16)]
+            load = lab.kernel(BUILD / "rpcclient", "-c", "64", "-d", "32", "-1", "-T", "1.5", TAS_ADDR, str(port))
+            works_hard(service, lambda: running() > 1, 20)
+            doomed.signal(signal.SIGKILL)
+            for c in ends:
+                assert c.recv(1) == b""
+                c.close()
+            load.ok()
+            assert local.alive
+            assert not trickle.wrong, trickle.wrong
+        until("all but one go", lambda: running() == 1, 30)
+        over.touch()
+        assert int(local.ok().split()[1]) > 20 * times
+        assert trickle.end() > 10 * times
