@@ -505,6 +505,9 @@ void tas__threads_set(unsigned n)
 	while (n_running > n && n_running > 1) {
 		unsigned i = n_running - 1;
 
+		tas__net_flush(&tas_cores[i]);
+		if (tas_net_full(&tas_cores[i])) /* it stays until the port has taken what waits */
+			break;
 		tas_core_dismiss(&tas_cores[i]);
 		while (receive(&tas_cores[i], &threads[i], true))
 			;
