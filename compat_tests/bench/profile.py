@@ -33,6 +33,7 @@ LOADS = {
     "local: connect + request + close": ("local", ("-c", "16", "-r")),
     "link: 64 connections, 64 B": ("link", ("-c", "64")),
     "link: connect + request + close": ("link", ("-c", "16", "-r")),
+    "link: connect + close": ("link", ("-c", "16", "-0")),
 }
 RUNS = 5  # for cycles
 CONNECTIONS = (
@@ -188,7 +189,7 @@ def main() -> int:
         lab = Lab(Path(tmp))
         try:
             for name, (topology, options) in wanted.items():
-                most = CONNECTIONS if topology == "link" and "-r" in options else 10 * args.requests
+                most = CONNECTIONS if topology == "link" and options[-1] in ("-r", "-0") else 10 * args.requests
                 found[name] = instructions(lab, topology, options, min(args.requests, most))
                 spent[name] = [cycles(lab, topology, options, most) for _ in range(RUNS)]
         finally:

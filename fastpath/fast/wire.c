@@ -14,7 +14,28 @@
 
 enum { PMTU_MIN = 552, ACK_WAIT = 50000 /* ns: what an application that is awake needs to answer */ };
 
-static uint8_t isn_key[16];
+/* Of this service, for all numbers that nobody else may guess. */
+static const uint8_t *secret(void)
+{
+	static uint8_t key[16];
+	static bool keyed;
+
+	tas_shared_in();
+	if (!keyed)
+		keyed = getrandom(key, sizeof key, 0) == sizeof key;
+	tas_shared_out();
+	return key;
+}
+
+/* RFC 7323 §5.4, Linux secure_tcp_ts_off(): one for each pair of addresses, so that its timestamps grow from connection to connection. */
+static uint32_t ts_offset_for(const struct tas_sock *s)
+{
+	uint32_t pair[2];
+
+	memcpy(&pair[0], s->base.local.ip, 4);
+	memcpy(&pair[1], s->base.peer.ip, 4);
+	return (uint32_t)tcp_siphash(secret(), pair, sizeof pair);
+}
 
 static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 {
@@ -36,8 +57,7 @@ static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 		cfg->mss = (uint16_t)s->maxseg;
 	if (s->syncnt)
 		cfg->syn_retries = (uint8_t)s->syncnt;
-	if (getrandom(&cfg->ts_offset, sizeof cfg->ts_offset, GRND_NONBLOCK) < 0)
-		cfg->ts_offset = (uint32_t)s->core->now;
+	cfg->ts_offset = ts_offset_for(s);
 }
 
 static uint32_t isn_for(const struct tas_sock *s)
@@ -45,13 +65,8 @@ static uint32_t isn_for(const struct tas_sock *s)
 	struct {
 		struct tas_addr local, peer;
 	} tuple = { s->base.local, s->base.peer };
-	static bool keyed;
 
-	tas_shared_in();
-	if (!keyed)
-		keyed = getrandom(isn_key, sizeof isn_key, 0) == sizeof isn_key;
-	tas_shared_out();
-	return tcp_isn(isn_key, &tuple, sizeof tuple, s->core->now);
+	return tcp_isn(secret(), &tuple, sizeof tuple, s->core->now);
 }
 
 static void settle(struct tas_sock *s)
@@ -334,6 +349,13 @@ void tas__wire_input(struct tas_sock *s, const struct tcp_seg *seg, const uint8_
 		settle(s);
 }
 
+/* Has the application yet to hear of bytes or of the end?  Its answer would take the acknowledgement along. */
+static bool behind(const struct tas_sock *s)
+{
+	return s->base.b && !s->base.closed &&
+	       (s->rx_eof || atomic_load_explicit(&s->base.b->a.rx_consumed, memory_order_relaxed) < s->delivered);
+}
+
 void tas__wire_timer(struct tas_sock *s)
 {
 	struct tcp_result res = { 0 };
@@ -342,6 +364,8 @@ void tas__wire_timer(struct tas_sock *s)
 		tas__tx_stalled(s);
 	if (s->stall_at)
 		tas__timer_set(s, s->stall_at);
+	if (tcp_deadline(&s->u.tcp) <= s->core->now && behind(s))
+		tcp_app_slow(&s->u.tcp, s->core->now);
 	if (tcp_deadline(&s->u.tcp) > s->core->now) {
 		tas__timer_set(s, tcp_deadline(&s->u.tcp));
 		return;

@@ -9,6 +9,8 @@
 
 #include <errno.h>
 
+enum { ACK_WAITS = 10 };
+
 /* Everything that decides acceptance of payload is here, so that tcp_rx_want() and tcp_input() cannot disagree. */
 struct tcp_rx_want tcp__rcv_place(const struct tcp_conn *c, const struct tcp_seg *seg)
 {
@@ -69,10 +71,20 @@ static void ack_soon(struct tcp_conn *c, uint64_t now)
 {
 	uint64_t at = now + c->ack_wait * 1000ull;
 
-	if (!c->ack_wait || c->flags & TCP__QUICKACK)
+	if (!c->ack_wait || c->flags & TCP__QUICKACK) {
 		c->flags |= TCP__ACK_NOW;
-	else if (at < c->delack_at)
+	} else if (at < c->delack_at) {
 		c->delack_at = at;
+		c->ack_waits = 1;
+	}
+}
+
+void tcp_app_slow(struct tcp_conn *c, uint64_t now)
+{
+	if (!c->ack_waits || c->ack_waits == ACK_WAITS || c->delack_at > now)
+		return;
+	c->delack_at = now + c->ack_wait * 1000ull;
+	c->ack_waits++;
 }
 
 /* RFC 9293 §3.8.6.3, RFC 5681 §4.2: at least every second full segment, and within the delay.  Linux: the first ones and

@@ -47,6 +47,7 @@ static void fill_ack(struct tcp_conn *c, uint64_t now, struct tcp_seg *seg)
 		c->quick--;
 	c->rcv_acked = c->rcv_nxt;
 	c->delack_at = TCP__NEVER;
+	c->ack_waits = 0;
 	if (!c->dupacks_due)
 		c->flags &= ~TCP__ACK_NOW;
 }

@@ -84,7 +84,7 @@ struct tcp_config {
 	uint16_t mss;           /* largest segment that the path takes to the peer and from it (MTU - headers) */
 	uint32_t rcv_wnd_max;   /* largest receive window that will ever be offered: chooses the window scale */
 	bool timestamps, sack;  /* offer them */
-	uint32_t ts_offset;     /* random: added to our timestamp clock (milliseconds) */
+	uint32_t ts_offset;     /* not to be guessed: added to our timestamp clock (milliseconds) */
 	uint64_t syn_timeout;   /* first SYN or SYN+ACK retransmission; default 1 s, doubling */
 	uint8_t syn_retries;    /* default 6; of SYN+ACK 5 */
 	uint8_t data_retries;   /* default 15 */
@@ -169,6 +169,8 @@ void tcp_app_close(struct tcp_conn *c, uint64_t now);              /* shutdown, 
 void tcp_app_abort(struct tcp_conn *c, uint64_t now);              /* RST if one is due (tcp_output gives it), then CLOSE */
 void tcp_app_urgent(struct tcp_conn *c, uint64_t off);             /* urgent data ends at this send-stream offset */
 void tcp_app_more(struct tcp_conn *c, uint64_t from);              /* less than a segment behind it may wait; UINT64_MAX: no more */
+/* It has not looked yet at what came (others have the processor): what waits for it since ack_wait may wait on, ten times in all. */
+void tcp_app_slow(struct tcp_conn *c, uint64_t now);
 struct tcp_opts {
 	bool nodelay, cork, keepalive, quickack;
 	uint32_t keep_idle, keep_intvl, keep_cnt; /* seconds, seconds, probes; 0: 7200, 75, 9 */

@@ -144,6 +144,7 @@ struct tcp_conn {
 	uint8_t soft_error, dupacks_due, cc, sack_turn;
 	uint8_t defer, ecn; /* timeouts to wait for data; TCP__ECN_* */
 	bool acked;         /* passive: the SYN+ACK was acknowledged, without data */
+	uint8_t ack_waits;  /* delack_at ends an ack_wait: which one in a row; 0: it does not */
 	uint16_t mss_base; /* without subtracting options */
 	uint16_t mss_adv;  /* what we offered */
 	/* Congestion control: cubic.  cc_acc also serves Reno. */

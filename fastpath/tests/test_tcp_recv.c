@@ -99,6 +99,33 @@ static void without_an_answer_an_acknowledgement_waits_no_longer(void **state)
 	peer_expect(&p, 0, A, 0, 2997, 0);
 }
 
+static void an_acknowledgement_waits_ten_times_as_long_for_an_application_that_has_not_looked(void **state)
+{
+	(void)state;
+	peer_established(&p);
+	p.c.quick = 16;
+	p.c.ack_wait = 50;
+	peer_in(&p, A | P, 0, 0, 100);
+	tcp_app_slow(&p.c, p.now); /* its time has not come */
+	assert_true(tcp_deadline(&p.c) == p.now + 50000);
+	for (int i = 0; i < 9; i++) {
+		p.now += 50000;
+		tcp_app_slow(&p.c, p.now);
+		assert_true(tcp_deadline(&p.c) == p.now + 50000);
+	}
+	p.now += 50000;
+	tcp_app_slow(&p.c, p.now);
+	assert_true(tcp_deadline(&p.c) == p.now);
+	peer_next(&p);
+	peer_expect_n(&p, 1);
+	peer_expect(&p, 0, A, 0, 100, 0);
+	p.c.quick = 0; /* an ordinary delay is not made longer */
+	peer_in(&p, A | P, 100, 0, 100);
+	p.now = tcp_deadline(&p.c);
+	tcp_app_slow(&p.c, p.now);
+	assert_true(tcp_deadline(&p.c) == p.now);
+}
+
 static void first_segments_and_quickack_are_acknowledged_at_once(void **state)
 {
 	struct tcp_opts o = { .quickack = true };
@@ -404,6 +431,7 @@ int main(void)
 		cmocka_unit_test(a_single_segment_is_acknowledged_within_40_ms),
 		cmocka_unit_test(our_data_carries_the_acknowledgement),
 		cmocka_unit_test(an_acknowledgement_waits_a_moment_for_the_answer),
+		cmocka_unit_test(an_acknowledgement_waits_ten_times_as_long_for_an_application_that_has_not_looked),
 		cmocka_unit_test(without_an_answer_an_acknowledgement_waits_no_longer),
 		cmocka_unit_test(first_segments_and_quickack_are_acknowledged_at_once),
 		cmocka_unit_test(holes_are_reported_and_filled),
