@@ -11,6 +11,11 @@
  * which can have the set itself as well, get it (TAS_MSG_BELL, once) and ring themselves; for others, who find that somebody sleeps
  * behind the bell, the service rings.  While nobody sleeps it does not hear of their messages.
  *
+ * Each message to a sleeper whom its writer may not wake is a hint, until the service has rung.  A state "was asked" of the word would spare
+ * all but the first, and is not there: if it is set before the hint, everybody relies on a process that may be stopped or die in between;
+ * if after it, the sleeper may have woken and sleep anew by then, with the state of a hint that has been answered long ago.  Every writer
+ * hints for itself, so none can make another's message late.
+ *
  * All holders must reach the bell: a set that processes of several memory sets hold has none.  A bell that goes loses its key;
  * who marks looks for the key afterwards, and else tells the service.  Its memory is used for bells only until the memory set goes,
  * since a peer may be about to mark it.
