@@ -63,9 +63,12 @@ static void config_for(const struct tas_sock *s, struct tcp_config *cfg)
 static uint32_t isn_for(const struct tas_sock *s)
 {
 	struct {
-		struct tas_addr local, peer;
-	} tuple = { s->base.local, s->base.peer };
+		uint32_t local, peer;
+		uint16_t local_port, peer_port;
+	} tuple = { .local_port = s->base.local.port, .peer_port = s->base.peer.port };
 
+	memcpy(&tuple.local, s->base.local.ip, 4);
+	memcpy(&tuple.peer, s->base.peer.ip, 4);
 	return tcp_isn(secret(), &tuple, sizeof tuple, s->core->now);
 }
 
