@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -24,7 +26,7 @@ enum { CHUNK_MAX = 16 << 20 };
 
 static struct {
 	bool send, recv, listen, verify, hash, json;
-	const char *address;
+	const char *address, *congestion;
 	uint64_t bytes, seed;
 	size_t chunk;
 } conf = {.verify = true, .hash = true, .bytes = 1 << 30, .seed = 1, .chunk = 64 << 10};
@@ -124,13 +126,29 @@ static void resolve(struct sockaddr_storage *addr, socklen_t *len)
 	free(text);
 }
 
+/* A stream socket with what was asked for; accepted ones have it from their listener.  -1: errno. */
+static int open_socket(int family)
+{
+	int s = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (s >= 0 && conf.congestion &&
+	    setsockopt(s, IPPROTO_TCP, TCP_CONGESTION, conf.congestion, (socklen_t)strlen(conf.congestion)) != 0) {
+		int err = errno;
+
+		close(s);
+		errno = err;
+		return -1;
+	}
+	return s;
+}
+
 static int open_listening(const struct sockaddr_storage *addr, socklen_t len)
 {
 	struct sockaddr_storage mine;
 	socklen_t mine_len = sizeof(mine);
 	int one = 1, l, s;
 
-	l = socket(addr->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	l = open_socket(addr->ss_family);
 	if (l < 0 || setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) != 0 ||
 	    bind(l, (const struct sockaddr *)addr, len) != 0 || listen(l, 1) != 0 ||
 	    getsockname(l, (struct sockaddr *)&mine, &mine_len) != 0)
@@ -154,7 +172,7 @@ static int open_connection(void)
 	resolve(&addr, &len);
 	if (conf.listen)
 		return open_listening(&addr, len);
-	s = socket(addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	s = open_socket(addr.ss_family);
 	if (s >= 0 && connect(s, (struct sockaddr *)&addr, len) != 0) {
 		int err = errno;
 
@@ -213,6 +231,7 @@ static const char usage[] =
 	"      --seed=N      another pattern; both sides alike (1)\n"
 	"      --no-verify   receiver: do not compare with the pattern\n"
 	"      --no-hash     no SHA-256\n"
+	"      --congestion=NAME  congestion control, reno or cubic (TCP_CONGESTION; the system's)\n"
 	"  -j, --json        one line of JSON per direction\n"
 	"  -h, --help        this text\n"
 	"Exit status: 0 all arrived, 1 an error (said on stderr), 2 wrong usage.\n";
@@ -240,6 +259,9 @@ static void set_option(int opt)
 	case 'H':
 		conf.hash = false;
 		break;
+	case 'G':
+		conf.congestion = optarg;
+		break;
 	case 'j':
 		conf.json = true;
 		break;
@@ -259,7 +281,8 @@ int main(int argc, char **argv)
 		{"bytes", required_argument, NULL, 'n'},  {"chunk", required_argument, NULL, 'C'},
 		{"seed", required_argument, NULL, 's'},   {"no-verify", no_argument, NULL, 'V'},
 		{"no-hash", no_argument, NULL, 'H'},      {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},         {0},
+		{"help", no_argument, NULL, 'h'},         {"congestion", required_argument, NULL, 'G'},
+		{0},
 	};
 	const char *what;
 	bool ok;

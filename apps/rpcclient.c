@@ -121,14 +121,11 @@ static bool conn_connected(struct conn *c)
 static int conn_send(struct conn *c)
 {
 	for (;;) {
-		uint64_t now = 0;
+		uint64_t now = now_ns();
 		size_t n;
 		ssize_t r;
 
-		while (c->begun - c->done < conf.depth && c->sent == c->begun * conf.size) {
-			now = now_ns();
-			if (conf.reconnect ? c->begun > 0 : !next_request(now))
-				return 0;
+		while (c->begun - c->done < conf.depth && (conf.reconnect ? c->begun == 0 : next_request(now))) {
 			if (!conf.reconnect)
 				c->start[c->begun % conf.depth] = now;
 			c->begun++;
