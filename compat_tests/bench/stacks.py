@@ -76,7 +76,7 @@ class Stack:
         return out
 
     def bulk(self, size: str, server_sends: bool, flows: int = 1) -> float:
-        """Mbit/s of so many streams at once. CUBIC on both stacks: the kernel's BBR, the default of some, makes half."""
+        """Mbit/s of so many streams at once, with CUBIC on both stacks: BBR, where it is the default, makes half."""
         first, second = ("send", "recv") if server_sends else ("recv", "send")
         plain = ("-n", size, "--no-hash", "--no-verify", "--congestion=cubic")
         servers = [self.server(BUILD / "bulk", first, "--listen=0.0.0.0:0", *plain) for _ in range(flows)]

@@ -11,7 +11,7 @@
 
 enum {
 	PIECE = 128 << 10, /* bytes copied between two hints: the service works on the first while we copy the next */
-	DIRECT_PIECE = 32 << 10,  /* the same for a reader */
+	DIRECT_PIECE = 64 << 10,  /* the same for a reader */
 	WANT_MAX = 1 << 20,
 	RING_FIRST = 16384, /* of a connection that is not idle */
 	STALL_US = 3000,
