@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -92,6 +93,44 @@ static void test_beside_a_service_that_sleeps_it_looks_for_a_while(void **state)
 	ss->r->core[0].need_wakeup = 0;
 }
 
+/* One wait; did it look at all?  Its end: nothing came, or something did at the first look. */
+static bool looked(bool comes)
+{
+	struct tas_spin s = { 0 };
+	bool any = tas__spin(ss, &s, tas__tsc());
+
+	while (any && !comes && tas__spin(ss, &s, tas__tsc()))
+		;
+	return any;
+}
+
+/* Others' work ends a wait, too, and then nobody looks for a while: as many tries as it takes. */
+static bool waits_are(const char *want)
+{
+	char got[64] = { 0 };
+
+	for (size_t i = 0; want[i]; i++)
+		got[i] = looked(false) ? '1' : '0';
+	return !strcmp(got, want);
+}
+
+static void test_who_looks_in_vain_looks_less_and_less_until_it_helps(void **state)
+{
+	bool less = false, again = false;
+
+	(void)state;
+	ss->r->cpu = (uint32_t)sched_getcpu() + 1;
+	for (int i = 0; i < 200 && !(less && again); i++) {
+		for (int k = 0; k < 200 && !looked(true); k++)
+			usleep(1000);
+		less = waits_are("111110100100001");
+		for (int k = 0; k < 16 && !looked(true); k++)
+			;
+		again = waits_are("1111");
+	}
+	assert_true(less && again);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -99,6 +138,7 @@ int main(void)
 		cmocka_unit_test(test_beside_a_service_that_polls_it_looks_twice),
 		cmocka_unit_test(test_the_reader_of_a_stream_looks_for_a_while),
 		cmocka_unit_test(test_beside_a_service_that_sleeps_it_looks_for_a_while),
+		cmocka_unit_test(test_who_looks_in_vain_looks_less_and_less_until_it_helps),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -11,7 +11,8 @@
 
 #include "lowlevel/low.h"
 
-enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US = 100000, BLIND_NS = 5000000, BESIDE_ROUNDS = 2 };
+enum { SPIN_US = 20, HOG_US = 300, RECENT_US = 2000, HOLD_US = 2000, HOLD_MAX_US = 100000, BLIND_NS = 5000000, BESIDE_ROUNDS = 2,
+       TRIES_MIN = 4, SKIP_MAX = 64 };
 
 uint64_t tas__now(void)
 {
@@ -52,6 +53,43 @@ static bool beside_service(struct tas_session *ss)
 }
 
 /*
+ * Did looking help?  A yield does not always let in whom we wait for: the scheduler (EEVDF) may choose the one who yields again and again
+ * while the other, who was displaced on this processor, is not eligible; then nothing comes before we sleep.  So spins that found
+ * nothing, TRIES_MIN of them in a row, are left out: the next 1, then 2, 4 … SKIP_MAX, with a try in between, until one succeeds.
+ */
+static __thread struct {
+	uint8_t failed; /* spins in a row */
+	bool gave_up;   /* the last one */
+	uint16_t skip, left;
+} luck;
+
+/* A wait begins.  False: sleep at once. */
+static bool worth_a_try(void)
+{
+	if (!luck.gave_up) { /* it ended because there was something */
+		luck.failed = 0;
+		luck.skip = luck.left = 0;
+	}
+	if (luck.failed < TRIES_MIN)
+		return true;
+	if (luck.left) {
+		luck.left--;
+		return false;
+	}
+	luck.skip = !luck.skip ? 1 : luck.skip < SKIP_MAX ? (uint16_t)(luck.skip * 2) : luck.skip;
+	luck.left = luck.skip;
+	return true;
+}
+
+static bool give_up(void)
+{
+	luck.gave_up = true;
+	if (luck.failed < TRIES_MIN)
+		luck.failed++;
+	return false;
+}
+
+/*
  * Yield first.  Back within a microsecond: nobody else wants this CPU, so look at memory for a moment before the next
  * yield.  Away for long: somebody does not cooperate; sleep at once, and do not try again for a while.
  *
@@ -71,9 +109,14 @@ bool tas__spin(struct tas_session *ss, struct tas_spin *s, uint64_t active)
 		s->start = t;
 		if (t - active > RECENT_US * us || t < atomic_load_explicit(&hold_until, memory_order_relaxed))
 			return false;
+		if (!worth_a_try())
+			return false;
+		luck.gave_up = false;
 	}
-	if (t - s->start > limit * us || (s->gives_way && s->rounds > BESIDE_ROUNDS && beside_service(ss)))
+	if (s->gives_way && s->rounds > BESIDE_ROUNDS && beside_service(ss))
 		return false;
+	if (t - s->start > limit * us)
+		return give_up();
 	if (t < alone_until) {
 		__builtin_ia32_pause();
 		return true;
