@@ -182,7 +182,8 @@ bool tas__ep_lines(int epfd, bool (*fn)(const struct tas_line *l, void *arg), vo
 struct tas_ep *tas__ep_adopt(int fd, bool shared, int *err);
 
 /* ---- epoll.c ---- */
-void tas__ep_tidy(struct tas_ep *ep); /* takes locks: finds or ends items that were odd */
+/* Takes locks: finds or ends items that are odd; not all: those that a call has met and not reported. */
+void tas__ep_tidy(struct tas_ep *ep, bool all);
 int tas__ep_khalf(struct tas_ep *ep, const struct tas_member *m, int op, uint32_t events);
 
 /* ---- epoll_wait.c, under the set's lock ---- */

@@ -534,15 +534,16 @@ static struct tas_obj *known_object(const struct tas_ep *ep, const struct tas_ep
 	return tas__obj_numbered(ep->p.ss, i->id, i->gen);
 }
 
-static void tidy_one(struct tas_ep *ep, uint32_t x)
+static void tidy_one(struct tas_ep *ep, uint32_t x, bool all)
 {
 	struct tas_ep_item *i = tas__ep_item(ep, x);
 	struct tas_member *m = ep->cache[x];
 	struct tas_obj *o = m ? m->o : NULL;
-	bool known = o && o->id == i->id && o->gen == i->gen;
+	bool known = o && o->id == i->id && o->gen == i->gen, met = i->flags & TAS_IT_ODD;
 
-	if (!(i->flags & TAS_IT_ODD))
-		return; /* reported by this call already, whatever it has become since: the next one meets it */
+	/* in a call: reported by it already, whatever that has become since; the next one meets it */
+	if (!met && (!all || (known && !(i->flags & TAS_IT_UNSURE) && !tas__obj_closed(o))))
+		return;
 	i->flags &= ~(uint32_t)TAS_IT_ODD;
 	if (!known) {
 		o = known_object(ep, i);
@@ -558,12 +559,13 @@ static void tidy_one(struct tas_ep *ep, uint32_t x)
 		member_end(ep, m, true);
 	} else {
 		i->flags &= ~(uint32_t)TAS_IT_UNSURE;
-		i->stamp = 0; /* not reported by the call that found it odd, and not odd, or no more */
+		if (met)
+			i->stamp = 0; /* not reported by the call that found it odd, and not odd, or no more */
 		tas__ep_ready_first(ep, x);
 	}
 }
 
-void tas__ep_tidy(struct tas_ep *ep)
+void tas__ep_tidy(struct tas_ep *ep, bool all)
 {
 	struct tas_session *ss = ep->p.ss;
 	uint32_t next, left;
@@ -577,7 +579,7 @@ void tas__ep_tidy(struct tas_ep *ep)
 	left = ep->p.m ? ep->p.m->head.used : 0;
 	for (uint32_t x = left ? tas__ep_item(ep, 0)->ready_next & (TAS_EP_ITEMS - 1) : 0; x && left; x = next, left--) {
 		next = tas__ep_item(ep, x)->ready_next & (TAS_EP_ITEMS - 1);
-		tidy_one(ep, x);
+		tidy_one(ep, x, all);
 	}
 	tas__ep_exit(ep);
 	tas__table_unlock(mask);

@@ -41,7 +41,7 @@ static void refresh(struct tas_ep *ep)
 		tas__ep_unlock(ep, mask);
 		if (!ep->odd)
 			break;
-		tas__ep_tidy(ep);
+		tas__ep_tidy(ep, true);
 	}
 }
 

@@ -284,7 +284,7 @@ static int collect(struct tas_ep *ep, int epfd, struct epoll_event *ev, int max,
 	uint64_t mask;
 
 	for (int tries = 0; __builtin_expect(ep->odd, 0) && n >= 0 && n < max && tries < 4; tries++) {
-		tas__ep_tidy(ep); /* those that can be reported are the first of the list now */
+		tas__ep_tidy(ep, false); /* those that can be reported are the first of the list now */
 		mask = tas__ep_lock(ep);
 		n += take_tas(ep, ev + n, max - n);
 		tas__ep_unlock(ep, mask);
