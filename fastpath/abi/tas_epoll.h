@@ -8,7 +8,7 @@
  * token as the data of a member (the set's eventfd), where any holder finds it in /proc/self/fdinfo.
  *
  *   head     marks and the sleepers' word, which the service uses; what applications need among themselves
- *   bucket   first item of each hash chain, by the lower 12 bits of the socket's id
+ *   bucket   first item of each hash chain, by the lower 14 bits of the socket's id
  *   item     one per member; item 0 is the head of the ready list
  *
  * The service believes nothing of it and reads nothing but `sleeping`, and whether a socket is a member, which concerns who has the
