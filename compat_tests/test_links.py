@@ -344,7 +344,7 @@ def test_two_services_talk_over_packet_sockets(two: tuple[Lab, Lab], mtu: int) -
 def test_whole_segments_are_read_into_their_streams(lab: Lab, lossy: bool) -> None:
     """What a packet socket shows goes straight to its place; every byte is compared, also when some are lost whole."""
     veth(lab, offloads=True)
-    service = serve(lab, "af_packet:veth0")
+    service = serve(lab, "af_packet:veth0", TAS_ADDR, "--fp-cores-max=1")  # of several threads none reads into place
     if lossy:
         rules = "add table inet l\nadd chain inet l o { type filter hook output priority 0; }\n"
         lab.peer.run("nft", f"{rules}add rule inet l o meta length > 9000 numgen random mod 100 < 3 counter drop")
