@@ -34,6 +34,7 @@ struct tas_net {
 	uint16_t mtu;
 	uint16_t ip_id;
 	uint16_t rx_burst;      /* packets to ask for at once */
+	uint16_t fetch_every, until_fetch; /* after so many packets out: tas__freed_fetch(); 0: never */
 	uint16_t n_tx;
 	struct rte_mbuf *tx[TAS_TX_BURST]; /* given to the port at the end of the round, or when it takes packets again */
 	uint32_t tx_len[TAS_TX_BURST];     /* their lengths */
@@ -105,6 +106,12 @@ int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD]);
 int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces); /* reads it; its length */
 /* How many of them are done with, those that will never go (*lost) included.  Fewer: no room now. */
 unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
+
+/* ---- link_freed.c ---- */
+void tas__freed_open(struct tas_net *n); /* a tap, before its first packet */
+void tas__freed_close(void);
+void tas__freed_fetch(void); /* what readers of our packets have freed; any thread */
+uint16_t tas__freed_every(unsigned max); /* packets between two fetches, of a list of max */
 
 /* ---- link_queue.c ---- */
 void tas__queue_none(int fd); /* a tap that is ours alone, before it is up: the kernel keeps no queue in front of it */

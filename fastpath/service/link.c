@@ -242,6 +242,8 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 		r = set_up_queues(n, before);
 	if (!r && n->fd >= 0 && tas__tap_ours())
 		tas__queue_none(n->fd);
+	if (!r && tas_config.link == TAS_LINK_TAP)
+		tas__freed_open(n);
 	if (!r)
 		r = rte_eth_dev_start(n->port);
 	if (r && tas_config.link != TAS_LINK_MEMIF)
@@ -355,6 +357,7 @@ void tas__link_close(struct tas_net *n)
 	}
 	if (tas_config.link == TAS_LINK_TAP)
 		tas__tap_release();
+	tas__freed_close();
 	n->up = false;
 	atomic_store(&n->started, false);
 	n->pool = NULL;

@@ -76,6 +76,25 @@ static void tx_unlock(const struct tas_net *n)
 		pthread_mutex_unlock(&tx);
 }
 
+static unsigned transmit(struct tas_net *n)
+{
+	unsigned done = 0, some, sent;
+
+	if (!n->fetch_every)
+		return rte_eth_tx_burst(n->port, n->queue, n->tx, n->n_tx);
+	do {
+		some = n->n_tx - done < n->until_fetch ? n->n_tx - done : n->until_fetch;
+		sent = rte_eth_tx_burst(n->port, n->queue, n->tx + done, (uint16_t)some);
+		done += sent;
+		n->until_fetch = (uint16_t)(n->until_fetch - sent);
+		if (!n->until_fetch) {
+			tas__freed_fetch();
+			n->until_fetch = n->fetch_every;
+		}
+	} while (sent == some && done < n->n_tx);
+	return done;
+}
+
 /* How many are done with; those that will never go are lost. */
 static unsigned give(struct tas_net *n, unsigned *lost)
 {
@@ -85,7 +104,7 @@ static unsigned give(struct tas_net *n, unsigned *lost)
 	if (!tas_cores[0].net->carrier)
 		return 0;
 	tx_lock(n);
-	done = n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : rte_eth_tx_burst(n->port, n->queue, n->tx, n->n_tx);
+	done = n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : transmit(n);
 	tx_unlock(n);
 	return done;
 }

@@ -179,6 +179,14 @@ unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count
 	return count;
 }
 
+static unsigned fetches, taken_at_fetch;
+
+void tas__freed_fetch(void)
+{
+	fetches++;
+	taken_at_fetch = n_taken;
+}
+
 void tas_warn(const char *fmt, ...)
 {
 	(void)fmt;
@@ -198,6 +206,7 @@ static int setup(void **state)
 		packet[i] = (struct rte_mbuf){ .pkt_len = 100 + i, .nb_segs = 1 };
 	n_taken = freed = n_copies = room = 0;
 	n_inputs = n_peeks = n_placed = 0;
+	fetches = taken_at_fetch = 0;
 	waiting = 200;
 	waiting_len = 60000;
 	net.rx_burst = TAS_RX_BURST;
@@ -308,6 +317,32 @@ static void without_its_other_end_a_port_keeps_nothing(void **state)
 	assert_int_equal(freed, 1);
 }
 
+static void what_readers_have_freed_is_fetched_after_every_so_many_packets(void **state)
+{
+	(void)state;
+	net.fetch_every = net.until_fetch = 24;
+	room = 30;
+	for (unsigned i = 0; i < 60; i++)
+		tas__net_queue(core, &packet[i]);
+	tas__net_flush(core); /* the port is full after 30 */
+	assert_int_equal(n_taken, 30);
+	assert_int_equal(fetches, 1);
+	assert_int_equal(taken_at_fetch, 24); /* in between, not behind all of them */
+	room = 100;
+	tas__net_flush(core);
+	assert_int_equal(n_taken, 60);
+	assert_int_equal(fetches, 2);
+	assert_int_equal(taken_at_fetch, 48);
+	for (unsigned i = 0; i < 60; i++)
+		assert_ptr_equal(taken[i], &packet[i]);
+	net.fetch_every = 0;
+	for (unsigned i = 60; i < 100; i++)
+		tas__net_queue(core, &packet[i]);
+	tas__net_flush(core);
+	assert_int_equal(n_taken, 100);
+	assert_int_equal(fetches, 2);
+}
+
 static void there_is_an_end_to_what_waits(void **state)
 {
 	(void)state;
@@ -394,6 +429,7 @@ int main(void)
 		TEST(what_lies_in_an_applications_memory_is_copied_when_it_has_to_wait),
 		TEST(a_port_that_takes_nothing_for_long_is_stuck_and_loses_packets),
 		TEST(without_its_other_end_a_port_keeps_nothing),
+		TEST(what_readers_have_freed_is_fetched_after_every_so_many_packets),
 		TEST(there_is_an_end_to_what_waits),
 		TEST(a_round_of_whole_segments_ends_soon_unless_many_are_owed_an_answer),
 		TEST(a_round_of_small_packets_is_six_bursts),
