@@ -134,12 +134,12 @@ def hostile(lab: Lab, port: int) -> Puppet:
 
 # A request to the service past the library, over its control socket.  Its error, and the number of the socket's memory.
 ASK = """
-def ask(op, id, gen):
+def ask(op, id, gen, index=0):
     unix = [x.split() for x in open('/proc/self/net/unix')]
     links = {'socket:[%s]' % x[6] for x in unix if x[4] == '0005' and x[5] == '03'}
     fds = os.listdir('/proc/self/fd')
     [ctl] = [int(f) for f in fds if os.path.lexists(link + f) and os.readlink(link + f) in links]
-    m = ctypes.create_string_buffer(struct.pack('<IHHIiII', 0x31534154, op, 0, 99, 0, id, gen), 320)
+    m = ctypes.create_string_buffer(struct.pack('<IHHIiIII', 0x31534154, op, 0, 99, 0, id, gen, index), 320)
     assert syscall(WRITE, ctl, ctypes.addressof(m), 320) == 320
     assert syscall(0, ctl, ctypes.addressof(m), 320) == 320
     return struct.unpack_from('<i', m, 12)[0], struct.unpack_from('<Q', m, 24)[0] >> 44
@@ -148,34 +148,76 @@ link = '/proc/self/fd/'
 OPS = re.findall(r"^\tTAS_MSG_(\w+)(?: = 1)?,", (FASTPATH / "abi" / "tas_msg.h").read_text(), re.M)
 
 
-def test_an_eventfd_that_blocks_costs_its_owner_nothing(local_tas: Lab) -> None:
-    """Who marks a direct peer's bell does not get the eventfd behind it: the service rings."""
+def ids(p: Puppet) -> set[str]:
+    """Of its eventfds."""
+    return set(p("[open('/proc/self/fdinfo/%d' % fd).read().split('eventfd-id:')[1].split()[0] for fd in eventfds()]"))
+
+
+@pytest.mark.parametrize("what", ["makes writes wait", "takes what is rung"])
+def test_what_a_peer_does_to_its_eventfds_costs_only_itself(local_tas: Lab, what: str) -> None:
+    """The one that wakes a direct peer is neither one that others ring nor one that the peer has."""
     assert local_tas.service
-    server = local_tas.tas_python(HONEST)
+    server = local_tas.tas_python(RAW + "import threading\n" + HONEST)
     port = server.listening()
-    good = Puppet(local_tas)
+    good, near = Puppet(local_tas), Puppet(local_tas)
     good(f"c = socket.socket(); c.setsockopt(1, 8, 60000); c.connect(('127.0.0.1', {port}))")  # never direct
-    good(BACK_AND_FORTH)
+    near(f"c = socket.create_connection(('127.0.0.1', {port}))")
+    for p in (good, near):
+        p(BACK_AND_FORTH)
+        p("client()")
+    near("client()")
     bad = hostile(local_tas, port)
-    assert direct(local_tas) == 2
+    assert direct(local_tas) == 4
     bad(ASK)
     bad("at = int.from_bytes(ctypes.string_at(its + BLOCK_C + 48, 8), 'little')")
-    assert bad(f"at != 0 and ask({OPS.index('BELL') + 1}, at & 0xffffffff, at >> 32)[0]") == -2
+    before = local_tas.service.counters()["app_wakeups"]
+    bad("for n in range(50): time.sleep(.002); c.send(b'.'); assert got(c, 1) == b'.'")
+    assert local_tas.service.counters()["app_wakeups"] - before < 25  # it rings by itself
+    assert bad("at != 0 and len(eventfds()) > 1")  # the doorbell, and the bell's
+    near(RAW)
+    assert not ids(bad) & ids(near)
     bad("def fill(fd):\n while True: write_eventfd(fd, 2**64 - 2)")
-    bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2); later(fill, fd)")
+    bad("def take(fd):\n while True: os.read(fd, 8)")
+    bad("for fd in eventfds(): syscall(FCNTL, fd, 4, 2)")
+    bad(f"for fd in eventfds(): later({'fill' if 'waits' in what else 'take'}, fd)")
     for n in range(3):
         server.signal(signal.SIGSTOP)  # as if it had no turn for a while
         time.sleep(0.1)
         good(f"c.sendall(b'000{n}')")
+        near(f"c.sendall(b'111{n}')")
         time.sleep(0.1)
         server.signal(signal.SIGCONT)
         assert good("got(c, 4)") == b"000%d" % n
-        good("client()")
+        assert near("got(c, 4)") == b"111%d" % n
+        for p in (good, near):
+            p("client()")
+            p("for n in range(20): time.sleep(.002); c.send(b'.'); assert got(c, 1) == b'.'")
     bad.kill()
-    good("client()")
+    for p in (good, near):
+        p("client()")
     assert server.alive, (server.popen.returncode, server.err)
     assert "away" not in server.out, server.out
-    good("c.close()")
+    for p in (good, near):
+        p("c.close()")
+
+
+def test_a_bell_of_others_is_not_to_be_had(local_tas: Lab) -> None:
+    """Neither its eventfd, nor those that another program's epoll set hears."""
+    server = local_tas.tas_python(HONEST)
+    bad = hostile(local_tas, server.listening())
+    third = hostile(local_tas, server.listening())
+    for p in (bad, third):
+        p(ASK)
+        p("at = int.from_bytes(ctypes.string_at(its + BLOCK_C + 48, 8), 'little')")
+    at, other = bad("at"), third("at")
+    assert at
+    assert other not in (0, at)
+    bell, hear = OPS.index("BELL") + 1, OPS.index("BELLS_HEAR") + 1
+    assert third(f"ask({bell}, {at & 0xFFFFFFFF}, {at >> 32})[0]") == -2
+    assert bad(f"ask({bell}, {other & 0xFFFFFFFF}, {other >> 32})[0]") == -2
+    for index in range(8):
+        assert bad(f"ask({hear}, 0, 0, {index})[0]") == -2, index
+    assert server.alive
 
 
 @pytest.mark.parametrize("word", ["0).value += 1", "12).value |= 1 << 6"])  # generation, TAS_F_CLOSED

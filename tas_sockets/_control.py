@@ -17,7 +17,7 @@ MAGIC = 0x31534154
 MSG_SIZE = 16 + 38 * 8
 TEXT_MAX = 49152
 SOCKET_DEFAULT = "/run/tas/tas.sock"
-ABI_MIN, ABI_MAX = 4, 4
+ABI_MIN, ABI_MAX = 5, 5
 
 HEADER = struct.Struct("<IHHIi")  # magic, op, n_fds, seq, err
 ADMIN = struct.Struct("<IIII")  # what, cursor, more, text_len

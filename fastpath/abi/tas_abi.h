@@ -28,8 +28,8 @@
 
 #define TAS_ABI_MAGIC 0x31534154u /* "TAS1", little endian */
 /* Range of ABI numbers this header speaks.  Before 1.0 any change of layout or message raises both. */
-#define TAS_ABI_MIN 4u
-#define TAS_ABI_MAX 4u
+#define TAS_ABI_MIN 5u
+#define TAS_ABI_MAX 5u
 
 #define TAS_LINE 128u /* two cache lines: adjacent-line prefetch shares them */
 

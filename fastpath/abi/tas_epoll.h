@@ -102,10 +102,16 @@ struct tas_ep_head {
  * memory.  It lies in the memory set of their connections.  Producers are of several processes, any of which can stop or die
  * between two instructions: so each marks word and top, and none relies on another.
  */
+enum {
+	TAS_BELL_AWAKE = 0,
+	TAS_BELL_SERVICE = 1, /* somebody sleeps whom the service has to wake */
+	TAS_BELL_OPEN = 2,    /* whoever has the eventfd (TAS_MSG_BELL) can, after he has made this TAS_BELL_AWAKE (compare-and-swap) */
+};
+
 struct tas_bell {
 	_Alignas(TAS_LINE) _Atomic uint64_t top;
 	_Atomic uint64_t key;      /* written by the service; never the same of two; 0: nobody hears this one (look after marking) */
-	_Atomic uint32_t sleeping; /* as tas_ws.sleeping */
+	_Atomic uint32_t sleeping; /* TAS_BELL_*; the sleeper exchanges it before its last look */
 	_Atomic uint32_t sub;      /* whose it is, as in a subscription; written by the service, before the key */
 	_Alignas(TAS_LINE) _Atomic uint64_t word[TAS_EP_WORDS];
 };

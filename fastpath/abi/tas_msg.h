@@ -91,10 +91,14 @@ enum tas_msg_op {
 	/* The sender has waited for one of the socket's locks for long: the far end of a direct connection may have made up who holds
 	 * it.  req: sock.id, gen.  -EINVAL: that socket is closed. */
 	TAS_MSG_LOCKS,
-	/* The eventfd behind a bell, in the sender's own memory set.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell there, or of
-	 * others; -EACCES: another user's (rep: bell). */
+	/* The eventfd that wakes who sleeps behind a bell.  req: bell.at.  rep: bell, fds: it.  -ENOENT: no bell there, or of
+	 * others; -EACCES: there is none for the sender (rep: bell). */
 	TAS_MSG_BELL,
 	TAS_MSG_BELLS_END, /* req: ep.index: the sender cannot map a bell of this set, which is to have none.  No reply */
+	/* To be woken by the bells of an epoll set that lie in memory shared with other programs.  req: ep.index.  rep: hear, fds: an epoll set
+	 * of the kernel's whose members, edge-triggered, are the eventfds of these bells.  -ENOENT: not the sender's set, or it has no
+	 * such bell; -EMFILE: no descriptors */
+	TAS_MSG_BELLS_HEAR,
 };
 
 /* tas_msg.ep.flags */
@@ -222,6 +226,11 @@ struct tas_msg {
 			tas_off_t at;
 			uint64_t key;
 		} bell;
+		struct {
+			uint64_t places; /* a bit for each bell, as in tas_ep_head.bell */
+			uint32_t seq;	 /* of that moment: tas_ep_head.bell_seq */
+			uint32_t reserved;
+		} hear;
 		uint64_t room[38];
 	} u;
 };

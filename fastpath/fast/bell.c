@@ -8,8 +8,11 @@
  * epoll set's processes find its bells in the head, a peer finds the one to mark in the block of the socket.
  *
  * Who has an eventfd can make writes to it wait, and take from it what others rang.  So only processes of the epoll set's own memory set,
- * which can have the set itself as well, get it (TAS_MSG_BELL, once) and ring themselves; for others, who find that somebody sleeps
- * behind the bell, the service rings.  While nobody sleeps it does not hear of their messages.
+ * which can have the set itself as well, get the set's (TAS_MSG_BELL, once).  A bell in memory shared with another program has an eventfd of
+ * its own.  That program gets it; the set's processes get an epoll set of the kernel's in which it is an edge-triggered member
+ * (TAS_MSG_BELLS_HEAR), and so can neither make a write wait nor be kept from waking for others.  It is built anew whenever it is asked for: a change of
+ * one that an application has might wait for its lock.  Sleepers who cannot be reached so (TAS_BELL_SERVICE) the service rings for.  While nobody
+ * sleeps it does not hear of messages.
  *
  * Each message to a sleeper whom its writer may not wake is a hint, until the service has rung.  A state "was asked" of the word would spare
  * all but the first, and is not there: if it is set before the hint, everybody relies on a process that may be stopped or die in between;
@@ -23,11 +26,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "fast/sock.h"
 #include "slow/epset.h"
 
-enum { BELL_SIZE = 4096, CHAIN_MAX = 256 };
+enum { BELL_SIZE = 4096, CHAIN_MAX = 256, EVENTFDS_MAX = 4096 /* of all bells */ };
 _Static_assert(sizeof(struct tas_bell) <= BELL_SIZE, "fits");
 
 struct bell {
@@ -35,11 +41,13 @@ struct bell {
 	tas_off_t at;
 	struct tas_epset *e; /* NULL: nobody's */
 	uint32_t place;	     /* in the head */
+	int efd; /* its own; -1: none */
 	struct bell *next;
 };
 
 static struct bell *bells;
 static uint64_t last_key;
+static unsigned n_eventfds;
 
 static struct tas_bell *shared_of(const struct bell *b)
 {
@@ -60,6 +68,11 @@ static void orphan(struct bell *b)
 	atomic_store_explicit(&shared_of(b)->key, 0, memory_order_seq_cst);
 	show(b, 0);
 	b->e = NULL;
+	if (b->efd < 0)
+		return;
+	close(b->efd);
+	b->efd = -1;
+	n_eventfds--;
 }
 
 void tas__bells_forget(struct tas_epset *e)
@@ -117,7 +130,7 @@ static struct bell *bell_new(struct tas_set *s)
 		return NULL;
 	}
 	memset(tas__mem_ptr(s, at), 0, BELL_SIZE);
-	*b = (struct bell){ .set = s, .at = at, .next = bells };
+	*b = (struct bell){ .set = s, .at = at, .efd = -1, .next = bells };
 	bells = b;
 	return b;
 }
@@ -144,7 +157,7 @@ static struct bell *bell_for(struct tas_set *s, struct tas_epset *e)
 	b->place = (uint32_t)__builtin_ctzll(~places);
 	shared = shared_of(b);
 	/* until its owner knows it, who marks it rings */
-	atomic_store_explicit(&shared->sleeping, 1, memory_order_relaxed);
+	atomic_store_explicit(&shared->sleeping, TAS_BELL_SERVICE, memory_order_relaxed);
 	atomic_store_explicit(&shared->sub, TAS_EP_SLOT << 16 | (e->index + 1), memory_order_relaxed);
 	atomic_store_explicit(&shared->key, ++last_key, memory_order_seq_cst);
 	show(b, b->at);
@@ -216,11 +229,47 @@ void tas__bell_hang(struct tas_sock *s)
 int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
 {
 	for (const struct bell *b = bells; b; b = b->next) {
-		if (b->at != req->u.bell.at || !b->e || b->set != p->set || b->e->set[0] != p->set)
+		if (b->at != req->u.bell.at || !b->e || !tas__set_reaches(p->set, b->set))
 			continue;
 		rep->u.bell.at = b->at;
 		rep->u.bell.key = atomic_load_explicit(&shared_of(b)->key, memory_order_relaxed);
-		return p->uid == b->e->uid ? b->e->efd : -EACCES;
+		if (b->e->set[0] != p->set)
+			return b->efd < 0 ? -EACCES : b->efd;
+		return b->set == p->set && p->uid == b->e->uid ? b->e->efd : -EACCES;
 	}
+	return -ENOENT;
+}
+
+/* Has b, in memory shared with others, an eventfd that is a member of hear now? */
+static bool wire(struct bell *b, int hear)
+{
+	struct epoll_event ev = { .events = EPOLLIN | EPOLLET };
+
+	if (b->efd < 0 && n_eventfds < EVENTFDS_MAX) {
+		b->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+		n_eventfds += b->efd >= 0;
+	}
+	return b->efd >= 0 && !epoll_ctl(hear, EPOLL_CTL_ADD, b->efd, &ev);
+}
+
+int tas__op_bells_hear(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	const struct tas_epset *e = tas__epset_held(p, req->u.ep.index);
+	uint64_t places = 0;
+	int hear;
+
+	if (!e || e->mute || e->n_sets != 1)
+		return -ENOENT;
+	hear = epoll_create1(EPOLL_CLOEXEC);
+	if (hear < 0)
+		return -EMFILE;
+	for (struct bell *b = bells; b; b = b->next)
+		if (b->e == e && b->set != p->set && wire(b, hear))
+			places |= 1ull << b->place;
+	rep->u.hear.places = places;
+	rep->u.hear.seq = atomic_load_explicit(&e->m->head.bell_seq, memory_order_relaxed);
+	if (places)
+		return hear;
+	close(hear);
 	return -ENOENT;
 }

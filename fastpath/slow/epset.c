@@ -69,7 +69,7 @@ static void hold(struct tas_epset *e, const struct tas_proc *p)
 	tell_holders(e);
 }
 
-static struct tas_epset *set_of(const struct tas_proc *p, uint32_t index)
+struct tas_epset *tas__epset_held(const struct tas_proc *p, uint32_t index)
 {
 	struct tas_epset *e = index < TAS_EP_MAX ? tas__epsets[index] : NULL;
 
@@ -142,7 +142,7 @@ int tas__epset_find(struct tas_proc *p, uint64_t token, struct tas_epset **out)
 
 void tas__epset_made(const struct tas_proc *p, uint32_t index)
 {
-	struct tas_epset *e = set_of(p, index);
+	struct tas_epset *e = tas__epset_held(p, index);
 
 	if (!e)
 		return;
@@ -164,7 +164,7 @@ static void let_go(struct tas_epset *e, const struct tas_proc *p)
 
 void tas__epset_close(const struct tas_proc *p, uint32_t index)
 {
-	struct tas_epset *e = set_of(p, index);
+	struct tas_epset *e = tas__epset_held(p, index);
 
 	if (e)
 		let_go(e, p);
@@ -178,7 +178,7 @@ static void mute(struct tas_epset *e)
 
 void tas__epset_mute(const struct tas_proc *p, uint32_t index)
 {
-	struct tas_epset *e = set_of(p, index);
+	struct tas_epset *e = tas__epset_held(p, index);
 
 	if (e)
 		mute(e);
@@ -187,13 +187,13 @@ void tas__epset_mute(const struct tas_proc *p, uint32_t index)
 void tas__epsets_mute(const struct tas_proc *p)
 {
 	for (uint32_t i = 0; i < high; i++)
-		if (set_of(p, i))
+		if (tas__epset_held(p, i))
 			mute(tas__epsets[i]);
 }
 
 void tas__epset_keep(const struct tas_proc *p, uint32_t index)
 {
-	struct tas_epset *e = set_of(p, index);
+	struct tas_epset *e = tas__epset_held(p, index);
 
 	if (!e)
 		return;
@@ -204,14 +204,14 @@ void tas__epset_keep(const struct tas_proc *p, uint32_t index)
 void tas__epsets_fork(const struct tas_proc *child, const struct tas_proc *parent)
 {
 	for (uint32_t i = 0; i < high; i++)
-		if (set_of(parent, i))
+		if (tas__epset_held(parent, i))
 			hold(tas__epsets[i], child);
 }
 
 void tas__epsets_moved(const struct tas_proc *p)
 {
 	for (uint32_t i = 0; i < high; i++)
-		if (set_of(p, i))
+		if (tas__epset_held(p, i))
 			reach_add(tas__epsets[i], p->set);
 }
 
@@ -228,7 +228,7 @@ static void unlock_for(struct tas_epset *e, const struct tas_proc *p)
 void tas__epsets_proc_end(const struct tas_proc *p)
 {
 	for (uint32_t i = 0; i < high; i++) {
-		struct tas_epset *e = set_of(p, i);
+		struct tas_epset *e = tas__epset_held(p, i);
 
 		if (!e)
 			continue;
@@ -265,7 +265,7 @@ static bool names(const struct tas_sock_base *s, uint32_t index)
 
 struct tas_sock_base *tas__epset_member(const struct tas_proc *p, uint32_t index, uint32_t id, uint32_t gen)
 {
-	const struct tas_epset *e = set_of(p, index);
+	const struct tas_epset *e = tas__epset_held(p, index);
 	struct tas_sock_base *s = e && gen ? tas__sock(id, gen) : NULL;
 
 	return s && !s->closed && tas__epset_reaches(e, s->set) && names(s, index) ? s : NULL;

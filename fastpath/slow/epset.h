@@ -32,6 +32,8 @@ static inline bool tas__epset_reaches(const struct tas_epset *e, const struct ta
 	return false;
 }
 
+/* NULL: p does not have it. */
+struct tas_epset *tas__epset_held(const struct tas_proc *p, uint32_t index);
 int tas__epset_new(struct tas_proc *p, int efd, uint32_t flags, struct tas_epset **out);
 int tas__epset_find(struct tas_proc *p, uint64_t token, struct tas_epset **out);
 void tas__epset_made(const struct tas_proc *p, uint32_t index);

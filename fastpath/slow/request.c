@@ -335,6 +335,16 @@ static int bell(struct tas_request *q)
 	return 0;
 }
 
+static int bells_hear(struct tas_request *q)
+{
+	int fd = tas__op_bells_hear(q->s->proc, &q->msg, &q->rep);
+
+	if (fd < 0)
+		return fd;
+	reply_fd(q, fd, true);
+	return 0;
+}
+
 static int subscribe(struct tas_request *q)
 {
 	struct tas_sock_base *s = own_sock(q->s->proc, q->msg.u.subscribe.id, q->msg.u.subscribe.gen);
@@ -574,6 +584,7 @@ static const struct {
 	[TAS_MSG_LOCKS] = { locks, 0, 0, ATTACHED },
 	[TAS_MSG_BELLS_END] = { bells_end, 0, 0, ATTACHED },
 	[TAS_MSG_BELL] = { bell, 0, 0, ATTACHED },
+	[TAS_MSG_BELLS_HEAR] = { bells_hear, 0, 0, ATTACHED },
 	[TAS_MSG_RAW] = { raw_site, 0, 0, ATTACHED },
 };
 

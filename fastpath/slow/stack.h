@@ -216,6 +216,7 @@ void tas__bells_revoke(struct tas_epset *e); /* processes of another memory set 
 void tas__bells_forget_set(const struct tas_set *s); /* its memory goes */
 /* The eventfd of a bell that p may ring, or -ENOENT. */
 int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
+int tas__op_bells_hear(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep);
 
 /* ---- telling applications: fast/ring.c ---- */
 void tas__ring_init(void);

@@ -339,6 +339,12 @@ int tas__op_bell(const struct tas_proc *p, const struct tas_msg *req, struct tas
 	return -ENOENT;
 }
 
+int tas__op_bells_hear(const struct tas_proc *p, const struct tas_msg *req, struct tas_msg *rep)
+{
+	(void)p, (void)req, (void)rep;
+	return -ENOENT;
+}
+
 void tas__bells_forget(struct tas_epset *e)
 {
 	(void)e;

@@ -325,10 +325,15 @@ static void who_sleeps_behind_a_bell_is_rung_or_the_service_hears_of_it(void **s
 	assert_int_equal(atomic_load(&bell->word[(70000 & (TAS_EP_BUCKETS - 1)) / 64]), 1ull << 70000 % 64);
 	assert_true(atomic_load(&bell->top));
 	assert_int_equal(learn, 0);
-	/* its eventfd is not known: the sleeper stays for whoever else marks */
-	atomic_store(&bell->sleeping, 1);
+	/* somebody sleeps whom only the service can wake */
+	atomic_store(&bell->sleeping, TAS_BELL_SERVICE);
 	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
-	assert_int_equal(atomic_load(&bell->sleeping), 1);
+	assert_int_equal(atomic_load(&bell->sleeping), TAS_BELL_SERVICE);
+	assert_int_equal(learn, 0);
+	/* its eventfd is not known: the sleeper stays for whoever else marks */
+	atomic_store(&bell->sleeping, TAS_BELL_OPEN);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_int_equal(atomic_load(&bell->sleeping), TAS_BELL_OPEN);
 	assert_int_equal(learn, TAS_OFF(0, 65536));
 	/* refused: not asked for again */
 	learn = 0;
@@ -341,11 +346,14 @@ static void who_sleeps_behind_a_bell_is_rung_or_the_service_hears_of_it(void **s
 	atomic_store(&known->fd, efd + 1);
 	assert_false(tas__tell_subscribers(ss, b, 70000, bell, &learn));
 	assert_true(rang(efd));
-	assert_int_equal(atomic_load(&bell->sleeping), 0);
+	assert_int_equal(atomic_load(&bell->sleeping), TAS_BELL_AWAKE);
 	assert_false(tas__tell_subscribers(ss, b, 70000, bell, &learn));
 	assert_false(rang(efd));
+	atomic_store(&bell->sleeping, TAS_BELL_SERVICE);
+	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
+	assert_false(rang(efd));
 	/* another's now, or nobody's */
-	atomic_store(&bell->sleeping, 1);
+	atomic_store(&bell->sleeping, TAS_BELL_OPEN);
 	atomic_store(&bell->key, 7 + TAS_BELLS_KNOWN);
 	assert_true(tas__tell_subscribers(ss, b, 70000, bell, &learn));
 	atomic_store(&bell->key, 0);

@@ -63,7 +63,7 @@ struct tas_shared {
 };
 enum { TAS_SHARED_MAX = 1024, TAS_BELLS_KNOWN = 64 };
 
-/* A bell of our own memory set that we have rung, and its eventfd.  A newer one takes the place of an older, with its number (dup3): a
+/* A bell that we have rung, and its eventfd.  A newer one takes the place of an older, with its number (dup3): a
  * thread that is about to write there finds afterwards that it was not its bell any more, and lets the service ring. */
 struct tas_bell_known {
 	_Atomic uint64_t key; /* 0: none, or becoming another's */

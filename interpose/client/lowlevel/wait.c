@@ -391,6 +391,7 @@ static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t su
 {
 	const struct tas_bell_known *k;
 	const uint64_t one = 1;
+	uint32_t was;
 	uint64_t key;
 
 	tas_bell_mark(bell, id);
@@ -398,15 +399,16 @@ static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t su
 	key = atomic_load_explicit(&bell->key, memory_order_seq_cst);
 	if (!key || atomic_load_explicit(&bell->sub, memory_order_relaxed) != sub)
 		return false; /* it was that set's once: the service hangs up another */
-	if (!atomic_load_explicit(&bell->sleeping, memory_order_seq_cst))
-		return true;
+	was = atomic_load_explicit(&bell->sleeping, memory_order_seq_cst);
+	if (was != TAS_BELL_OPEN)
+		return was == TAS_BELL_AWAKE;
 	k = bell_known(ss, key);
 	if (!k || atomic_load_explicit(&k->refused, memory_order_relaxed)) {
 		*unknown = !k;
 		return false; /* whoever marks meanwhile is to find the sleeper as well */
 	}
-	if (!atomic_exchange_explicit(&bell->sleeping, 0, memory_order_seq_cst))
-		return true;
+	if (!atomic_compare_exchange_strong(&bell->sleeping, &was, TAS_BELL_AWAKE))
+		return was == TAS_BELL_AWAKE;
 	sys_write(atomic_load_explicit(&k->fd, memory_order_relaxed) - 1, &one, sizeof one);
 	/* it may have become another set's meanwhile, who then waits for what we took: the service marks what the socket names */
 	return atomic_load_explicit(&bell->key, memory_order_seq_cst) == key && bell_known(ss, key);

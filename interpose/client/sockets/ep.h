@@ -36,7 +36,10 @@ struct tas_ep_part {
 	uint32_t index;
 	uint64_t token;
 	int efd; /* internal; -1: blind */
+	int bells_fd; /* internal: an epoll set of the kernel's with the eventfds of the bells `heard`; -1: none yet */
 };
+
+#define TAS_EP_NO_PART ((struct tas_ep_part){.efd = -1, .bells_fd = -1})
 
 struct tas_ep {
 	_Atomic uint32_t refs;
@@ -56,6 +59,8 @@ struct tas_ep {
 	uint32_t n_bells; /* up to the last one */
 	tas_off_t bell_at[TAS_EP_BELLS]; /* 0: none */
 	struct tas_bell *bell[TAS_EP_BELLS]; /* its memory is held */
+	uint64_t own, heard; /* a bit each: in memory of our own set; in p.bells_fd */
+	_Atomic bool rang; /* p.bells_fd has edges that somebody has woken for */
 	struct tas_ep *next, *free;
 };
 
@@ -143,7 +148,10 @@ bool tas__ep_other(struct tas_ep *ep, const struct tas_obj *o, uint32_t but); /*
 void tas__ep_ready_first(struct tas_ep *ep, uint32_t x); /* it is on the list: it becomes the first */
 void tas__ep_ready_all(struct tas_ep *ep, uint32_t flags);
 bool tas__ep_pending(struct tas_ep *ep);
-bool tas__ep_armed(struct tas_ep *ep); /* nobody has rung since */
+void tas__ep_ring(struct tas_ep *ep);
+void tas__ep_drain(struct tas_ep *ep);
+
+/* ---- epoll_bells.c, under the set's lock ---- */
 void tas__ep_bells_look(struct tas_ep *ep); /* bells (direct peers' way to reach the set) come and go */
 void tas__ep_bells_map(struct tas_ep *ep);  /* those that it has not seen before; without the lock */
 static inline bool tas__ep_bells_news(struct tas_ep *ep)
@@ -153,9 +161,10 @@ static inline bool tas__ep_bells_news(struct tas_ep *ep)
 }
 void tas__ep_bells_drop(struct tas_ep *ep);
 void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */
-void tas__ep_bells_disarm(struct tas_ep *ep); /* nobody sleeps: those whom the service rings for need not tell it */
-void tas__ep_ring(struct tas_ep *ep);
-void tas__ep_drain(struct tas_ep *ep);
+/* The same for a thread that sleeps on what is returned as well, if that is not -1. */
+int tas__ep_arm_hearing(struct tas_ep *ep);
+void tas__ep_disarm(struct tas_ep *ep); /* nobody sleeps: direct peers need not ring */
+bool tas__ep_armed(struct tas_ep *ep); /* nobody has rung since */
 
 /* ---- epoll_ahead.c, under the set's lock ---- */
 enum { TAS_EP_MANY = 1024, TAS_EP_AHEAD = 64 };

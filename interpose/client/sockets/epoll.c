@@ -332,7 +332,7 @@ void tas__ep_put(struct tas_ep *ep)
 	tas__ep_exit(ep);
 	tas__ep_bells_drop(ep);
 	p = ep->p;
-	ep->p = (struct tas_ep_part){.efd = -1};
+	ep->p = TAS_EP_NO_PART;
 	atomic_store(&ep->m, NULL);
 	tas__part_end(&p);
 	if (ep->cache)

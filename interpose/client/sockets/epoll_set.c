@@ -86,8 +86,9 @@ struct tas_ep *tas__ep_new(int fd)
 		__atomic_store_n(&all_sets, ep, __ATOMIC_RELEASE);
 	}
 	ep->fd = fd;
-	ep->p = (struct tas_ep_part){.efd = -1};
+	ep->p = TAS_EP_NO_PART;
 	ep->n_bells = 0;
+	ep->own = ep->heard = 0;
 	atomic_store_explicit(&ep->bell_seq, 0, memory_order_relaxed);
 	atomic_store(&ep->m, NULL);
 	ep->shared = ep->nests = ep->kernel = ep->exposed = ep->odd = false;
@@ -387,118 +388,6 @@ void tas__ep_unlock(struct tas_ep *ep, uint64_t mask)
 	tas__signals_restore(mask);
 }
 
-/* ---- bells ---- */
-static void bell_drop(struct tas_ep *ep, uint32_t k)
-{
-	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(ep->bell_at[k]));
-
-	if (ep->bell[k] && number)
-		tas__shared_release(ep->p.ss, number);
-	else if (ep->bell[k])
-		atomic_fetch_sub(&ep->p.ss->bells, 1);
-	ep->bell[k] = NULL;
-	ep->bell_at[k] = 0;
-}
-
-static int memory_hold(struct tas_session *ss, uint32_t number)
-{
-	int r;
-
-	tas__mutex_lock(&ss->ws_lock);
-	r = tas__shared_hold(ss, number);
-	tas__mutex_unlock(&ss->ws_lock);
-	return r;
-}
-
-/* Its memory is the one of the connections that it is for; held, since they may end before it.  False: it cannot be had. */
-static bool bell_take(struct tas_ep *ep, uint32_t k, tas_off_t at)
-{
-	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at));
-	struct tas_session *ss = ep->p.ss;
-
-	if (number && memory_hold(ss, number) < 0)
-		return false;
-	ep->bell[k] = tas__mem(ss, at, sizeof *ep->bell[k]);
-	if (!ep->bell[k]) {
-		if (number)
-			tas__shared_release(ss, number);
-		return false;
-	}
-	if (!number)
-		atomic_fetch_add(&ss->bells, 1);
-	ep->bell_at[k] = at;
-	return true;
-}
-
-void tas__ep_bells_look(struct tas_ep *ep)
-{
-	struct tas_ep_head *h = &ep->p.m->head;
-	uint32_t seq = atomic_load_explicit(&h->bell_seq, memory_order_acquire);
-	bool all = true;
-
-	if (__builtin_expect(seq == ep->bell_seq, 1) || !ep->p.ss)
-		return;
-	ep->n_bells = 0;
-	for (uint32_t k = 0; k < TAS_EP_BELLS; k++) {
-		tas_off_t at = atomic_load_explicit(&h->bell[k], memory_order_relaxed);
-
-		if (at != ep->bell_at[k]) {
-			bell_drop(ep, k);
-			if (at)
-				all &= bell_take(ep, k, at);
-		}
-		if (ep->bell[k])
-			ep->n_bells = k + 1;
-	}
-	atomic_store_explicit(&ep->bell_seq, seq, memory_order_relaxed);
-	if (!all && tas__may(TAS_MAY_ASK) && !atomic_load(&ep->p.ss->dead)) { /* what it was marked with is ours again after that */
-		struct tas_msg m = {.u.ep.index = ep->p.index};
-
-		tas__tell(atomic_load(&ep->p.ss->ctl), &m, TAS_MSG_BELLS_END);
-	}
-}
-
-/* Asks the service for their memory, which may take long, before the lock is held for tas__ep_bells_look(). */
-void tas__ep_bells_map(struct tas_ep *ep)
-{
-	tas_off_t at[TAS_EP_BELLS];
-	uint64_t mask = tas__ep_lock(ep);
-	struct tas_session *ss = ep->p.ss;
-	uint32_t n = 0, held = 0;
-
-	if (ss)
-		tas__session_ref(ss);
-	for (uint32_t k = 0; ss && k < TAS_EP_BELLS; k++) {
-		at[n] = atomic_load_explicit(&ep->p.m->head.bell[k], memory_order_relaxed);
-		n += at[n] && at[n] != ep->bell_at[k];
-	}
-	leave(ep);
-	for (; held < n; held++) {
-		uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at[held]));
-
-		if (number && memory_hold(ss, number) < 0)
-			break;
-		tas__mem(ss, at[held], sizeof(struct tas_bell));
-	}
-	enter(ep);
-	tas__ep_bells_look(ep);
-	leave(ep);
-	while (held--)
-		if (TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at[held])))
-			tas__shared_release(ss, TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at[held])));
-	tas__signals_restore(mask);
-	if (ss)
-		tas__session_put(ss);
-}
-
-void tas__ep_bells_drop(struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_bells; k++)
-		bell_drop(ep, k);
-	ep->n_bells = 0;
-	atomic_store_explicit(&ep->bell_seq, 0, memory_order_relaxed);
-}
-
 /* ---- the memory ---- */
 void tas__part_drop(struct tas_ep_part *p, bool tell)
 {
@@ -507,11 +396,12 @@ void tas__part_drop(struct tas_ep_part *p, bool tell)
 	if (p->ss && tell && !atomic_load(&p->ss->dead))
 		tas__tell(atomic_load(&p->ss->ctl), &msg, TAS_MSG_EP_CLOSE);
 	tas__internal_close(p->efd);
+	tas__internal_close(p->bells_fd);
 	if (p->m)
 		tas__shared_unmap(p->m, sizeof *p->m);
 	if (p->ss)
 		tas__session_put(p->ss);
-	*p = (struct tas_ep_part){.efd = -1};
+	*p = TAS_EP_NO_PART;
 }
 
 /* Threads that look at the head without the lock may have the old one in hand: the new one takes its place, its address stays. */
@@ -539,31 +429,6 @@ void tas__ep_take(struct tas_ep *ep, const struct tas_ep_part *p)
 	}
 	memory_lock(ep);
 	atomic_store_explicit(&ep->m, ep->p.m, memory_order_release);
-}
-
-void tas__ep_arm(struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_bells; k++)
-		if (ep->bell[k])
-			atomic_exchange_explicit(&ep->bell[k]->sleeping, 1, memory_order_seq_cst);
-	if (ep->p.ss)
-		atomic_exchange_explicit(&ep->p.m->head.sleeping, 1, memory_order_seq_cst);
-}
-
-void tas__ep_bells_disarm(struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_bells; k++)
-		if (ep->bell[k])
-			atomic_store_explicit(&ep->bell[k]->sleeping, 0, memory_order_relaxed);
-}
-
-bool tas__ep_armed(struct tas_ep *ep)
-{
-	bool armed = atomic_load(&ep->p.m->head.sleeping);
-
-	for (uint32_t k = 0; k < ep->n_bells; k++)
-		armed &= !ep->bell[k] || atomic_load(&ep->bell[k]->sleeping);
-	return armed;
 }
 
 void tas__ep_ring(struct tas_ep *ep)

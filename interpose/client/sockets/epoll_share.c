@@ -105,7 +105,7 @@ static int part_map(struct tas_ep_part *p, struct tas_session *ss, const struct 
 {
 	struct stat st;
 
-	*p = (struct tas_ep_part){.index = m->u.ep.index, .token = m->u.ep.token, .efd = efd};
+	*p = (struct tas_ep_part){.index = m->u.ep.index, .token = m->u.ep.token, .efd = efd, .bells_fd = -1};
 	if (sys_fstat(memfd, &st) == 0 && (uint64_t)st.st_size >= sizeof *p->m)
 		p->m = tas__shared_map(memfd, sizeof *p->m);
 	sys_close(memfd);
@@ -226,7 +226,7 @@ static bool cache_make(struct tas_ep *ep)
 /* Nobody marks and rings: there is no service, or it has no room. */
 static bool blind(struct tas_ep *ep)
 {
-	struct tas_ep_part p = {.efd = -1};
+	struct tas_ep_part p = TAS_EP_NO_PART;
 
 	if (ep->p.m)
 		return true;
@@ -484,7 +484,7 @@ void tas__part_end(struct tas_ep_part *p)
 {
 	if (p->m && n_spare < SPARE_MAX && part_clean(p)) {
 		spare[n_spare++] = *p;
-		*p = (struct tas_ep_part){.efd = -1};
+		*p = TAS_EP_NO_PART;
 	} else if (p->m) {
 		tas__part_drop(p, true);
 	}
@@ -510,7 +510,7 @@ void tas__ep_fork_parent(void)
 /* This child is nobody to the service: what it does to the set must not be seen by the others. */
 static void part_copy(struct tas_ep *ep)
 {
-	struct tas_ep_part p = {.efd = -1};
+	struct tas_ep_part p = TAS_EP_NO_PART;
 	const struct tas_ep_memory *from = ep->p.m;
 
 	p.m = sys_mmap(NULL, sizeof *p.m, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1);
@@ -520,6 +520,7 @@ static void part_copy(struct tas_ep *ep)
 	p.m->head.used = from->head.used;
 	p.m->head.kernel = p.m->head.busy = 1;
 	tas__internal_close(ep->p.efd);
+	tas__internal_close(ep->p.bells_fd);
 	tas__session_put(ep->p.ss);
 	tas__shared_unmap(ep->p.m, sizeof *ep->p.m);
 	ep->p = p;

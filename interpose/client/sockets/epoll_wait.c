@@ -314,9 +314,23 @@ static __attribute__((noinline)) void revive(struct tas_ep *ep)
 	}
 }
 
+static void woken_by(struct tas_ep *ep, bool eventfd, bool bell)
+{
+	uint64_t sig = tas__ep_lock(ep); /* it may have another eventfd by now */
+	const struct tas_ep_head *h = &ep->p.m->head;
+
+	if (bell)
+		atomic_store_explicit(&ep->rang, true, memory_order_relaxed);
+	if (eventfd)
+		tas__ep_drain(ep);
+	if (!atomic_load(&h->sleepers) && !atomic_load(&h->exposed))
+		tas__ep_disarm(ep);
+	tas__ep_unlock(ep, sig);
+}
+
 static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *mask, struct tas_sig_mark m)
 {
-	struct pollfd p[3] = {{.fd = epfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
+	struct pollfd p[4] = {{.fd = epfd, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1, .events = POLLIN}, {.fd = -1}};
 	struct tas_session *ss;
 	struct timespec ts;
 	uint64_t cap = BLIND_NS, sig = tas__ep_lock(ep);
@@ -328,7 +342,7 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 	if (ss) {
 		tas__session_ref(ss);
 		p[1].fd = ep->p.efd;
-		p[2].fd = tas__alive(ss) ? atomic_load(&ss->ctl) : -1;
+		p[3].fd = tas__alive(ss) ? atomic_load(&ss->ctl) : -1;
 		cap = tas__alive(ss) || !atomic_load(&h->n_listen) ? UINT64_MAX : TAS_REVIVE_MS * 1000000ull;
 	} else if (!(ss = tas__session_get())) { /* no service: nothing but a next one to look for */
 		cap = TAS_REVIVE_MS * 1000000ull;
@@ -337,21 +351,18 @@ static int ep_sleep(struct tas_ep *ep, int epfd, uint64_t end, const sigset_t *m
 		ss = NULL;
 	}
 	atomic_fetch_add(&h->sleepers, 1);
-	tas__ep_arm(ep);
+	p[2].fd = tas__ep_arm_hearing(ep);
 	pending = tas__ep_pending(ep);
 	tas__ep_unlock(ep, sig);
 	if (!pending)
-		r = tas__ppoll(p, 3, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
+		r = tas__ppoll(p, 4, tas__left(end, cap, &ts), mask, m, false, p[1].fd);
 	atomic_fetch_sub(&h->sleepers, 1);
+	if ((p[1].revents | p[2].revents) & POLLIN)
+		woken_by(ep, p[1].revents & POLLIN, p[2].revents & POLLIN);
+	else if (p[0].revents)
+		atomic_store_explicit(&ep->kernel_quiet, 0, memory_order_relaxed);
 	if (ss) {
-		if (p[1].revents & POLLIN) {
-			sig = tas__ep_lock(ep); /* it may have another eventfd by now */
-			tas__ep_drain(ep);
-			if (!atomic_load(&h->sleepers) && !atomic_load(&h->exposed))
-				tas__ep_bells_disarm(ep);
-			tas__ep_unlock(ep, sig);
-		}
-		if (p[2].revents & (POLLHUP | POLLERR))
+		if (p[3].revents & (POLLHUP | POLLERR))
 			tas__session_died(ss);
 		tas__session_put(ss);
 	}

@@ -359,8 +359,7 @@ bool tas__direct_delivered(struct tas_obj *o, struct tas_block *peer, uint64_t t
 bool tas__direct_room(struct tas_obj *o, const struct tas_block *b, struct tas_block *peer, tas_off_t *learn);
 static inline void tas__direct_told(struct tas_obj *o, tas_off_t learn)
 {
-	/* those in memory of two programs the service rings */
-	if (__builtin_expect(learn != 0, 0) && !TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(learn)) && !atomic_load(&o->number))
+	if (__builtin_expect(learn != 0, 0))
 		tas__bell_learn(o->ss, learn);
 }
 
