@@ -60,6 +60,7 @@ struct tas_ep {
 	tas_off_t bell_at[TAS_EP_BELLS]; /* 0: none */
 	struct tas_bell *bell[TAS_EP_BELLS]; /* its memory is held */
 	uint64_t own, heard; /* a bit each: in memory of our own set; in p.bells_fd */
+	_Atomic bool deaf; /* others' memory has bells, and the service was not asked for their eventfds yet */
 	_Atomic bool rang; /* p.bells_fd has edges that somebody has woken for */
 	struct tas_ep *next, *free;
 };
@@ -157,7 +158,8 @@ void tas__ep_bells_map(struct tas_ep *ep);  /* those that it has not seen before
 static inline bool tas__ep_bells_news(struct tas_ep *ep)
 {
 	return __builtin_expect(atomic_load_explicit(&ep->p.m->head.bell_seq, memory_order_acquire) !=
-					atomic_load_explicit(&ep->bell_seq, memory_order_relaxed), 0);
+						atomic_load_explicit(&ep->bell_seq, memory_order_relaxed) ||
+					atomic_load_explicit(&ep->deaf, memory_order_relaxed), 0);
 }
 void tas__ep_bells_drop(struct tas_ep *ep);
 void tas__ep_arm(struct tas_ep *ep); /* as tas__waiter_arm() */

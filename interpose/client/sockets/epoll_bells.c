@@ -24,7 +24,6 @@ static void bell_drop(struct tas_ep *ep, uint32_t k)
 	ep->bell[k] = NULL;
 	ep->bell_at[k] = 0;
 	ep->own &= ~(1ull << k);
-	ep->heard &= ~(1ull << k);
 }
 
 static int memory_hold(struct tas_session *ss, uint32_t number)
@@ -68,6 +67,7 @@ void tas__ep_bells_look(struct tas_ep *ep)
 	if (__builtin_expect(seq == ep->bell_seq, 1) || !ep->p.ss)
 		return;
 	ep->n_bells = 0;
+	ep->heard = 0; /* one may have gone and come back at its place, with another eventfd */
 	for (uint32_t k = 0; k < TAS_EP_BELLS; k++) {
 		tas_off_t at = atomic_load_explicit(&h->bell[k], memory_order_relaxed);
 
@@ -78,6 +78,8 @@ void tas__ep_bells_look(struct tas_ep *ep)
 		}
 		if (ep->bell[k])
 			ep->n_bells = k + 1;
+		if (ep->bell[k] && !(ep->own >> k & 1))
+			atomic_store_explicit(&ep->deaf, true, memory_order_relaxed);
 	}
 	atomic_store_explicit(&ep->bell_seq, seq, memory_order_relaxed);
 	if (!all && tas__may(TAS_MAY_ASK) && !atomic_load(&ep->p.ss->dead)) { /* what it was marked with is ours again after that */
@@ -85,15 +87,6 @@ void tas__ep_bells_look(struct tas_ep *ep)
 
 		tas__tell(atomic_load(&ep->p.ss->ctl), &m, TAS_MSG_BELLS_END);
 	}
-}
-
-/* Some in others' memory are not heard yet. */
-static bool deaf(const struct tas_ep *ep)
-{
-	for (uint32_t k = 0; k < ep->n_bells; k++)
-		if (ep->bell[k] && !((ep->own | ep->heard) >> k & 1))
-			return true;
-	return false;
 }
 
 /* From now on all are, if nothing has changed since the service was asked. */
@@ -130,7 +123,7 @@ void tas__ep_bells_map(struct tas_ep *ep)
 	uint64_t mask = tas__ep_lock(ep);
 	struct tas_session *ss = ep->p.ss;
 	uint32_t n = 0, held = 0, index = ep->p.index;
-	bool more;
+	bool deaf;
 
 	if (ss)
 		tas__session_ref(ss);
@@ -148,9 +141,9 @@ void tas__ep_bells_map(struct tas_ep *ep)
 	}
 	tas__ep_enter(ep);
 	tas__ep_bells_look(ep);
-	more = deaf(ep);
+	deaf = atomic_exchange_explicit(&ep->deaf, false, memory_order_relaxed);
 	tas__ep_exit(ep);
-	if (more && ss)
+	if (deaf && ss)
 		hear(ep, ss, index);
 	while (held--)
 		if (TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(at[held])))
@@ -165,7 +158,9 @@ void tas__ep_bells_drop(struct tas_ep *ep)
 	for (uint32_t k = 0; k < ep->n_bells; k++)
 		bell_drop(ep, k);
 	ep->n_bells = 0;
+	ep->heard = 0;
 	atomic_store_explicit(&ep->bell_seq, 0, memory_order_relaxed);
+	atomic_store_explicit(&ep->deaf, false, memory_order_relaxed);
 }
 
 /* ---- who sleeps ---- */
