@@ -17,11 +17,12 @@ TIMES = 60
 # Bytes that come when the reader has long been asleep: each is an event of its own.
 SLEEP_AND_WAKE = f"""
 def sleeper(e, c):
-    return all(e.poll(10) == [(c.fileno(), 1)] and c.recv(9) == b'%d' % n for n in range({TIMES}))
+    return all(e.poll(10) == [(c.fileno(), 1)] and c.recv(9) == b'%d' % n and c.send(b'.') for n in range({TIMES}))
 def waker():
     for n in range({TIMES}):
         time.sleep(.003)
         c.send(b'%d' % n)
+        assert got(c, 1) == b'.'
 """
 
 
