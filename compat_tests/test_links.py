@@ -497,3 +497,53 @@ def test_what_readers_of_a_tap_freed_is_fetched_now_and_then(lab: Lab, up: bool)
     assert packets >= 5000
     assert after - before == 0 if not up else abs(after - before - packets / every) <= 2
     assert errors_after == errors  # whoever watches the machine's errors sees none
+
+
+def test_a_service_keeps_its_processor_while_a_tap_is_busy(lab: Lab) -> None:
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) < 2:
+        pytest.skip("one processor")
+    service = Service(lab)
+    _, port = lab.echoserver()
+
+    def allowed() -> set[int]:
+        return os.sched_getaffinity(service.pid)
+
+    def requests(seconds: int = 2, *, until_kept: bool = False) -> list[set[int]]:
+        """What was allowed during these seconds of requests, or until it is one processor."""
+        p = lab.kernel(BUILD / "rpcclient", "-c", "16", f"--time={seconds}", TAS_ADDR, str(port))
+        seen = [allowed()]
+        while p.alive and not (until_kept and len(seen[-1]) == 1):
+            time.sleep(0.01)
+            seen.append(allowed())
+        if p.alive:
+            p.kill()
+        else:
+            p.ok()
+        return seen
+
+    def times() -> tuple[int, int]:
+        """ns that the service has run, and that it was ready to run and did not."""
+        ran, wait, _ = Path(f"/proc/{service.pid}/schedstat").read_text().split()
+        return int(ran), int(wait)
+
+    def keep_one() -> set[int]:
+        before = times()
+        seen = requests(20, until_kept=True)
+        assert all(s == cpus or (len(s) == 1 and s < cpus) for s in seen)
+        ran, waited = (b - a for a, b in zip(before, times(), strict=True))
+        if len(seen[-1]) != 1 and waited > ran / 10:
+            pytest.skip("others compute on all processors")
+        assert len(seen[-1]) == 1
+        return seen[-1]
+
+    keep_one()
+    until("given back", lambda: allowed() == cpus, 3)
+    os.sched_setaffinity(service.pid, {max(cpus)})  # nothing to choose
+    assert all(s == {max(cpus)} for s in requests())
+    os.sched_setaffinity(service.pid, cpus)
+    other = {min(cpus - keep_one())}  # somebody else's word
+    os.sched_setaffinity(service.pid, other)
+    assert all(s == other for s in requests())
+    time.sleep(1.5)
+    assert allowed() == other

@@ -241,6 +241,7 @@ static void sleep_until_news(struct loop *l, struct tas_core *c)
 	unsigned seen;
 
 	deadline = earlier(deadline, tas__latency_deadline(l->last_work, now));
+	deadline = earlier(deadline, tas__seat_deadline());
 	if (deadline <= now + short_wait)
 		return;
 	if (tas_net_full(c)) /* output waits: nobody says when there is room */
@@ -322,6 +323,7 @@ void tas__loop_run(struct tas_core *c)
 	while (!stopping) {
 		c->now = tas__clock();
 		account(&l, c, work);
+		tas__seat_look(c, l.idle.held_until > c->now);
 		work = c->net->up ? receive(&l, c) : 0;
 		if (tas_net_full(c))
 			tas__net_flush(c);

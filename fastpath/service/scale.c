@@ -31,8 +31,7 @@ uint64_t tas__scale_idle_ns(void)
 
 	if (!f)
 		return 0;
-	CPU_ZERO(&may);
-	sched_getaffinity(0, sizeof may, &may);
+	tas__seat_allowed(&may);
 	while (fgets(line, sizeof line, f))
 		if (sscanf(line, "cpu%u %llu %llu %llu %llu %llu", &cpu, &user, &nice, &sys, &idle, &wait) == 6 && cpu < CPU_SETSIZE &&
 		    CPU_ISSET(cpu, &may))

@@ -497,6 +497,7 @@ void tas__threads_set(unsigned n)
 	unsigned before = n_running;
 	int err = 0;
 
+	tas__seat_leave();
 	tas_alone_in();
 	atomic_store_explicit(&out, 1, memory_order_seq_cst); /* new ones wait until we are done */
 	for (unsigned i = 0; i < n_running; i++)

@@ -3,6 +3,8 @@
 #ifndef TAS_THREADS_H
 #define TAS_THREADS_H
 
+#include <sched.h>
+
 #include "service/edge.h"
 
 int tas__threads_init(struct tas_core *c); /* the link is open; 0 or -errno, the reason printed */
@@ -35,6 +37,12 @@ void tas__late_exit(void);
 /* How many should be at work, given how many are; core 0 asks about ten times a second while it is awake. */
 unsigned tas__scale(uint64_t now, unsigned running, uint64_t (*idle_ns)(void));
 uint64_t tas__scale_idle_ns(void); /* time that the processors we may use have had nothing to do */
+
+/* ---- seat.c: core 0's thread ---- */
+void tas__seat_look(const struct tas_core *c, bool hog); /* each round; hog: a yield has met one lately */
+uint64_t tas__seat_deadline(void);		      /* when to look again, asleep or not; UINT64_MAX: nothing is kept */
+void tas__seat_leave(void);			      /* threads made from now on may go where they like */
+void tas__seat_allowed(cpu_set_t *may);		      /* the processors that we may use */
 
 /* ---- net_in.c ---- */
 unsigned tas__net_owner(const struct tas_core *c, const struct rte_mbuf *m); /* index of a core */

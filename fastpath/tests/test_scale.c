@@ -22,6 +22,11 @@ unsigned tas_core_flows(const struct tas_core *c)
 	return flows_each;
 }
 
+void tas__seat_allowed(cpu_set_t *may)
+{
+	CPU_ZERO(may);
+}
+
 static uint64_t idle(void)
 {
 	return idle_ns;
