@@ -6,10 +6,11 @@
  * scheduler may put it beside a program that it serves: each then waits for the other, with a processor idle, until the next balancing.  So
  * who has a processor to itself stays there (sched_setaffinity) as long as that is so, and the programs find the others.
  *
- * Looked at a hundred times a second.  Kept: when packets have come for some windows, in which we worked most of the time (one connection that
- * waits for each answer is served as well wherever we are) and hardly waited for a processor (/proc/thread-self/schedstat).  Given back: after a second without many packets, asleep or not; when we had to wait, or a yield met a thread
- * that does not cooperate (idle.c): somebody else is here, and we could not go elsewhere; and for a second thread of our own.  After trouble it
- * is not tried again for a while, which doubles.
+ * Looked at a hundred times a second.  Kept: when packets have come for some windows, in which we worked most of the time (one
+ * connection that waits for each answer is served as well wherever we are) and hardly waited for a processor
+ * (/proc/thread-self/schedstat).  Given back: after a second without many packets, asleep or not; when we had to wait, or a yield met
+ * a thread that does not cooperate (idle.c): somebody else is here, and we could not go elsewhere; and for a second thread of our
+ * own.  After trouble it is not tried again for a while, which doubles.
  *
  * The set that was allowed before is given back as it was, and never left.  Whoever changes ours meanwhile (taskset) means it: then it is
  * left alone for good.
