@@ -30,6 +30,11 @@ struct tas_core {
 	struct tas_stack *stack; /* private to fast/ and slow/ */
 	struct tas_net *net;     /* private to the edge */
 	uint64_t stage_end, stage[TAS_ST_N]; /* TSC; this round */
+	unsigned burst; /* packets that this round received, if its loop calls tas_core_ring() */
+	struct {	/* sleepers of epoll sets who are woken when the burst is over (wake.c) */
+		uint64_t since;
+		uint32_t n, set[8];
+	} rings;
 };
 
 extern struct tas_core tas_cores[TAS_CORES_MAX];
@@ -116,6 +121,8 @@ void tas_core_icmp_error(struct tas_core *c, const struct tas_addr *src, const s
 			 int error, bool hard, unsigned mtu);
 /* One round: hints of polled applications, timers that are due, output.  Returns how much was done (0: idle). */
 unsigned tas_core_poll(struct tas_core *c);
+/* Once in each round, after tas_core_poll(), by a loop that says how large the burst was: wakes who was not woken in the middle of it. */
+void tas_core_ring(struct tas_core *c);
 /* Process slot has rung: its hints for c. */
 unsigned tas_core_rang(struct tas_core *c, uint32_t slot);
 /* Something was said to c, nobody knows by whom: all processes. */

@@ -7,6 +7,10 @@
  * look, so one of both sees the other (docs/internals.md, "Publish and sleep").
  *
  * Waking is dear (a system call, often a sleeping CPU), so a batch of packets or hints tells each socket once, at its end.
+ *
+ * Who is woken takes a processor, perhaps the one on which the peers of other connections are about to send.  While packets come in
+ * bursts, a sleeper on an epoll set is therefore woken when a round finds less than BURST of them, or after HOLD_NS; what is ready is
+ * marked at once.  So a server gets the requests of many clients at a time.  A few packets at a time are never held.
  */
 #include <limits.h>
 #include <linux/futex.h>
@@ -16,6 +20,8 @@
 #include "fast/sock.h"
 #include "slow/epset.h"
 #include "slow/memory.h"
+
+enum { BURST = 4, HOLD_NS = 40000 };
 
 void tas__futex_wake(_Atomic uint32_t *word)
 {
@@ -31,8 +37,49 @@ void tas__epset_ring(const struct tas_epset *e)
 		tas__set_condemn(e->set[i]);
 }
 
+static void ring_sleeper(struct tas_epset *e)
+{
+	struct tas_ep_head *h = &e->m->head;
+
+	if (!atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
+		return;
+	tas_count(tas_this, TAS_CTR_app_wakeups, 1);
+	if (!tas__set_dead(e->set[0]))
+		tas__epset_ring(e);
+}
+
+/* In the middle of a burst: tas_core_ring() will.  By index, the set may go until then. */
+static bool ring_later(struct tas_core *c, const struct tas_epset *e)
+{
+	const uint32_t room = sizeof(c->rings.set) / sizeof(c->rings.set[0]);
+
+	if (c->burst < BURST)
+		return false;
+	for (uint32_t i = 0; i < c->rings.n; i++)
+		if (c->rings.set[i] == e->index)
+			return true;
+	if (c->rings.n == room)
+		return false;
+	if (!c->rings.n)
+		c->rings.since = c->now;
+	c->rings.set[c->rings.n++] = e->index;
+	return true;
+}
+
+void tas_core_ring(struct tas_core *c)
+{
+	if (c->burst >= BURST && c->now - c->rings.since < HOLD_NS)
+		return;
+	while (c->rings.n) {
+		struct tas_epset *e = tas__epsets[c->rings.set[--c->rings.n]];
+
+		if (e)
+			ring_sleeper(e);
+	}
+}
+
 /* An epoll set: mark, and wake whoever sleeps on it in any process. */
-static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
+static bool wake_epset(struct tas_sock *s, struct tas_epset *e, bool may_wait)
 {
 	struct tas_ep_head *h = &e->m->head;
 	uint32_t bucket = s->base.id & (TAS_EP_BUCKETS - 1), w = bucket / 64;
@@ -41,12 +88,10 @@ static bool wake_epset(struct tas_sock *s, const struct tas_epset *e)
 		return false;
 	if (!atomic_fetch_or_explicit(&h->word[w], 1ull << (bucket % 64), memory_order_seq_cst))
 		atomic_fetch_or_explicit(&h->top, 1ull << (w / TAS_EP_TOP), memory_order_seq_cst);
-	if (!atomic_load_explicit(&h->sleeping, memory_order_seq_cst) ||
-	    !atomic_exchange_explicit(&h->sleeping, 0, memory_order_seq_cst))
+	if (!atomic_load_explicit(&h->sleeping, memory_order_seq_cst))
 		return false;
-	tas_count(tas_this, TAS_CTR_app_wakeups, 1);
-	if (!tas__set_dead(e->set[0]))
-		tas__epset_ring(e);
+	if (!may_wait || !ring_later(tas_this, e))
+		ring_sleeper(e);
 	return true;
 }
 
@@ -57,7 +102,7 @@ static bool wake_set(struct tas_sock *s, uint32_t sub)
 	struct tas_proc *p = slot < TAS_PROC_MAX ? tas__procs[slot] : NULL;
 
 	if (slot == TAS_EP_SLOT)
-		return ws < TAS_EP_MAX && tas__epsets[ws] && wake_epset(s, tas__epsets[ws]);
+		return ws < TAS_EP_MAX && tas__epsets[ws] && wake_epset(s, tas__epsets[ws], !(sub & TAS_SUB_EXCLUSIVE));
 
 	/* the word is the application's: it may name only wait sets of its own memory set */
 	if (!p || !tas__set_reaches(p->set, s->base.set) || ws >= TAS_WS_MAX || p->ws_efd[ws] < 0 || !p->region)

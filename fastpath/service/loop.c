@@ -324,11 +324,12 @@ void tas__loop_run(struct tas_core *c)
 		c->now = tas__clock();
 		account(&l, c, work);
 		tas__seat_look(c, l.idle.held_until > c->now);
-		work = c->net->up ? receive(&l, c) : 0;
+		work = c->burst = c->net->up ? receive(&l, c) : 0;
 		if (tas_net_full(c))
 			tas__net_flush(c);
 		work += tas__threads_round(c);
 		work += tas_core_poll(c);
+		tas_core_ring(c);
 		if (work && l.woken)
 			tas__latency_woken(c->now);
 		l.woken = false;
