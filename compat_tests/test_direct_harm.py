@@ -201,6 +201,26 @@ def test_what_a_peer_does_to_its_eventfds_costs_only_itself(local_tas: Lab, what
         p("c.close()")
 
 
+def test_a_socket_that_is_said_to_have_moved_becomes_no_other(local_tas: Lab) -> None:
+    """A peer can write into the other end's block where it lies now: not at a block of another connection of that program."""
+    server = local_tas.tas_python(HONEST)
+    port = server.listening()
+    good = Puppet(local_tas)
+    good(f"conns = [socket.socket() for _ in range(8)]\nfor c in conns: c.connect(('127.0.0.1', {port}))")
+    good("def all(n):\n for k, c in enumerate(conns): c.sendall(b'%04d' % (n + k))")
+    good("def answers(n): return [got(c, 4) for c in conns] == [b'%04d' % (n + k) for k in range(len(conns))]")
+    good("for c in conns: c.setsockopt(1, 8, 60000); c.settimeout(10)")  # never direct
+    good("all(0)\nassert answers(0)")
+    for at in (*range(512, 12 << 10, 512), 1, 516, 1 << 20, 1 << 32, 1 << 44, 1 << 63):
+        bad = hostile(local_tas, port)
+        bad(f"U64.from_address(its + 112).value = {at}; c.send(b'evil')")
+        good(f"all({at % 1000})\nassert answers({at % 1000})")
+        bad.kill()
+    good("all(9)\nassert answers(9)")
+    assert server.alive, (server.popen.returncode, server.err)
+    assert not server.err, server.err
+
+
 def test_a_bell_of_others_is_not_to_be_had(local_tas: Lab) -> None:
     """Neither its eventfd, nor those that another program's epoll set hears."""
     server = local_tas.tas_python(HONEST)

@@ -9,7 +9,7 @@
 
 #include "sockets/sock.h"
 
-enum { SLAB = 256, HOPS_MAX = 64, MOVE_NS = 2000000000, STRANGE_NS = 100000000 };
+enum { SLAB = 256, HOPS_MAX = 64, ASKED_MAX = 3, MOVE_NS = 2000000000, STRANGE_NS = 100000000 };
 
 static struct tas_block lost; /* generation 0: of no socket */
 
@@ -188,7 +188,8 @@ int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct 
 }
 
 /* ---- moves ---- */
-/* Under ws_lock.  The memory that it leaves stays held: other threads may have the old block in hand. */
+/* Under ws_lock.  The memory that it leaves stays held: other threads may have the old block in hand.  A direct peer may have written where
+ * it is said to lie: no other socket's block has this one's id. */
 static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
 {
 	uint32_t number = TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(to));
@@ -197,7 +198,7 @@ static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
 	if (number && tas__shared_hold(o->ss, number) < 0)
 		return NULL;
 	b = tas__mem(o->ss, to, sizeof *b);
-	if (!b || atomic_load_explicit(&b->s.gen, memory_order_acquire) != o->gen)
+	if (!b || TAS_OFF_BYTE(to) % TAS_LINE || atomic_load_explicit(&b->s.gen, memory_order_acquire) != o->gen || b->s.id != o->id)
 		return NULL;
 	o->at = to;
 	atomic_store(&o->number, number);
@@ -233,16 +234,16 @@ struct tas_block *tas__follow(struct tas_obj *o)
 	tas_off_t back;
 	uint64_t mask = tas__signals_block();
 	struct tas_block *b, *next;
-	int hops = 0;
+	int hops = 0, asked = 0;
 
 	tas__mutex_lock(&o->ss->ws_lock);
 	while (tas__moved(b = atomic_load(&o->b))) {
 		next = ++hops > HOPS_MAX ? NULL : follow_once(o, atomic_load(&b->s.moved));
-		if (!next && ask_ordinary(o, &back) == 0)
+		if (!next && asked++ < ASKED_MAX && ask_ordinary(o, &back) == 0)
 			next = follow_once(o, back);
 		if (next)
 			continue;
-		/* no memory, or nothing there: for this process the connection is lost */
+		/* no memory, nothing there, or a peer's nonsense: for this process the connection is lost */
 		b = &lost;
 		atomic_store(&o->b, b);
 	}
