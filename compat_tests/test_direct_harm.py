@@ -202,7 +202,7 @@ def test_what_a_peer_does_to_its_eventfds_costs_only_itself(local_tas: Lab, what
 
 
 def test_a_socket_that_is_said_to_have_moved_becomes_no_other(local_tas: Lab) -> None:
-    """A peer can write into the other end's block where it lies now: not at a block of another connection of that program."""
+    """A peer can say in the other end's block where it lies now: not where another connection of that program does."""
     server = local_tas.tas_python(HONEST)
     port = server.listening()
     good = Puppet(local_tas)
