@@ -201,8 +201,9 @@ def test_what_a_peer_does_to_its_eventfds_costs_only_itself(local_tas: Lab, what
         p("c.close()")
 
 
-def test_a_socket_that_is_said_to_have_moved_becomes_no_other(local_tas: Lab) -> None:
-    """A peer can say in the other end's block where it lies now: not where another connection of that program does."""
+@pytest.mark.parametrize("word", ["moved", "direct"])
+def test_where_a_socket_lies_is_no_matter_of_its_peer(local_tas: Lab, word: str) -> None:
+    """It can write where the other end's block is said to lie now, or its own: nonsense, or another's place."""
     server = local_tas.tas_python(HONEST)
     port = server.listening()
     good = Puppet(local_tas)
@@ -211,14 +212,36 @@ def test_a_socket_that_is_said_to_have_moved_becomes_no_other(local_tas: Lab) ->
     good("def answers(n): return [got(c, 4) for c in conns] == [b'%04d' % (n + k) for k in range(len(conns))]")
     good("for c in conns: c.setsockopt(1, 8, 60000); c.settimeout(10)")  # never direct
     good("all(0)\nassert answers(0)")
-    for at in (*range(512, 12 << 10, 512), 1, 516, 1 << 20, 1 << 32, 1 << 44, 1 << 63):
+    for at in (*range(512, 12 << 10, 1024), 1, 516, 1 << 20, 1 << 32, 1 << 44, 1 << 63):
         bad = hostile(local_tas, port)
-        bad(f"U64.from_address(its + 112).value = {at}; c.send(b'evil')")
+        bad(f"U64.from_address(its + {112 if word == 'moved' else 120}).value = {at}; c.send(b'evil')")
         good(f"all({at % 1000})\nassert answers({at % 1000})")
         bad.kill()
     good("all(9)\nassert answers(9)")
     assert server.alive, (server.popen.returncode, server.err)
+    assert not server.out.count("away"), server.out
     assert not server.err, server.err
+
+
+@pytest.mark.parametrize("at", [112, 120], ids=["moved", "direct"])
+def test_nonsense_that_the_service_does_not_mend_ends(local_tas: Lab, at: int) -> None:
+    """Of a connection that it has made ordinary."""
+    server = local_tas.tas_python(HONEST)
+    port = server.listening()
+    good = Puppet(local_tas)
+    good(f"c = socket.socket(); c.setsockopt(1, 8, 60000); c.connect(('127.0.0.1', {port})); c.settimeout(10)")
+    good(BACK_AND_FORTH)
+    good("client()")
+    bad = hostile(local_tas, port)
+    bad("c.setsockopt(1, 8, 8192)")
+    until("it is ordinary", lambda: direct(local_tas) == 0)
+    bad(f"U64.from_address(its + {at}).value = 1 << 63; c.send(b'evil')")
+    time.sleep(3)
+    good("client()")
+    bad.kill()
+    good("client()")
+    assert server.alive, (server.popen.returncode, server.err)
+    assert not server.out.count("away"), server.out
 
 
 def test_a_bell_of_others_is_not_to_be_had(local_tas: Lab) -> None:

@@ -9,7 +9,7 @@
 
 #include "sockets/sock.h"
 
-enum { SLAB = 256, HOPS_MAX = 64, ASKED_MAX = 3, MOVE_NS = 2000000000, STRANGE_NS = 100000000 };
+enum { SLAB = 256, HOPS_MAX = 64, MOVE_NS = 2000000000, STRANGE_NS = 100000000 };
 
 static struct tas_block lost; /* generation 0: of no socket */
 
@@ -239,7 +239,7 @@ struct tas_block *tas__follow(struct tas_obj *o)
 	tas__mutex_lock(&o->ss->ws_lock);
 	while (tas__moved(b = atomic_load(&o->b))) {
 		next = ++hops > HOPS_MAX ? NULL : follow_once(o, atomic_load(&b->s.moved));
-		if (!next && asked++ < ASKED_MAX && ask_ordinary(o, &back) == 0)
+		if (!next && asked++ < TAS_ORDINARY_MAX && ask_ordinary(o, &back) == 0)
 			next = follow_once(o, back);
 		if (next)
 			continue;

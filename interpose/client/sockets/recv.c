@@ -122,9 +122,9 @@ void tas__peek_set(struct tas_obj *o, int fd)
 
 /*
  * One copy of at most max bytes.  Returns how many, 0: nothing there, -errno.  Linux: a read stops before the urgent
- * byte (*mark); one that begins at it leaves it out, unless SO_OOBINLINE is set.
+ * byte (*mark); one that begins at it leaves it out, unless SO_OOBINLINE is set.  *blinded: of a direct connection, memory cannot be had here.
  */
-static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark)
+static ssize_t take_once(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark, bool *blinded)
 {
 	struct tas_block *b;
 	uint64_t from, at, end, avail, urg, off;
@@ -134,6 +134,7 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	ssize_t done = 0;
 	int r = tas__obj_lock(o, false, &b);
 
+	*blinded = false;
 	if (r == -EDEADLK)
 		return -EAGAIN;
 	if (r < 0)
@@ -201,11 +202,21 @@ static ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bo
 	if (tell)
 		tas__hint(o->ss, b, o->id);
 	tas__direct_told(o, learn);
-	if (__builtin_expect(blind, 0) && tas__ordinary(o) && done < 0)
-		return take(o, s, max, peek, mark);
 	if (done > 0)
 		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
+	*blinded = blind;
 	return done;
+}
+
+static inline ssize_t take(struct tas_obj *o, struct sink *s, size_t max, bool peek, bool *mark)
+{
+	bool blind;
+	ssize_t r = take_once(o, s, max, peek, mark, &blind);
+
+	/* if it stays so it is a peer's nonsense, which the service does not know of */
+	for (int i = 0; __builtin_expect(blind, 0) && i < TAS_ORDINARY_MAX && tas__ordinary(o) && r < 0; i++)
+		r = take_once(o, s, max, peek, mark, &blind);
+	return r;
 }
 
 /* Why there is nothing to read: 0 end of stream, 1 nothing yet, -errno. */

@@ -284,8 +284,9 @@ static bool ask_for_room(struct tas_obj *o, struct tas_block *b, const struct ta
 }
 
 /* One copy of at most max bytes, of left that are to be sent; MSG_DONTWAIT in flags: the caller will not wait.  Bytes, 0: no room
- * (or end of the file: *eof; or not enough for now, and the service was asked for more: *wait), -errno. */
-static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof, bool *wait)
+ * (or end of the file: *eof; or not enough for now, and the service was asked for more: *wait), -errno.  *blind: the far end's memory
+ * cannot be had here. */
+static ssize_t put_once(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof, bool *wait, bool *blind)
 {
 	struct tas_block *b, *peer;
 	struct tas_target t;
@@ -295,13 +296,15 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 	ssize_t done = 0;
 	int slot = -1, r = tas__obj_lock(o, true, &b);
 
+	*blind = false;
 	if (r < 0)
 		return r == -EDEADLK ? -EAGAIN : 0;
 	at = atomic_load_explicit(&b->a.tx_written, memory_order_relaxed);
 	peer = tas__direct(o, b);
-	if (tas__direct_blind(b, peer)) {
+	*blind = tas__direct_blind(b, peer);
+	if (*blind) {
 		tas__unlock(&b->c.lock_tx);
-		return tas__ordinary(o) ? put(o, src, max, left, flags, eof, wait) : -ENOMEM;
+		return -ENOMEM;
 	}
 	if (peer && max > DIRECT_PIECE)
 		max = DIRECT_PIECE;
@@ -316,8 +319,9 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 		ssize_t n = mem ? source_get(src, mem, p.len) : tas__alive(o->ss) ? -ENOMEM : -ECONNRESET;
 
 		if (!mem && peer && !done) {
+			*blind = true;
 			tas__unlock(&b->c.lock_tx);
-			return tas__ordinary(o) ? put(o, src, max, left, flags, eof, wait) : -ENOMEM;
+			return -ENOMEM;
 		}
 		if (n <= 0) {
 			*eof = n == 0;
@@ -354,6 +358,17 @@ static ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t
 	if (done > 0)
 		atomic_store_explicit(&o->active, tas__tsc(), memory_order_relaxed);
 	return done;
+}
+
+static inline ssize_t put(struct tas_obj *o, struct tas_source *src, size_t max, size_t left, int flags, bool *eof, bool *wait)
+{
+	bool blind;
+	ssize_t r = put_once(o, src, max, left, flags, eof, wait, &blind);
+
+	/* if it stays so it is a peer's nonsense, which the service does not know of */
+	for (int i = 0; __builtin_expect(blind, 0) && i < TAS_ORDINARY_MAX && tas__ordinary(o); i++)
+		r = put_once(o, src, max, left, flags, eof, wait, &blind);
+	return r;
 }
 
 static int broken(struct tas_obj *o, int flags)

@@ -341,6 +341,7 @@ static inline bool tas__direct_blind(struct tas_block *b, const struct tas_block
 }
 /* So the service makes it ordinary, for good.  Without locks.  True: done. */
 bool tas__ordinary(struct tas_obj *o);
+enum { TAS_ORDINARY_MAX = 3 /* times for one call */ };
 /* A ring to write to. */
 struct tas_target {
 	tas_off_t off;
