@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Epoll sets: what epoll.c (membership), epoll_set.c (what a set is made of), epoll_share.c (whose it is) and epoll_wait.c share.
+ * Epoll sets: what epoll.c (membership), epoll_set.c (what a set is made of), epoll_share.c (whose it is),
+ * epoll_bells.c (who wakes it) and epoll_wait.c share.
  *
  * The program's descriptor is a real epoll set of the kernel's.  It holds the kernel members with the program's data, PLAIN
  * members likewise (they move here when they become TAS), and the kernel halves of TAS listeners under a marker.  Members of

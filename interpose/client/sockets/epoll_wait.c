@@ -3,7 +3,7 @@
  * epoll_wait.  A set without TAS members waits in the kernel with the caller's own arguments.  Otherwise: put the items of the
  * buckets that the service marked on the ready list, report what is ready; level-triggered items stay on the list until they
  * are found not ready.  Then the kernel's members, without waiting.  Nothing at all: spin a little, then sleep in ppoll on the
- * set's own descriptor (kernel members) and its eventfd (TAS members), which threads of all its processes share.
+ * set's own descriptor (kernel members), its eventfd (TAS members), which threads of all its processes share, and what its bells ring.
  *
  * The eventfd is a member of the kernel's set, too: who waits for the descriptor from outside (a set around it, poll, a process
  * that knows of no TAS member) hears it ring.
