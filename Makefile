@@ -128,7 +128,7 @@ $(O)/tests/cl_%: $(O)/obj/interpose/tests/%.o $(call picobjs,$(LOW_SRC) $(SOCK_S
 	$(call say,LINK,$@)
 	$(Q)mkdir -p $(@D); $(CC) $(LDSAN) -pthread -o $@ $^ -lcmocka
 # packets, with the port faked
-$(O)/obj/fastpath/tests/test_port.o: INC_CL += $(DPDK_CFLAGS)
+$(O)/obj/fastpath/tests/test_port.o $(O)/obj/fastpath/tests/test_tap.o: INC_CL += $(DPDK_CFLAGS)
 # service and client in one process
 IN_OBJ := $(call objs,interpose/tests/inprocess/test_inprocess.c interpose/tests/inprocess/service.c)
 $(IN_OBJ): INC_CL += $(DPDK_CFLAGS)

@@ -9,7 +9,8 @@ from _lab import BUILD, KERNEL_ONLY, PEER_ADDR, TAS_ADDR, Lab, until
 
 MIB = 1 << 20
 SIZES = [pytest.param(64 * MIB, id="64MiB"), pytest.param(1024 * MIB, id="1GiB", marks=pytest.mark.full)]
-LOSSY = [pytest.param(8 * MIB, id="8MiB"), pytest.param(100 * MIB, id="100MiB", marks=pytest.mark.full)]
+# whole segments are few: of 8 MiB one run in eight lost none
+LOSSY = [pytest.param(32 * MIB, id="32MiB"), pytest.param(100 * MIB, id="100MiB", marks=pytest.mark.full)]
 
 
 def transfer(lab: Lab, server_tas: bool, roles: tuple[str, str], size: int, timeout: float) -> None:

@@ -15,6 +15,7 @@ struct iovec;
 struct rte_mempool;
 struct tas_eal_device;
 struct tas_link_driver;
+struct tas_own_queue;
 
 enum { TAS_VNET_HEADER = 10, TAS_HEAD = TAS_VNET_HEADER + 14 + 60 + 60 /* with all headers at their longest */ };
 enum { TAS_RX_BURST = 32, TAS_TX_BURST = 64, TAS_NEAR = 64 };
@@ -85,27 +86,21 @@ void tas__queues_opened(const struct tas_net *n);
 void tas__queues_spread(const struct tas_net *n); /* alone: tas_steer has changed */
 
 /* ---- link_tap.c ---- */
-/* Refuses what cannot work and says why; writes the device argument of EAL. */
-int tas__tap_prepare(char *arg, size_t size);
+int tas__tap_prepare(void);  /* refuses what cannot work and says why */
 void tas__tap_explain(void); /* why creating it failed */
+extern const struct tas_own_queue tas__tap_own;
+/* The kernel gives packets to this queue, or not any more; what waits there then is lost.  0 or -errno. */
+int tas__tap_queue(int fd, bool on);
 /* An end's Ethernet address: stable for this machine, network namespace and name; side tells both ends apart. */
 void tas__link_mac(uint8_t mac[6], unsigned side);
 
-bool tas__tap_ours(void); /* made by us, and gone with us */
-void tas__tap_attached(void); /* after EAL is started: what the driver changed */
-/* The kernel gives packets to this queue, or not any more; what waits there then is lost.  0 or -errno. */
-int tas__tap_queue(int fd, bool on);
-void tas__tap_release(void); /* after the port is closed: a tap that stays is as it was */
+/* ---- link_tap_io.c ---- */
+unsigned tas__tap_receive(struct tas_net *n, unsigned queue, struct rte_mbuf **m, unsigned max);
+unsigned tas__tap_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
+void tas__tap_forget(void); /* buffers that wait for a packet */
 
 /* ---- link_packet.c ---- */
-int tas__packet_open(struct tas_net *n); /* 0 or -errno */
-void tas__packet_close(struct tas_net *n);
-unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max);
-/* The next packet's length, its first bytes in head; it stays where it is.  < 0: there is none, or errno. */
-int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD]);
-int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces); /* reads it; its length */
-/* How many of them are done with, those that will never go (*lost) included.  Fewer: no room now. */
-unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost);
+extern const struct tas_own_queue tas__packet_own;
 
 /* ---- link_freed.c ---- */
 void tas__freed_open(struct tas_net *n); /* a tap, before its first packet */
@@ -124,19 +119,15 @@ bool tas__vnet_vouched(const uint8_t *frame);
 bool tas__vnet_take(struct rte_mbuf *m);
 /* The other way; a frame with its Ethernet header.  False: no room. */
 bool tas__vnet_give(struct rte_mbuf *m);
-/* Between counting and the driver. */
-void tas__vnet_hide_length(struct rte_mbuf *m);
 
 /* ---- link_fds.c ---- */
 struct tas_fdset {
 	uint64_t bit[1 << 10];
 };
 void tas__fds_snapshot(struct tas_fdset *s);
-/* The first descriptor beyond those seen on which a port's packets arrive: a tap queue, an AF_PACKET or AF_XDP socket.  It is seen
+/* The first descriptor beyond those seen on which a port's packets arrive: an AF_XDP socket.  It is seen
  * from now on.  -1: none. */
 int tas__fds_find_port(struct tas_fdset *seen);
-/* Clear O_ASYNC on every tap queue; number of those that had it. */
-unsigned tas__fds_clear_async(void);
 
 /* ---- net.c ---- */
 int tas__net_routes(void); /* from the settings; 0 or -errno, the reason printed */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The port: one DPDK device with one queue each way.  See docs/links.md for the drivers' quirks that shape this file; what is
- * done before EAL starts, per kind of link, is in link_drivers.c.
+ * The port: one DPDK device, or queues of our own (link_tap.c, link_packet.c).  See docs/links.md for the drivers' quirks that shape
+ * this file; what is done before EAL starts, per kind of link, is in link_drivers.c.
  */
 #include <errno.h>
 #include <net/if.h>
@@ -72,24 +72,21 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_TCP_CKSUM;
 	const uint64_t cuts = RTE_ETH_TX_OFFLOAD_TCP_TSO | RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_TCP_CKSUM;
-	/* net_tap computes and verifies checksums in software as well, slower than we do. */
-	bool soft = !strcmp(info->driver_name, "net_tap");
 	struct rte_eth_conf conf = { .rxmode.offloads = 0 };
 	int r;
 
 	n->rx_burst = TAS_RX_BURST;
-	n->vnet = n->driver->vnet;
 	n->no_checksums = tas_config.link_no_checksums;
 	n->lends = n->driver->copies && !tas_config.memif_zero_copy;
-	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (soft ? n->vnet : (info->tx_offload_capa & tx_sums) == tx_sums);
-	n->hw_rx_checksum = soft ? n->vnet : (info->rx_offload_capa & rx_sums) == rx_sums;
-	if (n->hw_tx_checksum && (n->vnet || (info->tx_offload_capa & cuts) == cuts))
+	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload && (info->tx_offload_capa & tx_sums) == tx_sums;
+	n->hw_rx_checksum = (info->rx_offload_capa & rx_sums) == rx_sums;
+	if (n->hw_tx_checksum && (info->tx_offload_capa & cuts) == cuts) {
 		n->tso_max = TSO_MAX;
-	if (n->tso_max && !n->vnet)
 		conf.txmode.offloads |= cuts;
-	if (n->hw_tx_checksum && !soft)
+	}
+	if (n->hw_tx_checksum)
 		conf.txmode.offloads |= tx_sums;
-	if (n->hw_rx_checksum && !soft)
+	if (n->hw_rx_checksum)
 		conf.rxmode.offloads |= rx_sums;
 	n->interrupts = n->driver->interrupts && !tas_config.fp_no_ints;
 	conf.intr_conf.rxq = n->interrupts;
@@ -105,7 +102,6 @@ static int configure(struct tas_net *n, const struct rte_eth_dev_info *info)
 		tas__queues_none(&conf);
 		r = rte_eth_dev_configure(n->port, 1, 1, &conf);
 	}
-	n->switched = n->driver->queues == TAS_QUEUE_SWITCHED;
 	tas__queues_opened(n);
 	return r;
 }
@@ -148,17 +144,9 @@ static int make_pool(struct tas_net *n, unsigned rx, unsigned tx)
 	return n->pool && n->rx_pool ? 0 : -ENOMEM;
 }
 
-/*
- * net_tap arms a signal for every packet (O_ASYNC with SIGIO or a real-time signal) and does not look at its queue unless one
- * came since.  A signal per packet costs 90 % of its receive rate.  While no signal has ever come it looks always; once one
- * has come and the flag is cleared afterwards, it never looks again.  So these signals are blocked in all threads before
- * EAL starts (main.c: no race is left, not even on a tap that is up already), and the flag is cleared to save their cost.
- */
 static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 {
-	/* net_tap chains a buffer per descriptor and fills one; af_packet's ring is sized by its device argument */
-	uint16_t rx = tas_config.link == TAS_LINK_TAP ? 1 : (uint16_t)tas_config.nic_rx_len;
-	uint16_t tx = (uint16_t)tas_config.nic_tx_len;
+	uint16_t rx = (uint16_t)tas_config.nic_rx_len, tx = (uint16_t)tas_config.nic_tx_len;
 	struct tas_fdset seen = *before; /* a queue's descriptor is known before the next one's is looked for */
 	int r = rte_eth_dev_adjust_nb_rx_tx_desc(n->port, &rx, &tx);
 
@@ -178,7 +166,6 @@ static int set_up_queues(struct tas_net *n, const struct tas_fdset *before)
 		n->queue_fd[q] = -1;
 		if (n->driver->descriptor)
 			n->queue_fd[q] = tas__fds_find_port(&seen);
-		tas__fds_clear_async();
 	}
 	n->fd = n->queue_fd[0];
 	return 0;
@@ -206,20 +193,26 @@ static int open_own(struct tas_net *n)
 	bool up;
 	int r;
 
-	n->mtu = find_mtu(n, &up);
+	n->switched = n->driver->queues == TAS_QUEUE_SWITCHED;
+	n->n_queues = n->switched ? (uint16_t)tas_n_cores : 1;
 	n->rx_burst = TAS_RX_BURST;
-	n->n_queues = 1;
-	n->vnet = n->lends = n->hw_rx_checksum = true;
-	n->hw_tx_checksum = !tas_config.fp_no_xsumoffload;
+	n->vnet = n->hw_rx_checksum = n->driver->vnet;
+	n->lends = n->driver->copies;
+	n->hw_tx_checksum = n->vnet && !tas_config.fp_no_xsumoffload;
 	n->tso_max = n->hw_tx_checksum ? TSO_MAX : 0;
+	r = n->driver->own->open(n);
+	if (r)
+		return r;
+	n->mtu = find_mtu(n, &up);
 	r = make_pool(n, 0, 0);
-	if (!r)
-		r = tas__packet_open(n);
-	n->queue_fd[0] = n->fd;
-	n->up = !r;
-	n->carrier = n->up;
+	if (r) {
+		n->driver->own->close(n);
+		return r;
+	}
+	n->up = true;
+	n->carrier = true;
 	tell_if_down(up);
-	return r;
+	return 0;
 }
 
 static int open_port(struct tas_net *n, const struct tas_fdset *before)
@@ -232,18 +225,12 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	if (!rte_eth_dev_count_avail())
 		return -ENODEV;
 	n->port = (uint16_t)rte_eth_find_next(0);
-	if (tas_config.link == TAS_LINK_TAP)
-		tas__tap_attached();
 	n->mtu = find_mtu(n, &up);
 	r = rte_eth_dev_info_get(n->port, &info);
 	if (!r)
 		r = configure(n, &info);
 	if (!r)
 		r = set_up_queues(n, before);
-	if (!r && n->fd >= 0 && tas__tap_ours())
-		tas__queue_none(n->fd);
-	if (!r && tas_config.link == TAS_LINK_TAP)
-		tas__freed_open(n);
 	if (!r)
 		r = rte_eth_dev_start(n->port);
 	if (r && tas_config.link != TAS_LINK_MEMIF)
@@ -251,18 +238,12 @@ static int open_port(struct tas_net *n, const struct tas_fdset *before)
 	n->up = true;
 	atomic_store(&n->started, !r);
 	n->carrier = tas_config.link != TAS_LINK_MEMIF;
-	for (uint16_t q = 1; n->switched && q < n->n_queues && !r; q++) /* until there is a thread for it */
-		r = tas__tap_queue(n->queue_fd[q], false);
-	if (n->n_queues > 1 && r)
-		return r;
 	find_interrupts(n);
 	n->fd = n->queue_fd[0];
 	r = rte_eth_macaddr_get(n->port, &mac);
 	if (r)
 		return r;
 	memcpy(n->mac, mac.addr_bytes, 6);
-	if (tas_config.link == TAS_LINK_TAP)
-		tas__link_mac(n->mac, 1); /* the driver's is that of the kernel's end */
 	tell_if_down(up);
 	return 0;
 }
@@ -347,7 +328,7 @@ void tas__link_close(struct tas_net *n)
 	if (n->started)
 		rte_eth_dev_stop(n->port);
 	if (n->driver && n->driver->own)
-		tas__packet_close(n);
+		n->driver->own->close(n);
 	if (n->pool) { /* queues were set up */
 		if (!n->driver->own)
 			rte_eth_dev_close(n->port);
@@ -355,9 +336,6 @@ void tas__link_close(struct tas_net *n)
 			rte_mempool_free(n->rx_pool);
 		rte_mempool_free(n->pool);
 	}
-	if (tas_config.link == TAS_LINK_TAP)
-		tas__tap_release();
-	tas__freed_close();
 	n->up = false;
 	atomic_store(&n->started, false);
 	n->pool = NULL;

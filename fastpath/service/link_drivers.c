@@ -69,9 +69,15 @@ static int interface_mtu(void)
 	return mtu;
 }
 
+/* Buffers are all that DPDK is needed for. */
+static void no_device(struct tas_eal_device *d)
+{
+	snprintf(d->arg, sizeof(d->arg), "--no-pci");
+}
+
 static int packet_prepare(struct tas_eal_device *d)
 {
-	snprintf(d->arg, sizeof(d->arg), "--no-pci"); /* buffers are all that DPDK is needed for */
+	no_device(d);
 	return check_interface(AF_PACKET, "CAP_NET_RAW");
 }
 
@@ -106,7 +112,8 @@ static int xdp_prepare(struct tas_eal_device *d)
 
 static int tap_prepare(struct tas_eal_device *d)
 {
-	return tas__tap_prepare(d->arg, sizeof(d->arg));
+	no_device(d);
+	return tas__tap_prepare();
 }
 
 static void tap_explain(int error)
@@ -207,10 +214,10 @@ static int pci_prepare(struct tas_eal_device *d)
 }
 
 const struct tas_link_driver tas__link_drivers[] = {
-	[TAS_LINK_TAP] = { "tap", tap_prepare, tap_explain, MTU_JUMBO, .interface = true, .descriptor = TAS_FD_OPENED_BY_QUEUE,
-			   .vnet = true, .copies = true, .queues = TAS_QUEUE_SWITCHED },
+	[TAS_LINK_TAP] = { "tap", tap_prepare, tap_explain, MTU_JUMBO, .interface = true, .own = &tas__tap_own, .vnet = true, .copies = true,
+			   .queues = TAS_QUEUE_SWITCHED },
 	[TAS_LINK_AF_PACKET] = { "af_packet", packet_prepare, say_failed, MTU_JUMBO, .interface = true,
-				 .own = true, .vnet = true, .copies = true },
+				 .own = &tas__packet_own, .vnet = true, .copies = true },
 	[TAS_LINK_AF_XDP] = { "af_xdp", xdp_prepare, say_failed, MTU_XDP, .interface = true,
 			      .descriptor = TAS_FD_OPENED_BY_QUEUE, .queues = TAS_QUEUE_FIXED },
 	[TAS_LINK_MEMIF] = { "memif", memif_prepare, say_failed, MTU_MEMIF, .descriptor = TAS_FD_NONE, .copies = true },

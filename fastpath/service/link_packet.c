@@ -23,7 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "service/edge.h"
+#include "service/link_drivers.h"
 
 enum { BUFFER = 64 << 20, PIECES = 4 * TAS_TX_BURST };
 
@@ -67,20 +67,7 @@ static int set_up(int fd, struct tas_net *n)
 	return bind(fd, (const struct sockaddr *)&a, sizeof(a)) ? -errno : 0;
 }
 
-int tas__packet_open(struct tas_net *n)
-{
-	int r;
-
-	n->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* deaf until it is bound */
-	if (n->fd < 0)
-		return -errno;
-	r = set_up(n->fd, n);
-	if (r)
-		tas__packet_close(n);
-	return r;
-}
-
-void tas__packet_close(struct tas_net *n)
+static void packet_close(struct tas_net *n)
 {
 	if (n->fd >= 0)
 		close(n->fd);
@@ -88,6 +75,20 @@ void tas__packet_close(struct tas_net *n)
 	for (unsigned i = rx.used; i < TAS_RX_BURST; i++)
 		rte_pktmbuf_free(rx.m[i]);
 	rx.used = TAS_RX_BURST;
+}
+
+static int packet_open(struct tas_net *n)
+{
+	int r;
+
+	n->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); /* deaf until it is bound */
+	if (n->fd < 0)
+		return -errno;
+	n->queue_fd[0] = n->fd;
+	r = set_up(n->fd, n);
+	if (r)
+		packet_close(n);
+	return r;
 }
 
 /* ---- in ---- */
@@ -105,10 +106,11 @@ static bool refill(struct tas_net *n)
 	return true;
 }
 
-unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max)
+static unsigned packet_receive(struct tas_net *n, unsigned queue, struct rte_mbuf **m, unsigned max)
 {
 	int got;
 
+	(void)queue; /* there is one */
 	if (!refill(n))
 		return 0;
 	got = recvmmsg(n->fd, rx.msg, max, MSG_DONTWAIT, NULL);
@@ -126,12 +128,12 @@ unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned ma
 	return (unsigned)got;
 }
 
-int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD])
+static int packet_peek(const struct tas_net *n, uint8_t *head)
 {
 	return (int)recv(n->fd, head, TAS_HEAD, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
 }
 
-int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
+static int packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
 {
 	struct msghdr m = { .msg_iov = to, .msg_iovlen = pieces };
 
@@ -152,7 +154,7 @@ static unsigned describe(struct rte_mbuf **m, unsigned n, struct mmsghdr *msg, s
 	return i;
 }
 
-unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
+static unsigned packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
 {
 	struct iovec piece[PIECES];
 	struct mmsghdr msg[TAS_TX_BURST];
@@ -174,3 +176,5 @@ unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count
 	}
 	return done;
 }
+
+const struct tas_own_queue tas__packet_own = { packet_open, packet_close, packet_receive, packet_send, packet_peek, packet_scatter };

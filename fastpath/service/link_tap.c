@@ -1,20 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The tap link before EAL sees it: is the name free, which Ethernet addresses, and why creating it failed.
+ * The tap link: is the name free, its interface and queues, which Ethernet addresses, and why creating it failed.  How packets go in and
+ * out: link_tap_io.c.
  *
- * The driver attaches to whatever multi-queue tap has the name, a running service's included: both would then get a part of
- * the packets.  So the kernel is asked first who uses it.  A persistent tap that nobody uses is taken as it is (and stays).
+ * Any multi-queue tap of the name can be attached to, a running service's included: both would then get a part of the packets.  So the
+ * kernel is asked first who uses it.  A persistent tap that nobody uses is taken as it is (and stays).
  *
- * The first to attach decides whether frames carry the virtio header (vnet.c).  So we attach first, with a queue that is
- * detached at once and takes no packets, and say what this end can do: checksums left out, segments of up to GSO_MAX bytes.
+ * Frames carry the virtio header (vnet.c), in which both ends say of each what they left out: checksums, and segments of up to GSO_MAX
+ * bytes.  There is a queue for each thread of the service; one without its thread is detached, and gets no packets.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
-#include <linux/virtio_net.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,14 +24,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "service/edge.h"
+#include "service/link_drivers.h"
 
 /* What the kernel leaves whole: with all headers it fits a buffer (link.c).  And its default. */
 enum { GSO_MAX = 64000, GSO_DEFAULT = 65536 };
 
-static int header_queue = -1;
-static bool stays;   /* a tap that was there before and will be after us */
-static int mtu_kept; /* its MTU: the driver sets 1,500 */
+static bool stays; /* a tap that was there before and will be after us */
+static bool set_up; /* it was down before */
 
 struct tun_info {
 	bool is_tun, is_tap, persist, multi_queue;
@@ -167,55 +167,17 @@ static int limit_segments(unsigned index, uint32_t max)
 	return r;
 }
 
-static int switch_header_on(const char *name)
+/* What frames look like and what this end can do: the interface's, so the first queue says it. */
+static int switch_header_on(int fd)
 {
-	struct ifreq r = { .ifr_flags = IFF_TAP | IFF_VNET_HDR | IFF_MULTI_QUEUE };
-	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC), size = sizeof(struct virtio_net_hdr), e;
 	unsigned offloads = TUN_F_CSUM | TUN_F_TSO4;
+	int size = TAS_VNET_HEADER;
 
-	if (fd < 0)
+	if (ioctl(fd, TUNSETVNETHDRSZ, &size))
 		return -errno;
-	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", name);
-	if (ioctl(fd, TUNSETIFF, &r) || ioctl(fd, TUNSETVNETHDRSZ, &size))
-		goto failed;
-	if (limit_segments(if_nametoindex(name), GSO_MAX)) /* they might not fit */
+	if (limit_segments(if_nametoindex(tas_config.link_name), GSO_MAX)) /* they might not fit */
 		offloads = TUN_F_CSUM;
-	if (ioctl(fd, TUNSETOFFLOAD, offloads))
-		goto failed;
-	r.ifr_flags = IFF_DETACH_QUEUE;
-	if (ioctl(fd, TUNSETQUEUE, &r))
-		goto failed;
-	header_queue = fd;
-	return 0;
-failed:
-	e = errno;
-	close(fd);
-	return -e;
-}
-
-/* The interface's MTU: asked for (0), or set. */
-static int interface_mtu(const char *name, int set)
-{
-	struct ifreq r = { .ifr_mtu = set };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), e;
-
-	if (fd < 0)
-		return -errno;
-	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", name);
-	e = ioctl(fd, set ? SIOCSIFMTU : SIOCGIFMTU, &r) ? -errno : r.ifr_mtu;
-	close(fd);
-	return e;
-}
-
-bool tas__tap_ours(void)
-{
-	return header_queue >= 0 && !stays;
-}
-
-void tas__tap_attached(void)
-{
-	if (stays && mtu_kept > 0 && interface_mtu(tas_config.link_name, mtu_kept) < 0)
-		tas_info("link %s: its MTU of %d was lost", tas_config.link_name, mtu_kept);
+	return ioctl(fd, TUNSETOFFLOAD, offloads) ? -errno : 0;
 }
 
 int tas__tap_queue(int fd, bool on)
@@ -225,23 +187,112 @@ int tas__tap_queue(int fd, bool on)
 	return ioctl(fd, TUNSETQUEUE, &r) ? -errno : 0;
 }
 
-void tas__tap_release(void)
+/* ---- the interface ---- */
+/* The Ethernet address of the kernel's end of a tap that we made; not all that users see may change. */
+static int set_address(int control)
 {
-	if (header_queue < 0)
-		return;
-	if (stays && (ioctl(header_queue, TUNSETOFFLOAD, 0) || limit_segments(if_nametoindex(tas_config.link_name), GSO_DEFAULT)))
-		tas_info("link %s: its offloads stay as they are", tas_config.link_name);
-	close(header_queue);
-	header_queue = -1;
+	struct ifreq r = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };
+
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
+	tas__link_mac((uint8_t *)r.ifr_hwaddr.sa_data, 0);
+	return ioctl(control, SIOCSIFHWADDR, &r) ? -errno : 0;
 }
 
-int tas__tap_prepare(char *arg, size_t size)
+/* Up or down; *changed: it was not. */
+static int switch_interface(int control, bool up, bool *changed)
+{
+	struct ifreq r = { .ifr_flags = 0 };
+
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
+	if (ioctl(control, SIOCGIFFLAGS, &r))
+		return -errno;
+	*changed = !(r.ifr_flags & IFF_UP) == up;
+	r.ifr_flags = (short)(up ? r.ifr_flags | IFF_UP : r.ifr_flags & ~IFF_UP);
+	return *changed && ioctl(control, SIOCSIFFLAGS, &r) ? -errno : 0;
+}
+
+/* A tap that stays is left as it was. */
+static void leave(const struct tas_net *n)
+{
+	int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool changed;
+
+	if (ioctl(n->fd, TUNSETOFFLOAD, 0) || limit_segments(if_nametoindex(tas_config.link_name), GSO_DEFAULT))
+		tas_info("link %s: its offloads stay as they are", tas_config.link_name);
+	if (control < 0)
+		return;
+	if (set_up && switch_interface(control, false, &changed))
+		tas_info("link %s: it stays up", tas_config.link_name);
+	close(control);
+}
+
+static void tap_close(struct tas_net *n)
+{
+	if (stays && n->fd >= 0)
+		leave(n);
+	for (unsigned q = 0; q < n->n_queues; q++) {
+		if (n->queue_fd[q] >= 0)
+			close(n->queue_fd[q]);
+		n->queue_fd[q] = -1;
+	}
+	n->fd = -1;
+	tas__tap_forget();
+	tas__freed_close();
+}
+
+static int open_queue(struct tas_net *n, unsigned q)
+{
+	struct ifreq r = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE };
+	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	n->queue_fd[q] = fd;
+	snprintf(r.ifr_name, sizeof(r.ifr_name), "%.15s", tas_config.link_name);
+	if (ioctl(fd, TUNSETIFF, &r))
+		return -errno;
+	return q ? tas__tap_queue(fd, false) : switch_header_on(fd);
+}
+
+static int set_up_interface(struct tas_net *n, int control)
+{
+	int r = stays ? 0 : set_address(control);
+
+	if (r)
+		return r;
+	if (!stays)
+		tas__queue_none(n->fd); /* while it is down */
+	return switch_interface(control, true, &set_up);
+}
+
+static int tap_open(struct tas_net *n)
+{
+	int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = control < 0 ? -errno : 0;
+
+	for (unsigned q = 0; q < n->n_queues; q++)
+		n->queue_fd[q] = -1;
+	for (unsigned q = 0; !r && q < n->n_queues; q++)
+		r = open_queue(n, q);
+	n->fd = n->queue_fd[0];
+	if (!r)
+		r = set_up_interface(n, control);
+	if (control >= 0)
+		close(control);
+	tas__link_mac(n->mac, 1);
+	if (!r)
+		tas__freed_open(n);
+	else
+		tap_close(n);
+	return r;
+}
+
+const struct tas_own_queue tas__tap_own = { tap_open, tap_close, tas__tap_receive, tas__tap_send, NULL, NULL };
+
+int tas__tap_prepare(void)
 {
 	const char *name = tas_config.link_name;
 	unsigned index = if_nametoindex(name);
 	struct tun_info t = { .is_tun = false };
-	uint8_t m[6];
-	int r;
 
 	if (index && ask_kernel(index, &t))
 		memset(&t, 0, sizeof(t));
@@ -258,14 +309,6 @@ int tas__tap_prepare(char *arg, size_t size)
 		return -EINVAL;
 	}
 	stays = t.persist;
-	mtu_kept = stays ? interface_mtu(name, 0) : 0;
-	r = switch_header_on(name);
-	if (r) {
-		tas__tap_explain();
-		return r;
-	}
-	tas__link_mac(m, 0);
-	snprintf(arg, size, "--vdev=net_tap0,iface=%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", name, m[0], m[1], m[2], m[3], m[4], m[5]);
 	return 0;
 }
 

@@ -53,12 +53,10 @@ static void on_signal(struct tas_pollable *p, uint32_t ev)
 	}
 }
 
-/* Blocked from the first line on and in every thread that DPDK starts: signals arrive at the loop only.  SIGIO
- * and the real-time signals are blocked for good: net_tap's trigger, whichever it takes, must never run (link.c). */
+/* Blocked from the first line on and in every thread that DPDK starts: signals arrive at the loop only. */
 static int catch_signals(void)
 {
 	sigset_t set;
-	int i;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -67,9 +65,6 @@ static int catch_signals(void)
 	sigaddset(&set, SIGUSR1);
 	signals.fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	signals.fn = on_signal;
-	sigaddset(&set, SIGIO);
-	for (i = SIGRTMIN; i <= SIGRTMAX; i++)
-		sigaddset(&set, i);
 	signal(SIGPIPE, SIG_IGN);
 	return signals.fd < 0 || sigprocmask(SIG_BLOCK, &set, NULL) ? -errno : 0;
 }

@@ -58,7 +58,7 @@ void tas__net_exit(struct tas_core *c)
 
 static unsigned take(struct tas_net *n, uint16_t queue, struct rte_mbuf **m)
 {
-	return n->driver->own ? tas__packet_receive(n, m, n->rx_burst) : rte_eth_rx_burst(n->port, queue, m, n->rx_burst);
+	return n->driver->own ? n->driver->own->receive(n, queue, m, n->rx_burst) : rte_eth_rx_burst(n->port, queue, m, n->rx_burst);
 }
 
 /* Of a port with one queue. */
@@ -76,25 +76,6 @@ static void tx_unlock(const struct tas_net *n)
 		pthread_mutex_unlock(&tx);
 }
 
-static unsigned transmit(struct tas_net *n)
-{
-	unsigned done = 0, some, sent;
-
-	if (!n->fetch_every)
-		return rte_eth_tx_burst(n->port, n->queue, n->tx, n->n_tx);
-	do {
-		some = n->n_tx - done < n->until_fetch ? n->n_tx - done : n->until_fetch;
-		sent = rte_eth_tx_burst(n->port, n->queue, n->tx + done, (uint16_t)some);
-		done += sent;
-		n->until_fetch = (uint16_t)(n->until_fetch - sent);
-		if (!n->until_fetch) {
-			tas__freed_fetch();
-			n->until_fetch = n->fetch_every;
-		}
-	} while (sent == some && done < n->n_tx);
-	return done;
-}
-
 /* How many are done with; those that will never go are lost. */
 static unsigned give(struct tas_net *n, unsigned *lost)
 {
@@ -104,7 +85,7 @@ static unsigned give(struct tas_net *n, unsigned *lost)
 	if (!tas_cores[0].net->carrier)
 		return 0;
 	tx_lock(n);
-	done = n->driver->own ? tas__packet_send(n, n->tx, n->n_tx, lost) : transmit(n);
+	done = n->driver->own ? n->driver->own->send(n, n->tx, n->n_tx, lost) : rte_eth_tx_burst(n->port, n->queue, n->tx, n->n_tx);
 	tx_unlock(n);
 	return done;
 }
@@ -148,6 +129,7 @@ static unsigned receive_burst(struct tas_core *c, uint16_t queue, uint64_t *byte
  */
 static unsigned receive_placed(struct tas_core *c, uint64_t *bytes)
 {
+	const struct tas_own_queue *own = c->net->driver->own;
 	struct iovec to[1 + TAS_PLACE_PIECES];
 	_Alignas(8) uint8_t head[TAS_HEAD];
 	unsigned n, big = 0, pieces;
@@ -155,11 +137,11 @@ static unsigned receive_placed(struct tas_core *c, uint64_t *bytes)
 	int len;
 
 	for (n = 0; n < c->net->rx_burst; n++) {
-		len = tas__packet_peek(c->net, head);
+		len = own->peek(c->net, head);
 		pieces = len > WHOLE ? tas__net_foresee(c, head, (unsigned)len, to) : 0;
-		if (pieces && tas__packet_scatter(c->net, to, pieces) == len) {
+		if (pieces && own->scatter(c->net, to, pieces) == len) {
 			tas_core_placed(c);
-		} else if (!pieces && tas__packet_receive(c->net, &m, 1)) { /* it says what is wrong, if anything is */
+		} else if (!pieces && own->receive(c->net, c->net->queue, &m, 1)) { /* it says what is wrong, if anything is */
 			len = (int)m->pkt_len;
 			tas__net_input(c, m);
 		} else {
@@ -171,6 +153,11 @@ static unsigned receive_placed(struct tas_core *c, uint64_t *bytes)
 	if (n)
 		c->net->rx_burst = whole_burst(c, 2 * big > n);
 	return n;
+}
+
+static bool shows(const struct tas_net *n)
+{
+	return n->driver->own && n->driver->own->peek;
 }
 
 static uint64_t round_bytes(const struct tas_core *c)
@@ -190,7 +177,7 @@ static unsigned receive(struct tas_core *c, uint16_t queue)
 	for (i = 0; i < (c->net->rx_burst == TAS_RX_BURST ? RX_BURSTS : WHOLE_BURSTS) && bytes < round_bytes(c); i++) {
 		asked = c->net->rx_burst;
 		whole = asked != TAS_RX_BURST && tas_alone;
-		got = whole && c->net->driver->own ? receive_placed(c, &bytes) : receive_burst(c, queue, &bytes);
+		got = whole && shows(c->net) ? receive_placed(c, &bytes) : receive_burst(c, queue, &bytes);
 		n += got;
 		if (got < asked)
 			break;
@@ -304,8 +291,6 @@ void tas__net_queue(struct tas_core *c, struct rte_mbuf *m)
 	}
 	n->tx_len[n->n_tx] = m->pkt_len;
 	n->tx[n->n_tx++] = m;
-	if (n->vnet)
-		tas__vnet_hide_length(m);
 	/* a long one at once, while it is in the cache; a lent one, while its memory is there */
 	if (n->n_tx == TAS_TX_BURST || m->nb_segs > 1)
 		tas__net_flush(c);

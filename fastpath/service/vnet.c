@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The kernel's virtio header in front of the frames of a tap.
+ * The kernel's virtio header in front of the frames of a tap or a packet socket.
  *
- * A tap can say of each packet whether its TCP checksum is filled in and into segments of which size it is to be cut, so
- * that both ends leave 64 KiB whole and nobody sums what never leaves the machine.  DPDK's net_tap knows nothing of it and need
- * not: it hands over what lies in the buffers, and here they begin with that header.  link_tap.c creates the interface with the
- * header switched on before the driver attaches to it, and the kernel keeps it so for every later queue.
+ * It says of each packet whether its TCP checksum is filled in and into segments of which size it is to be cut, so
+ * that both ends leave 64 KiB whole and nobody sums what never leaves the machine.
  */
 #include <linux/virtio_net.h>
 #include <rte_mbuf.h>
@@ -14,7 +12,6 @@
 #include "service/edge.h"
 
 enum { HEADER = sizeof(struct virtio_net_hdr), ETHERNET = 14, TCP_CHECKSUM = 16, TCP_FLAGS = 13, TCP_CWR = 0x80 };
-enum { DRIVER_LENGTH = 60 };
 
 _Static_assert((int)HEADER == (int)TAS_VNET_HEADER, "the tap is told this size");
 
@@ -58,12 +55,4 @@ bool tas__vnet_give(struct rte_mbuf *m)
 	}
 	m->ol_flags &= ~(RTE_MBUF_F_TX_TCP_SEG | RTE_MBUF_F_TX_TCP_CKSUM | RTE_MBUF_F_TX_IP_CKSUM | RTE_MBUF_F_TX_IPV4);
 	return true;
-}
-
-/* net_tap refuses a packet whose length is above its MTU, which cannot be raised above 1,504 (22.11); the kernel does not mind,
- * and what is written is what the buffers hold. */
-void tas__vnet_hide_length(struct rte_mbuf *m)
-{
-	if (m->pkt_len > DRIVER_LENGTH)
-		m->pkt_len = DRIVER_LENGTH;
 }

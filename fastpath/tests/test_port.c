@@ -28,7 +28,7 @@ struct tas_core tas_cores[TAS_CORES_MAX];
 struct tas_routes tas__routes;
 const struct tas_arp_ops tas__net_arp_ops;
 static struct tas_net net;
-static const struct tas_link_driver driver, packet_socket = { .own = true };
+static const struct tas_link_driver driver;
 static struct tas_stack stack;
 
 enum { MS = 1000000, PACKETS = 512 };
@@ -96,11 +96,6 @@ void tas__steer(struct tas_core *c, struct rte_mbuf **m, unsigned n)
 	(void)c, (void)m, (void)n;
 }
 
-void tas__vnet_hide_length(struct rte_mbuf *m)
-{
-	m->pkt_len = 60;
-}
-
 int tas__routes_init(struct tas_routes *r, const struct tas_config *c, unsigned *bad)
 {
 	(void)r, (void)c, (void)bad;
@@ -140,25 +135,41 @@ void tas__net_input(struct tas_core *c, struct rte_mbuf *m)
 	n_inputs++;
 }
 
-unsigned tas__packet_receive(struct tas_net *n, struct rte_mbuf **m, unsigned max)
+static unsigned own_receive(struct tas_net *n, unsigned queue, struct rte_mbuf **m, unsigned max)
 {
-	(void)n;
+	(void)n, (void)queue;
 	return arrive(m, max);
 }
 
-int tas__packet_peek(const struct tas_net *n, uint8_t head[TAS_HEAD])
+static int own_peek(const struct tas_net *n, uint8_t *head)
 {
 	(void)n, (void)head;
 	n_peeks++;
 	return waiting ? (int)waiting_len : -1;
 }
 
-int tas__packet_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
+static int own_scatter(const struct tas_net *n, struct iovec *to, unsigned pieces)
 {
 	(void)n, (void)to, (void)pieces;
 	waiting--;
 	return (int)waiting_len;
 }
+
+/* The first of `room` goes, the second never will. */
+static unsigned own_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
+{
+	unsigned i;
+
+	(void)n;
+	for (i = 0; i < count && room; i++, room--)
+		taken[n_taken++] = m[i];
+	*lost = i > 1;
+	return i;
+}
+
+static const struct tas_own_queue shows_queue = { .receive = own_receive, .peek = own_peek, .scatter = own_scatter, .send = own_send },
+				  blind_queue = { .receive = own_receive, .send = own_send };
+static const struct tas_link_driver packet_socket = { .own = &shows_queue }, tap = { .own = &blind_queue };
 
 unsigned tas__net_foresee(struct tas_core *c, const uint8_t head[TAS_HEAD], unsigned len, struct iovec *to)
 {
@@ -171,20 +182,6 @@ void tas_core_placed(struct tas_core *c)
 {
 	(void)c;
 	n_placed++;
-}
-
-unsigned tas__packet_send(struct tas_net *n, struct rte_mbuf **m, unsigned count, unsigned *lost)
-{
-	(void)n, (void)m, (void)lost;
-	return count;
-}
-
-static unsigned fetches, taken_at_fetch;
-
-void tas__freed_fetch(void)
-{
-	fetches++;
-	taken_at_fetch = n_taken;
 }
 
 void tas_warn(const char *fmt, ...)
@@ -206,7 +203,6 @@ static int setup(void **state)
 		packet[i] = (struct rte_mbuf){ .pkt_len = 100 + i, .nb_segs = 1 };
 	n_taken = freed = n_copies = room = 0;
 	n_inputs = n_peeks = n_placed = 0;
-	fetches = taken_at_fetch = 0;
 	waiting = 200;
 	waiting_len = 60000;
 	net.rx_burst = TAS_RX_BURST;
@@ -245,19 +241,6 @@ static void what_a_full_port_does_not_take_goes_later_in_order(void **state)
 	assert_int_equal(counted(TAS_CTR_tx_packets), 11);
 	assert_int_equal(counted(TAS_CTR_tx_bytes), 11 * 100 + 55);
 	assert_int_equal(counted(TAS_CTR_tx_dropped), 0);
-}
-
-static void lengths_that_the_driver_must_not_see_are_counted(void **state)
-{
-	(void)state;
-	net.vnet = true;
-	tas__net_queue(core, &packet[300]);
-	tas__net_flush(core);
-	assert_true(tas_net_full(core));
-	room = 1;
-	tas__net_flush(core);
-	assert_int_equal(packet[300].pkt_len, 60);
-	assert_int_equal(counted(TAS_CTR_tx_bytes), 400);
 }
 
 static void what_lies_in_an_applications_memory_is_copied_when_it_has_to_wait(void **state)
@@ -315,32 +298,6 @@ static void without_its_other_end_a_port_keeps_nothing(void **state)
 	tas__net_flush(core);
 	assert_false(tas_net_full(core));
 	assert_int_equal(freed, 1);
-}
-
-static void what_readers_have_freed_is_fetched_after_every_so_many_packets(void **state)
-{
-	(void)state;
-	net.fetch_every = net.until_fetch = 24;
-	room = 30;
-	for (unsigned i = 0; i < 60; i++)
-		tas__net_queue(core, &packet[i]);
-	tas__net_flush(core); /* the port is full after 30 */
-	assert_int_equal(n_taken, 30);
-	assert_int_equal(fetches, 1);
-	assert_int_equal(taken_at_fetch, 24); /* in between, not behind all of them */
-	room = 100;
-	tas__net_flush(core);
-	assert_int_equal(n_taken, 60);
-	assert_int_equal(fetches, 2);
-	assert_int_equal(taken_at_fetch, 48);
-	for (unsigned i = 0; i < 60; i++)
-		assert_ptr_equal(taken[i], &packet[i]);
-	net.fetch_every = 0;
-	for (unsigned i = 60; i < 100; i++)
-		tas__net_queue(core, &packet[i]);
-	tas__net_flush(core);
-	assert_int_equal(n_taken, 100);
-	assert_int_equal(fetches, 2);
 }
 
 static void there_is_an_end_to_what_waits(void **state)
@@ -420,20 +377,53 @@ static void a_packet_socket_is_asked_first_where_whole_segments_come(void **stat
 	assert_int_equal(n_peeks, 8 + 3 + 4 + 4);
 }
 
+static void what_an_own_queue_loses_is_counted_and_what_it_has_no_room_for_waits(void **state)
+{
+	(void)state;
+	net.driver = &tap;
+	room = 3;
+	for (unsigned i = 0; i < 5; i++)
+		tas__net_queue(core, &packet[i]);
+	tas__net_flush(core);
+	assert_int_equal(counted(TAS_CTR_tx_packets), 2);
+	assert_int_equal(counted(TAS_CTR_tx_dropped), 1);
+	assert_int_equal(counted(TAS_CTR_tx_bytes), 100 + 101 + 102);
+	assert_true(tas_net_full(core));
+	room = 1;
+	tas__net_flush(core);
+	room = 1;
+	tas__net_flush(core);
+	assert_false(tas_net_full(core));
+	for (unsigned i = 0; i < 5; i++)
+		assert_ptr_equal(taken[i], &packet[i]);
+}
+
+static void a_tap_cannot_be_asked_first(void **state)
+{
+	(void)state;
+	net.vnet = true;
+	net.driver = &tap;
+	has_place = true;
+	tas__net_receive(core);
+	tas__net_receive(core);
+	assert_int_equal(n_inputs, 32 + 8);
+	assert_int_equal(n_peeks + n_placed, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup(f, setup)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(what_a_full_port_does_not_take_goes_later_in_order),
-		TEST(lengths_that_the_driver_must_not_see_are_counted),
 		TEST(what_lies_in_an_applications_memory_is_copied_when_it_has_to_wait),
 		TEST(a_port_that_takes_nothing_for_long_is_stuck_and_loses_packets),
 		TEST(without_its_other_end_a_port_keeps_nothing),
-		TEST(what_readers_have_freed_is_fetched_after_every_so_many_packets),
 		TEST(there_is_an_end_to_what_waits),
 		TEST(a_round_of_whole_segments_ends_soon_unless_many_are_owed_an_answer),
 		TEST(a_round_of_small_packets_is_six_bursts),
 		TEST(a_packet_socket_is_asked_first_where_whole_segments_come),
+		TEST(what_an_own_queue_loses_is_counted_and_what_it_has_no_room_for_waits),
+		TEST(a_tap_cannot_be_asked_first),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
