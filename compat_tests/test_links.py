@@ -114,7 +114,9 @@ def test_a_tap_that_stays_is_left_as_it_was(lab: Lab, mtu: int) -> None:
     ns.ip("tuntap", "add", name, "mode", "tap", "multi_queue")
     ns.ip("link", "set", name, "mtu", str(mtu))
     before = ns.run("ethtool", "-k", name)
+    address = ns.ip("-br", "link", "show", name).split()[2]
     service = serve(lab, f"tap:{name}")
+    assert ns.ip("-br", "link", "show", name).split()[2] == address
     ns.ip("addr", "add", f"{PEER_ADDR}/24", "dev", name)
     ns.ip("link", "set", name, "up")
     _, port = lab.echoserver()
@@ -124,7 +126,7 @@ def test_a_tap_that_stays_is_left_as_it_was(lab: Lab, mtu: int) -> None:
     assert "gso_max_size 64000" in ns.ip("-d", "link", "show", name)
     lab.end_programs()
     service.finish(check=True)
-    ns.ip("link", "set", name, "down")
+    assert ",UP" not in ns.ip("link", "show", name)
     ns.ip("addr", "flush", "dev", name)
     assert ns.run("ethtool", "-k", name).replace(" [requested on]", "") == before.replace(" [requested on]", "")
     shown = ns.ip("-d", "link", "show", name)
