@@ -79,6 +79,15 @@ STAYS: dict[str, tuple[str, str]] = {
     "dup2": ("d = socket.socket(); os.dup2(c.fileno(), d.fileno()); c.close(); c = d", ""),
     "a fork": ("pid = os.fork() or os._exit(0); os.waitpid(pid, 0)", ""),
     "peek": ("assert c.recv(2, socket.MSG_PEEK) == b'pe'; assert got(c, 4) == b'peek'", "c.sendall(b'peek')"),
+    "a low water mark": (
+        "c.setsockopt(1, 18, 4); time.sleep(.1); assert c.recv(9) == b'lowmark'; c.setsockopt(1, 18, 1)",
+        "c.send(b'lo'); time.sleep(.3); c.send(b'wmark')",
+    ),
+    "no memory to put it": (
+        "import ctypes; time.sleep(.1)\nx = ctypes.CDLL(None, use_errno=True)\n"
+        "assert x.recv(c.fileno(), None, 4, 0) == -1 and ctypes.get_errno() == 14; assert got(c, 3) == b'bad'",
+        "c.send(b'bad')",
+    ),
     "all of it": ("assert c.recv(9, socket.MSG_WAITALL) == b'123456789'", "c.sendall(b'1234'); c.sendall(b'56789')"),
     "urgent": (
         "u = select.poll(); u.register(c, select.POLLPRI); assert u.poll(5000)\n"
