@@ -119,10 +119,12 @@ struct tas_bell {
 static inline void tas_bell_mark(struct tas_bell *b, uint32_t id)
 {
 	uint32_t bucket = id & (TAS_EP_BUCKETS - 1), w = bucket / 64;
+	uint64_t top = 1ull << (w / TAS_EP_TOP);
 
-	/* pairs with the consumer's exchanges: it empties top first */
+	/* pairs with the consumer's exchanges: it empties top first.  While top says so, whoever said it, it will come to the words */
 	atomic_fetch_or_explicit(&b->word[w], 1ull << (bucket % 64), memory_order_seq_cst);
-	atomic_fetch_or_explicit(&b->top, 1ull << (w / TAS_EP_TOP), memory_order_seq_cst);
+	if (!(atomic_load_explicit(&b->top, memory_order_seq_cst) & top))
+		atomic_fetch_or_explicit(&b->top, top, memory_order_seq_cst);
 }
 
 struct tas_ep_memory {

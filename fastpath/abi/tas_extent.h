@@ -41,6 +41,7 @@ static inline struct tas_span tas_rx_span(const struct tas_extent rx[TAS_EXT_SLO
 	int best = -1;
 	uint64_t base[TAS_EXT_SLOTS], limit = end;
 
+#pragma GCC unroll 2
 	for (int i = 0; i < TAS_EXT_SLOTS; i++) {
 		/* pairs with the release store of gen by the service */
 		if (!atomic_load_explicit(&rx[i].gen, memory_order_acquire)) {
@@ -53,6 +54,7 @@ static inline struct tas_span tas_rx_span(const struct tas_extent rx[TAS_EXT_SLO
 	}
 	if (best < 0)
 		return (struct tas_span){ 0, 0 };
+#pragma GCC unroll 2
 	for (int i = 0; i < TAS_EXT_SLOTS; i++)
 		if (base[i] > at && base[i] < limit)
 			limit = base[i]; /* the next extent takes over there */

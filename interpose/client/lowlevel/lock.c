@@ -5,14 +5,14 @@
  * only.
  *
  * A signal handler may read or write the very socket whose lock the interrupted thread holds.  It can never get it, so
- * the lock says -EDEADLK to a thread that holds it already: `held` names the word before it is taken and until it is
+ * the lock says -EDEADLK to a thread that holds it already: `tas__held` names the word before it is taken and until it is
  * free.
  */
 #include "lowlevel/private.h"
 
 enum { WAITED = 1u << 31, SLICE_NS = 100000000 };
 
-static __thread _Atomic uint32_t *held[2];
+__thread _Atomic uint32_t *tas__held[2];
 __thread uint32_t tas__my_tid;
 
 void tas__mutex_wait(struct tas_mutex *m)
@@ -35,7 +35,7 @@ void tas__tid_changed(void)
 {
 	tas__my_tid = 0;
 	atomic_store(&tas__sigs.asleep, 0); /* a canceller is no thread of ours */
-	held[0] = held[1] = NULL;
+	tas__held[0] = tas__held[1] = NULL;
 }
 
 static uint32_t my_tag(const struct tas_session *ss)
@@ -100,30 +100,22 @@ int tas__lock(struct tas_session *ss, _Atomic uint32_t *w, int64_t timeout_ns)
 	int i, r;
 
 	for (i = 0; i < 2; i++)
-		if (held[i] == w && (atomic_load_explicit(w, memory_order_relaxed) & ~WAITED) == tag)
+		if (tas__held[i] == w && (atomic_load_explicit(w, memory_order_relaxed) & ~WAITED) == tag)
 			return -EDEADLK;
-	i = held[0] ? 1 : 0;
-	_Atomic uint32_t *was = held[i]; /* an interrupted thread may hold two locks of other sockets */
+	i = tas__held[0] ? 1 : 0;
+	_Atomic uint32_t *was = tas__held[i]; /* an interrupted thread may hold two locks of other sockets */
 
-	held[i] = w;
+	tas__held[i] = w;
 	atomic_signal_fence(memory_order_seq_cst);
 	if (atomic_compare_exchange_strong_explicit(w, &v, tag, memory_order_acquire, memory_order_relaxed))
 		return 0;
 	r = lock_slow(ss, w, tag, timeout_ns);
 	if (r)
-		held[i] = was;
+		tas__held[i] = was;
 	return r;
 }
 
-void tas__unlock(_Atomic uint32_t *w)
+void tas__unlock_wake(_Atomic uint32_t *w)
 {
-	uint32_t v = atomic_exchange_explicit(w, 0, memory_order_release);
-
-	atomic_signal_fence(memory_order_seq_cst);
-	if (held[1] == w)
-		held[1] = NULL;
-	else if (held[0] == w)
-		held[0] = NULL;
-	if (v & WAITED)
-		sys_futex(w, FUTEX_WAKE, 1, NULL);
+	sys_futex(w, FUTEX_WAKE, 1, NULL);
 }

@@ -129,6 +129,7 @@ void *tas__mem_known(struct tas_session *ss, tas_off_t off, uint32_t n);
 
 /* A reference to the memory that off lies in, when it is shared memory: 0 or -ENOMEM. */
 int tas__shared_hold(struct tas_session *ss, uint32_t number); /* under ws_lock */
+struct tas_shared *tas__shared_held(struct tas_session *ss, uint32_t number); /* by the caller; NULL for 0 */
 void tas__shared_release(struct tas_session *ss, uint32_t number);
 void tas__shared_free(struct tas_session *ss); /* the session ends */
 
@@ -178,7 +179,39 @@ extern void (*tas__internal_mark)(int fd, bool internal);
 /* ---- shared locks (tas_lock_line.lock_rx, lock_tx) ---- */
 /* 0; -EDEADLK: this thread holds it (we are in a signal handler); -EPIPE: service dead, owner maybe too; -ETIMEDOUT. */
 int tas__lock(struct tas_session *ss, _Atomic uint32_t *w, int64_t timeout_ns);
-void tas__unlock(_Atomic uint32_t *w);
+void tas__unlock_wake(_Atomic uint32_t *w);
+/* What this thread holds, or is about to take: lock.c. */
+extern __thread _Atomic uint32_t *tas__held[2] __attribute__((tls_model("initial-exec")));
+extern __thread uint32_t tas__my_tid __attribute__((tls_model("initial-exec"))); /* 0: not asked yet */
+
+/* Not if that takes more than one look. */
+static inline bool tas__lock_try(struct tas_session *ss, _Atomic uint32_t *w)
+{
+	uint32_t tid = tas__my_tid, none = 0;
+
+	if (!tid || tas__held[0])
+		return false;
+	tas__held[0] = w;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (__builtin_expect(atomic_compare_exchange_strong_explicit(w, &none, (ss->slot + 1) << 20 | (tid & 0xfffff),
+								     memory_order_acquire, memory_order_relaxed), 1))
+		return true;
+	tas__held[0] = NULL;
+	return false;
+}
+
+static inline void tas__unlock(_Atomic uint32_t *w)
+{
+	uint32_t v = atomic_exchange_explicit(w, 0, memory_order_release);
+
+	atomic_signal_fence(memory_order_seq_cst);
+	if (tas__held[1] == w)
+		tas__held[1] = NULL;
+	else if (tas__held[0] == w)
+		tas__held[0] = NULL;
+	if (__builtin_expect(v >> 31, 0))
+		tas__unlock_wake(w);
+}
 
 /* ---- waiting ---- */
 uint64_t tas__now(void); /* ns, CLOCK_MONOTONIC, by system call */
@@ -302,7 +335,6 @@ bool tas__service_there(void);
 /* TAS_LOG=1: reasons on stderr */
 void tas__log(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void tas__warn_once(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-extern __thread uint32_t tas__my_tid __attribute__((tls_model("initial-exec"))); /* 0: not asked yet */
 uint32_t tas__tid_ask(void);
 static inline uint32_t tas__tid(void)
 {

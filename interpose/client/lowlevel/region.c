@@ -125,6 +125,11 @@ int tas__shared_hold(struct tas_session *ss, uint32_t number)
 	return 0;
 }
 
+struct tas_shared *tas__shared_held(struct tas_session *ss, uint32_t number)
+{
+	return number ? shared_find(ss, number) : NULL;
+}
+
 void tas__shared_release(struct tas_session *ss, uint32_t number)
 {
 	uint64_t mask = tas__signals_block();

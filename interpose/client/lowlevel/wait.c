@@ -387,7 +387,7 @@ void tas__bell_learn(struct tas_session *ss, tas_off_t at)
 
 /* Marks the bell of the epoll set that sub names, and wakes who sleeps behind it.  False: the service has to; *unknown: since we do not
  * have its eventfd, and did not ask for it. */
-static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t sub, uint32_t id, bool *unknown)
+static inline bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t sub, uint32_t id, bool *unknown)
 {
 	const struct tas_bell_known *k;
 	const uint64_t one = 1;
@@ -414,28 +414,39 @@ static bool bell_ring(struct tas_session *ss, struct tas_bell *bell, uint32_t su
 	return atomic_load_explicit(&bell->key, memory_order_seq_cst) == key && bell_known(ss, key);
 }
 
+/* A wait set of this process. */
+static __attribute__((noinline)) void own_ready(struct tas_session *ss, uint32_t ws, uint32_t id)
+{
+	const uint64_t one = 1;
+
+	if (ws < TAS_WS_BITMAPS)
+		tas_bitmap_set(&ss->r->ready[ws], id);
+	if (atomic_load_explicit(&ss->r->ws[ws].sleeping, memory_order_seq_cst) &&
+	    atomic_exchange_explicit(&ss->r->ws[ws].sleeping, 0, memory_order_seq_cst))
+		sys_write(ss->ws_fd[ws], &one, sizeof one);
+}
+
 bool tas__tell_subscribers(struct tas_session *ss, struct tas_block *b, uint32_t id, struct tas_bell *bell, tas_off_t *learn)
 {
 	bool others = atomic_load_explicit(&b->c.subs_lost, memory_order_relaxed) != 0;
 	uint32_t has_bell = bell ? atomic_load_explicit(&b->c.bell_sub, memory_order_relaxed) : 0;
-	bool unknown = false;
-	const uint64_t one = 1;
+	bool unknown = false, rings = false;
 
+#pragma GCC unroll 6
 	for (int i = 0; i < TAS_SUBS; i++) {
-		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst), ws = (v & 0xffff) - 1;
+		uint32_t v = atomic_load_explicit(&b->c.subs[i], memory_order_seq_cst);
 
-		if (!v)
+		if (__builtin_expect(!v, 1))
 			continue;
-		if (v >> 16 != ss->slot || ws >= TAS_WS_MAX || id >= TAS_SOCK_MAX) { /* exclusive ones, too */
-			others |= v != has_bell || !bell_ring(ss, bell, v, id, &unknown);
+		if (v >> 16 != ss->slot || (v & 0xffff) - 1 >= TAS_WS_MAX || id >= TAS_SOCK_MAX) { /* exclusive ones, too */
+			rings |= v == has_bell;
+			others |= v != has_bell;
 			continue;
 		}
-		if (ws < TAS_WS_BITMAPS)
-			tas_bitmap_set(&ss->r->ready[ws], id);
-		if (atomic_load_explicit(&ss->r->ws[ws].sleeping, memory_order_seq_cst) &&
-		    atomic_exchange_explicit(&ss->r->ws[ws].sleeping, 0, memory_order_seq_cst))
-			sys_write(ss->ws_fd[ws], &one, sizeof one);
+		own_ready(ss, (v & 0xffff) - 1, id);
 	}
+	if (rings)
+		others |= !bell_ring(ss, bell, has_bell, id, &unknown);
 	if (__builtin_expect(unknown, 0))
 		*learn = atomic_load_explicit(&b->c.bell, memory_order_relaxed);
 	return others;

@@ -26,7 +26,7 @@ struct tas_member {
 	int fd;
 	uint32_t events; /* PLAIN */
 	epoll_data_t data; /* PLAIN */
-	struct tas_member *obj_next; /* tas_obj.items; table lock */
+	_Atomic(struct tas_member *) obj_next; /* tas_obj.items; table lock */
 	struct tas_member *free;
 };
 

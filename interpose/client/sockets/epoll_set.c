@@ -51,7 +51,7 @@ struct tas_member *tas__member_new(struct tas_ep *ep, struct tas_obj *o, uint32_
 void tas__member_free(struct tas_member *m)
 {
 	struct tas_obj *o = m->o;
-	struct tas_member **p = &o->items;
+	_Atomic(struct tas_member *) *p = &o->items;
 
 	while (*p && *p != m)
 		p = &(*p)->obj_next;

@@ -19,17 +19,45 @@ enum { LATER = 1 };
 
 /* ---- TAS members, under the set's lock ---- */
 /* Members whose sockets have these buckets go on the ready list. */
+/* What the peer has written: of all that were marked at once, not of one after the other. */
+static inline void fetch_news(struct tas_ep *ep, uint32_t x)
+{
+	const struct tas_member *m = ep->cache[x];
+	const struct tas_block *b = m && m->o ? atomic_load_explicit(&m->o->b, memory_order_relaxed) : NULL;
+
+	if (b)
+		__builtin_prefetch(&b->s);
+}
+
+/* What the program's recv() and its answer will touch that lies with the peer; old addresses do no harm. */
+static inline void fetch_next(struct tas_obj *o)
+{
+	const void *out = atomic_load_explicit(&o->next_out, memory_order_relaxed);
+	const struct tas_block *peer = atomic_load_explicit(&o->peer, memory_order_relaxed);
+
+	__builtin_prefetch(atomic_load_explicit(&o->next_in, memory_order_relaxed));
+	if (!peer)
+		return;
+	__asm__ volatile("prefetchw (%0)" : : "r"(&peer->s));
+	__asm__ volatile("prefetchw (%0)" : : "r"(out));
+}
+
 static inline void ready_buckets(struct tas_ep *ep, const uint16_t *bucket, uint32_t n)
 {
 	struct tas_ep_memory *m = ep->p.m;
 
-	if (tas__ep_many(ep))
+	bool many = tas__ep_many(ep);
+
+	if (many)
 		tas__ep_ahead_items(ep, bucket, n);
 	for (uint32_t k = 0; k < n; k++) {
 		uint32_t x = m->bucket[bucket[k]];
 
-		for (uint32_t left = m->head.used; x && left; x = tas__ep_item(ep, x)->hash_next, left--)
+		for (uint32_t left = m->head.used; x && left; x = tas__ep_item(ep, x)->hash_next, left--) {
+			if (!many)
+				fetch_news(ep, x & (TAS_EP_ITEMS - 1));
 			tas__ep_ready(ep, x & (TAS_EP_ITEMS - 1));
+		}
 	}
 }
 
@@ -147,6 +175,8 @@ static bool report(struct tas_ep *ep, uint32_t x, struct epoll_event *ev)
 	}
 	if (edge && !(i->flags & TAS_IT_FORCE) && !has_edge(i, o, &now, r))
 		return false;
+	if (r & EPOLLIN)
+		fetch_next(o);
 	i->flags &= ~(uint32_t)(TAS_IT_FORCE | TAS_IT_ODD);
 	if (edge)
 		i->seen = now;

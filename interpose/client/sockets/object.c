@@ -46,6 +46,10 @@ struct tas_obj *tas__obj_new(enum tas_obj_kind kind)
 	o->id = o->gen = 0;
 	atomic_store(&o->b, NULL);
 	atomic_store(&o->number, 0);
+	atomic_store(&o->shared, NULL);
+	atomic_store(&o->next_in, NULL);
+	atomic_store(&o->next_out, NULL);
+	atomic_store(&o->peer, NULL);
 	o->ss = NULL;
 	o->items = NULL;
 	atomic_store(&o->ident, 0);
@@ -183,6 +187,7 @@ int tas__obj_bind_block(struct tas_obj *o, struct tas_session *ss, const struct 
 	o->gen = s->gen;
 	o->at = s->block;
 	atomic_store(&o->number, number);
+	atomic_store(&o->shared, tas__shared_held(ss, number));
 	atomic_store(&o->b, b);
 	return 0;
 }
@@ -202,6 +207,7 @@ static struct tas_block *follow_once(struct tas_obj *o, tas_off_t to)
 		return NULL;
 	o->at = to;
 	atomic_store(&o->number, number);
+	atomic_store(&o->shared, tas__shared_held(o->ss, number));
 	atomic_store_explicit(&o->b, b, memory_order_release);
 	return b;
 }
@@ -370,6 +376,7 @@ static bool ghost_bind(struct tas_obj *o, struct tas_session *ss, const struct t
 	number = atomic_load(&o->number);
 	o->ss = NULL;
 	atomic_store(&o->number, 0);
+	atomic_store(&o->shared, NULL);
 	if (number)
 		tas__shared_release(ss, number);
 	tas__session_put(ss);

@@ -44,7 +44,7 @@ static bool writable(struct tas_obj *o)
 	return false; /* its peer plays with it */
 }
 
-uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
+static __attribute__((noinline)) uint32_t ready_of(struct tas_obj *o, uint32_t want)
 {
 	struct tas_block *b;
 	uint32_t flags, shut, state, lowat, r = 0;
@@ -97,6 +97,24 @@ error:
 	if ((atomic_load_explicit(&o->flags, memory_order_relaxed) & TAS_OF_ERRQUEUE) && tas__errqueue_any(o))
 		r |= EPOLLERR;
 	return r;
+}
+
+/* Bytes, or none, on a connection that lives, has seen nothing else, and of which nobody asks whether it can be written to: most looks. */
+uint32_t tas__obj_ready_of(struct tas_obj *o, uint32_t want)
+{
+	const struct tas_block *b = atomic_load_explicit(&o->b, memory_order_acquire);
+
+	if (atomic_load_explicit(&o->kind, memory_order_acquire) != TAS_OBJ_CONN || (want & (EPOLLOUT | EPOLLWRNORM)) || tas__moved(b) ||
+	    !tas__obj_live(o) || atomic_load_explicit(&b->s.state, memory_order_acquire) != TAS_S_ESTABLISHED ||
+	    (atomic_load_explicit(&b->s.flags, memory_order_acquire) & ~(uint32_t)(TAS_F_LOCAL | TAS_F_NEAR)) ||
+	    atomic_load_explicit(&b->a.shut, memory_order_acquire) || atomic_load_explicit(&b->s.rx_urg, memory_order_acquire) ||
+	    atomic_load_explicit(&b->a.rcvlowat, memory_order_relaxed) > 1 || atomic_load_explicit(&o->so_error, memory_order_relaxed) ||
+	    (atomic_load_explicit(&o->flags, memory_order_relaxed) & (TAS_OF_ASYNC | TAS_OF_ERRQUEUE)))
+		return ready_of(o, want);
+	return atomic_load_explicit(&b->s.rx_delivered, memory_order_acquire) >
+			       atomic_load_explicit(&b->a.rx_consumed, memory_order_relaxed)
+		       ? EPOLLIN | EPOLLRDNORM
+		       : 0;
 }
 
 void tas__obj_kick(struct tas_obj *o)

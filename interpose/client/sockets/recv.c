@@ -389,8 +389,10 @@ ssize_t tas_recvfrom(int fd, void *buf, size_t n, int flags, struct sockaddr *ad
 {
 	struct tas_obj *o;
 	struct iovec v = {.iov_base = buf, .iov_len = n > INT_MAX ? INT_MAX : n};
-	ssize_t r;
+	ssize_t r = !addr && tas__direct_plain(flags) ? tas__direct_recv(fd, buf, n) : 0;
 
+	if (r)
+		return r;
 	do {
 		o = tas__conn_get(fd);
 		if (!o)
@@ -456,8 +458,10 @@ ssize_t tas_read(int fd, void *buf, size_t n)
 {
 	struct tas_obj *o;
 	struct iovec v = {.iov_base = buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n};
-	ssize_t r;
+	ssize_t r = tas__direct_recv(fd, buf, n);
 
+	if (r)
+		return r;
 	do {
 		o = tas__conn_get(fd);
 		if (!o)

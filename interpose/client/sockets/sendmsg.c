@@ -43,7 +43,10 @@ ssize_t tas_sendto(int fd, const void *buf, size_t n, int flags, const struct so
 {
 	struct tas_obj *o;
 	struct iovec v = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n > INT_MAX ? INT_MAX : n};
-	ssize_t r;
+	ssize_t r = !addr && tas__direct_plain(flags) ? tas__direct_send(fd, buf, n) : 0;
+
+	if (r)
+		return r;
 
 	if (__builtin_expect(flags & MSG_FASTOPEN, 0) && is_ours(fd)) {
 		r = tas__beyond(buf, v.iov_len) ? -EFAULT : tas__fastopen(fd, addr, len, flags);
@@ -169,8 +172,10 @@ ssize_t tas_write(int fd, const void *buf, size_t n)
 {
 	struct tas_obj *o;
 	struct iovec v = {.iov_base = (void *)(uintptr_t)buf, .iov_len = n > 0x7ffff000 ? 0x7ffff000 : n};
-	ssize_t r;
+	ssize_t r = tas__direct_send(fd, buf, n);
 
+	if (r)
+		return r;
 	do {
 		o = tas__conn_get(fd);
 		if (!o)

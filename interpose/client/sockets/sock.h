@@ -42,18 +42,24 @@ enum { TAS_LATENT_BLOCKS = 1u << 30 };
 struct tas_member;
 
 struct tas_obj {
-	_Atomic uint32_t refs;
+	/* A request and its answer touch these two lines. */
+	_Alignas(64) _Atomic uint32_t refs;
 	_Atomic uint32_t kind; /* release; PLAIN → others once, in place */
 	_Atomic uint32_t flags;
 	_Atomic int so_error; /* pending error that is not the block's (refused connect) */
 	uint32_t id, gen;
 	_Atomic(struct tas_block *) b; /* changes when the socket moves: tas__block() */
-	tas_off_t at; /* position of b */
-	_Atomic uint32_t number; /* of the shared memory that b lies in; 0: this process's own set */
 	struct tas_session *ss; /* referenced; NULL while PLAIN */
+	_Atomic(struct tas_shared *) shared; /* memory that b lies in, held; NULL: this process's own set */
+	/* direct: where the next bytes will lie, most likely, and who is told; only ever fetched into the cache */
+	_Atomic(const void *) next_in;
+	_Atomic(const void *) next_out;
+	_Atomic(const struct tas_block *) peer;
+	_Atomic uint32_t number; /* of `shared` */
 	_Atomic uint64_t active; /* tsc of the last progress: whether spinning pays */
 	_Atomic uint64_t consumed; /* by a direct peer, as far as was looked; lock_tx */
 	_Atomic uint64_t waited; /* tsc when the service was told that a direct writer waits */
+	_Atomic(struct tas_member *) items; /* memberships in epoll sets; table lock to write */
 	_Atomic uint32_t grow_asked; /* ring (~gen; of a direct peer its length) for which a larger one was asked for and waited for */
 	/* of the options that are flags (TAS_BIT_* in the order of option.c): values as this process set them */
 	_Atomic uint32_t flags_known, flags_on;
@@ -70,7 +76,7 @@ struct tas_obj {
 	_Atomic uint32_t turn; /* listener: alternates between its halves */
 	int backlog; /* listener */
 	_Atomic uint64_t retry_at; /* listener: when to try the next service, ns */
-	struct tas_member *items; /* memberships in epoll sets; table lock */
+	tas_off_t at; /* position of b */
 	struct tas_obj *next; /* all objects ever made */
 	struct tas_obj *free; /* free list; table lock */
 };
@@ -95,7 +101,20 @@ static inline int tas__raw(int fd)
 {
 	return tas__state(fd) == TAS_FD_INTERNAL ? -1 : fd;
 }
-struct tas_entry *tas__entry(int fd); /* NULL: never used */
+enum { TAS_ENTRY_BITS = 9 };
+struct tas_entries { /* a page of them */
+	struct tas_entry e[1 << TAS_ENTRY_BITS];
+};
+extern _Atomic(struct tas_entries *) tas__entries[TAS_FD_TABLE_MAX >> TAS_ENTRY_BITS];
+static inline struct tas_entry *tas__entry(int fd) /* NULL: never used */
+{
+	struct tas_entries *p;
+
+	if ((unsigned)fd >= TAS_FD_TABLE_MAX)
+		return NULL;
+	p = atomic_load_explicit(&tas__entries[fd >> TAS_ENTRY_BITS], memory_order_acquire);
+	return p ? &p->e[fd & ((1 << TAS_ENTRY_BITS) - 1)] : NULL;
+}
 void tas__set_state(int fd, enum tas_fd_state st);
 
 /* What a number held, taken out of the table: give to tas__drop_done() without the lock. */
@@ -195,9 +214,16 @@ int tas__obj_lock(struct tas_obj *o, bool tx, struct tas_block **b);
 /* Memory that belongs to o.  A socket's shared memory names nothing but itself: who else has it could point anywhere. */
 static inline void *tas__obj_mem(struct tas_obj *o, tas_off_t off, uint32_t n)
 {
-	if (TAS_CHUNK_NUMBER(TAS_OFF_CHUNK(off)) != atomic_load_explicit(&o->number, memory_order_relaxed))
+	struct tas_shared *s = atomic_load_explicit(&o->shared, memory_order_acquire);
+	uint32_t chunk = TAS_OFF_CHUNK(off), at = TAS_OFF_BYTE(off);
+	uint8_t *p;
+
+	if (TAS_CHUNK_NUMBER(chunk) != (s ? atomic_load_explicit(&s->number, memory_order_relaxed) : 0))
 		return NULL;
-	return tas__mem(o->ss, off, n);
+	p = atomic_load_explicit((s ? s->chunk : o->ss->chunk) + TAS_CHUNK_INDEX(chunk), memory_order_acquire);
+	if (__builtin_expect(!p, 0))
+		return tas__mem(o->ss, off, n);
+	return at <= TAS_CHUNK_SIZE && n <= TAS_CHUNK_SIZE - at ? p + at : NULL;
 }
 /* A new object for a socket that the service named (claim set); NULL: no memory, claim given back. */
 struct tas_obj *tas__obj_from(struct tas_session *ss, const struct tas_msg_sock *s, enum tas_obj_kind kind);
@@ -358,6 +384,14 @@ struct tas_target tas__direct_guess(const struct tas_block *peer, uint64_t writt
 bool tas__direct_delivered(struct tas_obj *o, struct tas_block *peer, uint64_t to, uint64_t urgent, tas_off_t *learn);
 /* Something was consumed: wakes a writer that waits for room if there is some.  Under lock_rx.  True and *learn: as above. */
 bool tas__direct_room(struct tas_obj *o, const struct tas_block *b, struct tas_block *peer, tas_off_t *learn);
+/* A recv, or send, of the plain kind (flags that say nothing here) on a direct connection, whose bytes lie in one piece.  How many;
+ * 0: it is not that simple, and nothing was done. */
+ssize_t tas__direct_recv(int fd, void *buf, size_t n);
+ssize_t tas__direct_send(int fd, const void *buf, size_t n);
+static inline bool tas__direct_plain(int flags)
+{
+	return !(flags & ~(MSG_DONTWAIT | MSG_NOSIGNAL));
+}
 static inline void tas__direct_told(struct tas_obj *o, tas_off_t learn)
 {
 	if (__builtin_expect(learn != 0, 0))

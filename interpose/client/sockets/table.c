@@ -9,19 +9,13 @@
 
 #include "sockets/sock.h"
 
-enum { PAGE_BITS = 9, PAGE_N = 1 << PAGE_BITS };
-
-struct page {
-	struct tas_entry e[PAGE_N];
-};
-
 static uint8_t states[TAS_FD_TABLE_MAX];
 uint8_t *tas_fd_states = states;
 bool tas__trusted;
 __thread bool tas__owned;
 _Atomic uint32_t tas__high;
 
-static _Atomic(struct page *) pages[TAS_FD_TABLE_MAX >> PAGE_BITS];
+_Atomic(struct tas_entries *) tas__entries[TAS_FD_TABLE_MAX >> TAS_ENTRY_BITS];
 static struct tas_mutex table_lock;
 
 uint64_t tas__table_lock(void)
@@ -54,28 +48,18 @@ static void mark_internal(int fd, bool internal)
 	tas__set_state(fd, internal ? TAS_FD_INTERNAL : TAS_FD_UNKNOWN);
 }
 
-struct tas_entry *tas__entry(int fd)
-{
-	struct page *p;
-
-	if ((unsigned)fd >= TAS_FD_TABLE_MAX)
-		return NULL;
-	p = atomic_load_explicit(&pages[fd >> PAGE_BITS], memory_order_acquire);
-	return p ? &p->e[fd & (PAGE_N - 1)] : NULL;
-}
-
 static struct tas_entry *entry_make(int fd)
 {
 	struct tas_entry *e = tas__entry(fd);
-	struct page *p;
+	struct tas_entries *p;
 
 	if (e || (unsigned)fd >= TAS_FD_TABLE_MAX)
 		return e;
 	p = sys_mmap(NULL, sizeof *p, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
 	if (!p)
 		return NULL;
-	atomic_store_explicit(&pages[fd >> PAGE_BITS], p, memory_order_release);
-	return &p->e[fd & (PAGE_N - 1)];
+	atomic_store_explicit(&tas__entries[fd >> TAS_ENTRY_BITS], p, memory_order_release);
+	return tas__entry(fd);
 }
 
 static uint64_t inode_of(int fd)
