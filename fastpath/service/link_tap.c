@@ -188,7 +188,7 @@ int tas__tap_queue(int fd, bool on)
 }
 
 /* ---- the interface ---- */
-/* The Ethernet address of the kernel's end of a tap that we made; not all that users see may change. */
+/* The Ethernet address of the kernel's end, of a tap that we made: the same after a restart. */
 static int set_address(int control)
 {
 	struct ifreq r = { .ifr_hwaddr.sa_family = ARPHRD_ETHER };

@@ -54,6 +54,15 @@ static struct tas_block *block(struct tas_ep *ep, uint32_t x, const struct tas_o
 	return b;
 }
 
+/* Of a direct peer: what send() and recv() look at there. */
+static inline void fetch_peer(const struct tas_block *peer)
+{
+	fetch(&peer->s);
+	__builtin_prefetch(&peer->x);
+	__builtin_prefetch(&peer->a);
+	__builtin_prefetch(&peer->c);
+}
+
 /* Has the socket been written to directly before?  Then it knows what the next message touches, and nothing has to be looked for. */
 static bool known(struct tas_obj *o)
 {
@@ -61,10 +70,7 @@ static bool known(struct tas_obj *o)
 
 	if (!peer)
 		return false;
-	fetch(&peer->s);
-	__builtin_prefetch(&peer->x);
-	__builtin_prefetch(&peer->a);
-	__builtin_prefetch(&peer->c);
+	fetch_peer(peer);
 	__builtin_prefetch(atomic_load_explicit(&o->next_in, memory_order_relaxed));
 	fetch(atomic_load_explicit(&o->next_out, memory_order_relaxed));
 	return true;
@@ -85,10 +91,7 @@ static const struct tas_block *rings(struct tas_obj *o, const struct tas_block *
 			       : NULL;
 		if (!peer)
 			return NULL;
-		fetch(&peer->s);
-		__builtin_prefetch(&peer->x);
-		__builtin_prefetch(&peer->a);
-		__builtin_prefetch(&peer->c);
+		fetch_peer(peer);
 		return peer;
 	}
 	for (int i = 0; i < TAS_EXT_SLOTS; i++) {

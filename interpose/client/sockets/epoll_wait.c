@@ -18,7 +18,6 @@ enum { QUIET = 16, KERNEL_EVERY = 50000, KERNEL_SPIN = 12500 /* cycles, some 20 
 enum { LATER = 1 };
 
 /* ---- TAS members, under the set's lock ---- */
-/* Members whose sockets have these buckets go on the ready list. */
 /* What the peer has written: of all that were marked at once, not of one after the other. */
 static inline void fetch_news(struct tas_ep *ep, uint32_t x)
 {
@@ -42,10 +41,10 @@ static inline void fetch_next(struct tas_obj *o)
 	__asm__ volatile("prefetchw (%0)" : : "r"(out));
 }
 
+/* Members whose sockets have these buckets go on the ready list. */
 static inline void ready_buckets(struct tas_ep *ep, const uint16_t *bucket, uint32_t n)
 {
 	struct tas_ep_memory *m = ep->p.m;
-
 	bool many = tas__ep_many(ep);
 
 	if (many)
